@@ -1,0 +1,78 @@
+"""Build: each kernels/isa_<name>.cpp gets the flags of its instruction set and nothing else does.
+
+Everything that is not a list of files lives in pyproject.toml.
+"""
+
+import platform
+import sys
+import sysconfig
+from glob import glob
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+# Adding an instruction set: one row here, one in kernels/dispatch.cpp, kernels/simd_<name>.h, kernels/isa_<name>.cpp.
+ISA_FLAGS = {
+    "x86_64": {"avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"], "avx2": ["-march=x86-64-v3"], "scalar": []},
+    "aarch64": {"neon": ["-march=armv8-a"], "scalar": []},
+}
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+KERNELS = "sparseconv/kernels"
+COMMON = ["-std=c++17", "-O3", "-fvisibility=hidden", "-Wall", "-Wextra"]
+# -Wmaybe-uninitialized: false alarms in GCC 12's own AVX-512 header.
+KERNEL_ONLY = ["-fno-exceptions", "-fno-rtti", "-fno-math-errno", "-Wno-maybe-uninitialized", "-Wno-unknown-warning-option"]
+
+target = sysconfig.get_platform().rsplit("-", 1)[-1].lower() if sys.platform == "darwin" else platform.machine().lower()
+isa_flags = ISA_FLAGS.get(MACHINES.get(target, target), {"scalar": []})
+free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+limited = [] if free_threaded else [("Py_LIMITED_API", "0x030B0000")]
+
+
+class BuildExt(build_ext):
+    """Adds an instruction set's flags to its own translation unit."""
+
+    def build_extensions(self):
+        compile_one = self.compiler._compile
+
+        def with_flags(obj, src, ext, cc_args, extra_postargs, pp_opts):
+            name = src.rsplit("isa_", 1)[-1].removesuffix(".cpp") if "isa_" in src else None
+            extra = isa_flags[name] + KERNEL_ONLY if name else []
+            compile_one(obj, src, ext, cc_args, [*extra_postargs, *extra], pp_opts)
+
+        self.compiler._compile = with_flags
+        super().build_extensions()
+
+
+class Wheel(bdist_wheel):
+    """One wheel for all Pythons from 3.11 on, except free-threaded ones."""
+
+    def finalize_options(self):
+        if not free_threaded:
+            self.py_limited_api = "cp311"
+        super().finalize_options()
+
+
+def extension(name, *sources):
+    return Extension(
+        f"sparseconv.{name}",
+        [f"sparseconv/{name}.pyx", *sources],
+        language="c++",
+        include_dirs=["sparseconv"],
+        define_macros=limited,
+        py_limited_api=not free_threaded,
+        extra_compile_args=COMMON,
+        extra_link_args=["-Wl,-s"] if sys.platform == "linux" else [],
+        depends=["sparseconv/_kernels.pxd", *glob(f"{KERNELS}/*.h")],
+    )
+
+
+units = [f"{KERNELS}/{name}.cpp" for name in ("dispatch", "run", "threads", *(f"isa_{isa}" for isa in isa_flags))]
+setup(
+    cmdclass={"build_ext": BuildExt, "bdist_wheel": Wheel},
+    ext_modules=cythonize(
+        [extension("_cpu", *units), extension("_conv"), extension("_masks")],
+        build_dir="build/cython",
+    ),
+)

@@ -1,0 +1,231 @@
+# cython: language_level=3, freethreading_compatible=True, binding=True
+"""Thin classes over the C structs of kernels/problem.h: filled once, then called with the addresses of arrays."""
+
+from libc.stdint cimport int64_t
+from libc.stdlib cimport free, malloc
+
+from ._cpu cimport active_table, call_bias_gradient, call_gradient, call_rows, packed_bytes
+from ._kernels cimport sc_bias_task, sc_gradient_task, sc_map, sc_pass, sc_rows_task, sc_tap, sc_view, sc_weight_view
+
+cdef extern from "Python.h":
+    ctypedef struct Py_buffer:
+        void *buf
+    int PyBUF_STRIDED_RO, PyBUF_STRIDED
+    int PyObject_GetBuffer(object, Py_buffer *, int) except -1
+    void PyBuffer_Release(Py_buffer *)
+
+
+cdef float *address(object array, int flags) except? NULL:
+    """Where an array's first element lies; the caller keeps the array alive."""
+    cdef Py_buffer buffer
+    PyObject_GetBuffer(array, &buffer, flags)
+    cdef float *data = <float *>buffer.buf
+    PyBuffer_Release(&buffer)
+    return data
+
+
+cdef void *filled(values) except NULL:
+    """A C array of the integers of a sequence of numbers or of equally long tuples."""
+    cdef list flat = [int(i) for row in values for i in (row if isinstance(row, tuple) else (row,))]
+    cdef int64_t *data = <int64_t *>malloc((len(flat) + 1) * sizeof(int64_t))
+    if data == NULL:
+        raise MemoryError("no memory for the tables of a convolution")
+    cdef Py_ssize_t i
+    for i in range(len(flat)):
+        data[i] = flat[i]
+    return data
+
+
+cdef class Map:
+    """An sc_map: which rows and columns meet. Made by geometry.py."""
+
+    cdef sc_map c
+    cdef readonly tuple shape
+
+    def __init__(self, *, out_rows, out_columns, in_rows, in_columns, outer_taps, inner_taps, row_table, passes, taps):
+        self.c.out_rows, self.c.out_columns = out_rows, out_columns
+        self.c.in_rows, self.c.in_columns = in_rows, in_columns
+        self.c.outer_taps, self.c.inner_taps = outer_taps, inner_taps
+        self.c.row_table = <const int64_t *>filled(row_table)
+        self.c.passes = <const sc_pass *>filled(passes)
+        self.c.pass_count = len(passes)
+        self.c.taps = <const sc_tap *>filled(taps)
+        self.shape = (out_rows, out_columns, in_rows, in_columns)
+
+    def __dealloc__(self):
+        free(<void *>self.c.row_table)
+        free(<void *>self.c.passes)
+        free(<void *>self.c.taps)
+
+    @property
+    def all_taps(self):
+        """Outer times inner taps."""
+        return self.c.outer_taps * self.c.inner_taps
+
+    @property
+    def most_taps(self):
+        """Taps of the longest pass."""
+        return max([self.c.passes[i].taps for i in range(self.c.pass_count)], default=0)
+
+    @property
+    def most_window(self):
+        """Columns of `in` that a row of `out` can need beyond its own number of columns."""
+        return max([self.c.passes[i].window for i in range(self.c.pass_count)], default=0)
+
+    @property
+    def most_columns(self):
+        """Columns of `out` in the longest pass."""
+        return max([self.c.passes[i].out_count for i in range(self.c.pass_count)], default=0)
+
+
+cdef class View:
+    """An sc_view without its address: where the rows, columns and channels of an array lie. Made by layout.py."""
+
+    cdef sc_view c
+
+    def __init__(self, image, rows, column, channel, block):
+        self.c.image_stride, self.c.column_stride = image, column
+        self.c.channel_stride, self.c.block_stride = channel, block
+        self.c.rows = <const int64_t *>filled(rows)
+
+    def __dealloc__(self):
+        free(<void *>self.c.rows)
+
+    @property
+    def pixels_contiguous(self):
+        """Whether the channels of a pixel lie side by side."""
+        return self.c.channel_stride == 1 and self.c.block_stride == 16
+
+
+cdef class WeightView:
+    """An sc_weight_view without its address. Made by layout.py."""
+
+    cdef sc_weight_view c
+
+    def __init__(self, group, lane, channel, tap, outer_taps, flat):
+        self.c.group_stride, self.c.lane_stride, self.c.channel_stride = group, lane, channel
+        self.c.tap_stride, self.c.flat_taps = tap, flat
+        self.c.outer_taps = <const int64_t *>filled(outer_taps)
+
+    def __dealloc__(self):
+        free(<void *>self.c.outer_taps)
+
+
+cdef class Rows:
+    """A forward or backward_data call, ready but for its arrays (sc_rows_task)."""
+
+    cdef sc_rows_task c
+    cdef tuple kept
+
+    def __init__(self, Map map not None, View source not None, View target not None, WeightView weight not None, *,
+                 batch, groups, channels, lanes, relu, dense, lane_vectors, channel_block, chunk_rows, segment, segments,
+                 in_segment, lane_groups):
+        self.kept = (map, source, target, weight)
+        self.c.map, self.c.in_, self.c.out, self.c.weight = map.c, source.c, target.c, weight.c
+        self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
+        self.c.relu, self.c.dense, self.c.lane_vectors, self.c.channel_block = relu, dense, lane_vectors, channel_block
+        self.c.chunk_rows, self.c.segment, self.c.segments = chunk_rows, segment, segments
+        self.c.in_segment, self.c.lane_groups = in_segment, lane_groups
+
+    @property
+    def scratch_bytes(self):
+        """Memory beside the arrays: (packed weights, once; scratch, per thread)."""
+        return packed_bytes(&self.c), active_table().rows_scratch(&self.c)
+
+    def run(self, source, weight, bias, target, int threads):
+        cdef sc_rows_task task = self.c
+        task.in_.data = address(source, PyBUF_STRIDED_RO)
+        task.weight.data = address(weight, PyBUF_STRIDED_RO)
+        if bias is not None:
+            task.bias = address(bias, PyBUF_STRIDED_RO)
+        task.out.data = address(target, PyBUF_STRIDED)
+        with nogil:
+            call_rows(&task, threads)
+
+
+cdef class Gradient:
+    """A backward_weight call, ready but for its arrays (sc_gradient_task)."""
+
+    cdef sc_gradient_task c
+    cdef tuple kept
+
+    def __init__(self, Map map not None, View a not None, View b not None, WeightView gradient not None, *, batch, groups,
+                 channels, lanes, dense, lane_vectors, lane_blocks, channel_block, chunk_rows, segment, segments):
+        self.kept = (map, a, b, gradient)
+        self.c.map, self.c.a, self.c.b, self.c.gradient = map.c, a.c, b.c, gradient.c
+        self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
+        self.c.dense, self.c.lane_vectors, self.c.lane_blocks = dense, lane_vectors, lane_blocks
+        self.c.channel_block, self.c.chunk_rows = channel_block, chunk_rows
+        self.c.segment, self.c.segments = segment, segments
+
+    @property
+    def scratch_bytes(self):
+        """Memory beside the arrays: (0, scratch per thread)."""
+        return 0, active_table().gradient_scratch(&self.c)
+
+    def run(self, a, b, gradient, int threads):
+        cdef sc_gradient_task task = self.c
+        task.a.data = address(a, PyBUF_STRIDED_RO)
+        task.b.data = address(b, PyBUF_STRIDED_RO)
+        task.gradient.data = address(gradient, PyBUF_STRIDED)
+        with nogil:
+            call_gradient(&task, threads)
+
+
+def bias_gradient(View view not None, source, target, int64_t batch, int64_t rows, int64_t columns, int64_t channels,
+                  int threads):
+    """Sums `source` over images, rows and columns into `target` (channels,)."""
+    cdef sc_bias_task task
+    task.in_ = view.c
+    task.in_.data = address(source, PyBUF_STRIDED_RO)
+    task.batch, task.rows, task.columns, task.channels = batch, rows, columns, channels
+    task.out = address(target, PyBUF_STRIDED)
+    with nogil:
+        call_bias_gradient(&task, threads)
+
+
+def sampled_nonzero(array, int runs):
+    """Counts nonzero elements of up to `runs` runs of up to 64 elements, spread over an array of any strides.
+
+    Each run starts at a scattered place (multiplicative hashing), so that it does not meet the same channels again
+    and again. Returns (nonzero, seen).
+    """
+    cdef int64_t shape[16]
+    cdef int64_t strides[16]
+    cdef int dims = 0
+    cdef int inner = -1
+    for size, stride in zip(array.shape, array.strides):
+        if size == 1:
+            continue
+        shape[dims], strides[dims] = size, stride // array.itemsize
+        if inner < 0 or abs(stride) <= abs(strides[inner] * array.itemsize):
+            inner = dims
+        dims += 1
+    cdef const float *data = address(array, PyBUF_STRIDED_RO)
+    cdef const float *start
+    cdef int64_t nonzero = 0, seen = 0, length, place, offset, size_
+    cdef unsigned long long state = 0x9e3779b97f4a7c15ull, draw
+    cdef int run, dim, i
+    if dims == 0:
+        return (1 if data[0] != 0 else 0), 1
+    with nogil:
+        for run in range(runs):
+            start = data
+            for dim in range(dims):
+                state = state * 6364136223846793005ull + 1442695040888963407ull
+                draw = state >> 33
+                size_ = shape[dim]
+                if dim == inner:
+                    length = 64 if size_ > 64 else size_
+                    place = <int64_t>(draw % <unsigned long long>(size_ - length + 1))
+                else:
+                    place = <int64_t>(draw % <unsigned long long>size_)
+                start += place * strides[dim]
+            offset = strides[inner]
+            if offset == 1:
+                nonzero += active_table().count_nonzero(start, length)
+            else:
+                for i in range(length):
+                    nonzero += start[i * offset] != 0
+            seen += length
+    return nonzero, seen

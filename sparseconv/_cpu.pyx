@@ -1,0 +1,117 @@
+# cython: language_level=3, freethreading_compatible=True, binding=True
+"""The compiled kernels: which instruction sets there are, which one is in use, and the way to call them."""
+
+from libc.stdint cimport int64_t
+
+from ._kernels cimport (
+    active, isa_entry, isas, rows_packed_bytes, run_bias_gradient, run_gradient, run_rows, sc_bias_task,
+    sc_gradient_task, sc_rows_task, sc_table, set_active,
+)
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() noexcept
+
+cdef extern from "kernels/threads.h" nogil:
+    int sparseconv_get_num_threads()
+    void sparseconv_set_num_threads(int)
+
+cdef extern from *:
+    """
+    #if defined(__clang__)
+    #define SC_COMPILER "clang " __clang_version__
+    #elif defined(__GNUC__)
+    #define SC_COMPILER "gcc " __VERSION__
+    #else
+    #define SC_COMPILER "unknown"
+    #endif
+    """
+    const char *SC_COMPILER
+
+# enum status of kernels/threads.h
+cdef enum:
+    OK, NO_MEMORY, INTERRUPTED
+
+
+cdef int signals() noexcept with gil:
+    return PyErr_CheckSignals()
+
+
+cdef int finish(int status) except -1 nogil:
+    if status == OK:
+        return 0
+    with gil:
+        if status == NO_MEMORY:
+            raise MemoryError("no memory for the scratch buffers of a convolution")
+        PyErr_CheckSignals()  # the exception that a signal handler raised is already set
+        return -1
+
+
+cdef const sc_table *active_table() noexcept nogil:
+    return active()
+
+
+cdef int call_rows(sc_rows_task *task, int threads) except -1 nogil:
+    return finish(run_rows(active()[0], task[0], threads, signals))
+
+
+cdef int call_gradient(sc_gradient_task *task, int threads) except -1 nogil:
+    return finish(run_gradient(active()[0], task[0], threads, signals))
+
+
+cdef int call_bias_gradient(sc_bias_task *task, int threads) except -1 nogil:
+    return finish(run_bias_gradient(active()[0], task[0], threads, signals))
+
+
+cdef int64_t packed_bytes(const sc_rows_task *task) noexcept nogil:
+    return rows_packed_bytes(task[0])
+
+
+def available():
+    """Names of the instruction sets that this machine runs, best first."""
+    cdef int count = 0
+    cdef const isa_entry *all = isas(&count)
+    return [all[i].table.name.decode() for i in range(count) if all[i].supported]
+
+
+def compiled():
+    """Names of the instruction sets that were compiled, best first."""
+    cdef int count = 0
+    cdef const isa_entry *all = isas(&count)
+    return [all[i].table.name.decode() for i in range(count)]
+
+
+def current():
+    """Name of the instruction set in use."""
+    return active().name.decode()
+
+
+def use(str name not None):
+    """Switches to a supported instruction set."""
+    cdef int count = 0
+    cdef const isa_entry *all = isas(&count)
+    for i in range(count):
+        if all[i].supported and all[i].table.name.decode() == name:
+            set_active(all[i].table)
+            return
+    raise ValueError(f"isa: got {name!r}, expected one of {available()} (compiled: {compiled()})")
+
+
+def registers():
+    """What fits into the registers of the instruction set in use: (accumulators, dense pixels, dense vectors)."""
+    cdef const sc_table *table = active()
+    return table.accumulators, table.dense_pixels, table.dense_vectors
+
+
+def get_num_threads():
+    """The default number of threads."""
+    return sparseconv_get_num_threads()
+
+
+def set_num_threads(int count):
+    """Sets the default number of threads."""
+    sparseconv_set_num_threads(count)
+
+
+def build_info():
+    """Facts of the build, for `sparseconv info`."""
+    return {"compiler": SC_COMPILER.decode(), "instruction_sets": compiled()}

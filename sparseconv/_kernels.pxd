@@ -1,0 +1,77 @@
+# What kernels/*.h declare, for Cython.
+from libc.stdint cimport int64_t, uint8_t
+
+cdef extern from "kernels/problem.h" nogil:
+    ctypedef struct sc_pass:
+        int64_t in_start, in_step, in_count, out_start, out_step, out_count
+        int64_t shift, taps, first_tap, tap_step, taps_before
+        int64_t opens, closes, new_columns, window_shift, window
+
+    ctypedef struct sc_tap:
+        int64_t taps_before, taps, index
+
+    ctypedef struct sc_map:
+        int64_t out_rows, out_columns, in_rows, in_columns, outer_taps, inner_taps
+        const int64_t *row_table
+        const sc_pass *passes
+        int64_t pass_count
+        const sc_tap *taps
+
+    ctypedef struct sc_view:
+        float *data
+        int64_t image_stride, column_stride, channel_stride, block_stride
+        const int64_t *rows
+
+    ctypedef struct sc_weight_view:
+        float *data
+        int64_t group_stride, lane_stride, channel_stride, tap_stride
+        const int64_t *outer_taps
+        int64_t flat_taps
+
+    ctypedef struct sc_rows_task:
+        sc_map map
+        sc_view in_ "in"
+        sc_view out
+        int64_t batch, groups, channels, lanes
+        sc_weight_view weight
+        const float *bias
+        int64_t relu, dense
+        int64_t lane_vectors, channel_block, chunk_rows, segment, segments, in_segment, lane_groups
+
+    ctypedef struct sc_gradient_task:
+        sc_map map
+        sc_view a, b
+        int64_t batch, groups, channels, lanes
+        sc_weight_view gradient
+        int64_t dense, lane_vectors, lane_blocks, channel_block, chunk_rows, segment, segments
+
+    ctypedef struct sc_bias_task:
+        sc_view in_ "in"
+        int64_t batch, rows, columns, channels
+        float *out
+
+cdef extern from "kernels/table.h" nogil:
+    ctypedef struct sc_table:
+        const char *name
+        int64_t accumulators, dense_pixels, dense_vectors
+        int64_t (*rows_scratch)(const sc_rows_task *) noexcept nogil
+        int64_t (*gradient_scratch)(const sc_gradient_task *) noexcept nogil
+        int64_t (*count_nonzero)(const float *, int64_t) noexcept nogil
+        void (*mask_nonzero)(const float *, int64_t, uint8_t *) noexcept nogil
+        void (*mask_relu)(const float *, int64_t, float *, uint8_t *) noexcept nogil
+        void (*mask_unpack)(const uint8_t *, int64_t, uint8_t *) noexcept nogil
+        int64_t (*mask_live_vectors)(const float *, int64_t, int64_t) noexcept nogil
+
+cdef extern from "kernels/dispatch.h" namespace "sparseconv" nogil:
+    ctypedef struct isa_entry "sparseconv::isa":
+        const sc_table *table
+        bint supported
+    const isa_entry *isas(int *count)
+    const sc_table *active()
+    void set_active(const sc_table *)
+
+cdef extern from "kernels/run.h" namespace "sparseconv" nogil:
+    int run_rows(const sc_table &, sc_rows_task &, int, int (*)() noexcept)
+    int run_gradient(const sc_table &, sc_gradient_task &, int, int (*)() noexcept)
+    int run_bias_gradient(const sc_table &, const sc_bias_task &, int, int (*)() noexcept)
+    int64_t rows_packed_bytes(const sc_rows_task &)

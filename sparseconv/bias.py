@@ -1,0 +1,54 @@
+"""The gradient of a bias."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from . import _conv, arrays, checks, cpu, passes
+from .layout import find, view
+
+
+def grad_bias(
+    grad_output: Any, *, layout: str = "NCHW", num_threads: int | None = None, out: Any = None
+) -> np.ndarray:
+    """Gradient of a convolution's or linear layer's bias: `grad_output` summed over all axes but the channels.
+
+    Parameters
+    ----------
+    grad_output : float32 or float64 array in `layout`
+    layout : str
+        "NC" (linear), or one of the layouts of 1d, 2d and 3d convolutions. The pad lanes of a blocked layout count as
+        channels.
+    num_threads : int, optional
+        As in `sparseconv.conv2d`; the result does not depend on it.
+    out : (K,), optional
+        Written and returned.
+
+    Returns
+    -------
+    (K,) ndarray
+    """
+    order = find(layout)
+    threads = cpu.checked_threads(num_threads)
+    array = checks.tensor("grad_output", grad_output, order)
+    channels = order.channels(array.shape)
+    target = passes.result(out, (channels,), array.dtype, {"grad_output": array})
+    if array.dtype == np.float64 or array.size == 0:
+        axes = tuple(axis for axis in range(array.ndim) if axis not in order.channel_axes)
+        target[...] = array.sum(axis=axes).ravel()
+        return target
+    array = arrays.addressable(array)
+    strides, size = order.strides(array), order.size(array.shape)
+    if not order.dims:  # (positions, features): the positions are a row
+        strides, size, batch = strides._replace(spatial=(strides.image,)), (array.shape[0],), 1
+    else:
+        batch = array.shape[0]
+    whole = np.ascontiguousarray(target)
+    rows = view(strides, size)
+    _conv.bias_gradient(rows, array, whole, batch, math.prod(size[:-1]), size[-1], channels, threads)
+    if whole is not target:
+        target[...] = whole
+    return target

@@ -1,0 +1,98 @@
+"""How big the tiles are: loop blocking for each kernel, from the problem and the register file, not from the caller.
+
+Only `threads`-dependent numbers are those that do not touch the order of any sum (chunks and shares of the row
+kernels, channel blocks of the gradient kernels), so results are the same for every number of threads.
+Sizes assume 32 KB of L1 and a few hundred KB of L2 per core, the least that current CPUs have.
+"""
+
+from __future__ import annotations
+
+from . import _conv, _cpu
+from .problem import Problem
+
+MAX_LANE_VECTORS = 8  # SC_MAX_LANE_VECTORS
+VECTOR_BYTES = 64
+WEIGHT_TILE_BYTES = 24 * 1024  # the weight tile of a skipping row kernel: most of L1
+LANE_TILE_BYTES = 20 * 1024  # the lane tile of a gradient kernel: L1 beside one channel's row
+GRADIENT_BYTES = 320 * 1024  # the part of the gradient that a work item keeps in L2
+CHUNK_COLUMNS = 1024  # outputs that are finished together by the row kernels
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def even(total: int, most: int) -> int:
+    """The largest part when `total` is cut into as few, as equal parts of at most `most` as possible."""
+    return ceil_div(total, ceil_div(total, max(1, most))) if total else 1
+
+
+def rows(problem: Problem, rows_map: _conv.Map, channels: int, lanes: int, dense: bool, backward: bool, threads: int) -> dict:
+    """Blocking of kernel_rows.h; `channels` and `lanes` are those of one group."""
+    accumulators, _, dense_vectors = _cpu.registers()
+    taps = max(1, rows_map.most_taps)
+    vectors = ceil_div(lanes, 16)
+    if dense:
+        lane_vectors = even(vectors, dense_vectors)
+        channel_block = even(channels, 128)
+    else:
+        lane_vectors = even(vectors, min(MAX_LANE_VECTORS, accumulators // taps, 4 if taps > 1 else 8))
+        fits = WEIGHT_TILE_BYTES // (taps * lane_vectors * VECTOR_BYTES)
+        channel_block = channels if channels <= 16 else min(64, max(16, fits // 16 * 16))
+    out_rows, out_columns, _, in_columns = rows_map.shape
+    all_rows = problem.batch * out_rows
+    lane_blocks = ceil_div(vectors, lane_vectors)
+    wanted = 4 * threads if threads > 1 else 1
+    if out_columns > 2 * CHUNK_COLUMNS:
+        segment, chunk_rows = even(out_columns, CHUNK_COLUMNS), 1
+    else:
+        segment = out_columns
+        chunk_rows = min(ceil_div(CHUNK_COLUMNS, out_columns), max(1, all_rows * problem.groups // wanted))
+    if threads > 1 and all_rows == 1:
+        segment = min(segment, max(64, ceil_div(out_columns, wanted)))
+    segments = ceil_div(out_columns, segment)
+    chunks = problem.groups * ceil_div(all_rows, chunk_rows) * segments
+    return {
+        "lane_vectors": lane_vectors,
+        "channel_block": channel_block,
+        "chunk_rows": chunk_rows,
+        "segment": segment,
+        "segments": segments,
+        "in_segment": min(in_columns, _in_columns(problem, segment, backward)),
+        "lane_groups": min(lane_blocks, ceil_div(wanted, chunks)),
+    }
+
+
+def _in_columns(problem: Problem, columns: int, backward: bool) -> int:
+    """Columns of `in` that `columns` neighbouring columns of `out` can meet."""
+    stride, reach = problem.stride[-1], problem.dilation[-1] * (problem.kernel[-1] - 1)
+    return (columns + reach) // stride + 2 if backward else (columns - 1) * stride + reach + 1
+
+
+def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, dense: bool, threads: int) -> dict:
+    """Blocking of kernel_gradient.h; `channels` and `lanes` are those of one group."""
+    accumulators, _, dense_vectors = _cpu.registers()
+    taps = max(1, pair.most_taps)
+    vectors = ceil_div(lanes, 16)
+    most_vectors = dense_vectors if dense else min(MAX_LANE_VECTORS, accumulators // taps, 4 if taps > 1 else 8)
+    lane_vectors = even(vectors, most_vectors)
+    all_taps = pair.all_taps
+    blocks = ceil_div(vectors, lane_vectors)
+    per_channel = all_taps * lane_vectors * VECTOR_BYTES
+    channel_block = even(channels, max(16, min(64, GRADIENT_BYTES // per_channel)))
+    lane_blocks = even(blocks, max(1, GRADIENT_BYTES // (per_channel * channel_block)))
+    if threads > 1:
+        items = problem.groups * ceil_div(blocks, lane_blocks)
+        if items * ceil_div(channels, channel_block) < 2 * threads:
+            channel_block = min(channel_block, max(8, ceil_div(channels, ceil_div(2 * threads, items))))
+    positions = max(16, LANE_TILE_BYTES // (lane_vectors * VECTOR_BYTES))
+    columns = pair.most_columns
+    segment = even(columns, positions) if 2 * columns > 3 * positions else columns
+    return {
+        "lane_vectors": lane_vectors,
+        "lane_blocks": lane_blocks,
+        "channel_block": channel_block,
+        "chunk_rows": max(1, positions // (columns + pair.most_window)) if segment == columns else 1,
+        "segment": segment,
+        "segments": ceil_div(columns, segment),
+    }

@@ -1,0 +1,220 @@
+"""Validation: what a call's arguments must be, once, before anything is written.
+
+Every error names the argument, what was got and what was expected.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import arrays
+from .layout import Layout
+from .problem import Problem
+
+INT64_MAX = 2**63 - 1
+Padding = int | str | tuple
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """`value` as an int of at least `least`."""
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: got {value!r}, expected a whole number")
+    number = value.__index__()
+    if number < least:
+        raise ValueError(f"{name}: got {number}, expected at least {least}")
+    return number
+
+
+def per_dim(name: str, value: Any, dims: int, least: int) -> tuple[int, ...]:
+    """One whole number per spatial dimension; a single number stands for all of them."""
+    if not isinstance(value, (tuple, list)):
+        return (whole(name, value, least),) * dims
+    if len(value) != dims:
+        raise ValueError(f"{name}: got {len(value)} numbers, expected 1 or {dims}, one per spatial dimension")
+    return tuple(whole(name, one, least) for one in value)
+
+
+def padding_pairs(value: Padding, dims: int) -> tuple[tuple[int, int], ...] | str:
+    """(before, after) per spatial dimension, or "same"."""
+    if isinstance(value, str):
+        if value not in ("same", "valid"):
+            raise ValueError(f"padding: got {value!r}, expected 'same', 'valid' or numbers")
+        return "same" if value == "same" else ((0, 0),) * dims
+    if isinstance(value, (tuple, list)) and any(isinstance(one, (tuple, list)) for one in value):
+        if len(value) != dims or any(not isinstance(one, (tuple, list)) or len(one) != 2 for one in value):
+            raise ValueError(f"padding: got {value!r}, expected one (before, after) pair for each of {dims} dimensions")
+        return tuple((whole("padding", one[0], 0), whole("padding", one[1], 0)) for one in value)
+    return tuple((one, one) for one in per_dim("padding", value, dims, 0))
+
+
+def word(name: str, value: Any, known: tuple) -> Any:
+    """`value` if it is one of `known`."""
+    if value not in known:
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, known))}")
+    return value
+
+
+def shaped(name: str, array: np.ndarray, rank: int, what: str) -> np.ndarray:
+    """`array` if it has `rank` dimensions."""
+    if array.ndim != rank:
+        raise ValueError(f"{name}: got {array.ndim} dimensions (shape {array.shape}), expected {rank}: {what}")
+    return array
+
+
+def tensor(name: str, value: Any, layout: Layout) -> np.ndarray:
+    """An activation or gradient array in `layout`."""
+    array = shaped(name, arrays.take(name, value), layout.rank, layout.name)
+    if layout.kind == "blocked" and array.shape[-1] != 16:
+        raise ValueError(f"{name}: got shape {array.shape}, expected 16 as its last size ({layout.name})")
+    return array
+
+
+def weights(value: Any, dims: int) -> np.ndarray:
+    """A weight array (out channels, in channels of a group, *kernel)."""
+    array = shaped("weight", arrays.take("weight", value), dims + 2, "(out channels, in channels / groups, *kernel)")
+    if 0 in array.shape:
+        raise ValueError(f"weight: got shape {array.shape}, expected no size of zero")
+    return array
+
+
+def same_dtype(**named: np.ndarray | None) -> np.dtype:
+    """The dtype that all arrays share."""
+    given = {name: array for name, array in named.items() if array is not None}
+    first, *others = given
+    for name in others:
+        if given[name].dtype != given[first].dtype:
+            raise TypeError(f"{name}: got dtype {given[name].dtype!s}, expected {given[first].dtype!s} as {first} has")
+    return given[first].dtype
+
+
+def channels(name: str, array: np.ndarray, layout: Layout, expected: int) -> None:
+    """Whether `array` has room for just `expected` channels."""
+    if array.shape != layout.shape(array.shape[0], expected, layout.size(array.shape)):
+        raise ValueError(
+            f"{name}: got shape {array.shape} ({layout.name}), expected {expected} channels as the other operands have"
+        )
+
+
+def sizes(name: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Whether a shape is the one that the other arguments lead to."""
+    if tuple(got) != tuple(expected):
+        raise ValueError(f"{name}: got shape {tuple(got)}, expected {tuple(expected)}")
+
+
+def full_shape(name: str, value: Any, layout: Layout) -> tuple[int, ...]:
+    """The shape of a result in `layout`."""
+    if not isinstance(value, (tuple, list)) or len(value) != layout.rank:
+        raise ValueError(f"{name}: got {value!r}, expected the {layout.rank} sizes of an array in {layout.name}")
+    return tuple(whole(name, one, 0) for one in value)
+
+
+def kernel_and_channels(value: Any, dims: int) -> tuple[tuple[int, ...], tuple[int, int] | None]:
+    """(kernel, None) from a kernel size, or (kernel, (out channels, in channels / groups)) from a weight shape."""
+    if isinstance(value, (tuple, list)) and len(value) == dims + 2:
+        shape = tuple(whole("kernel_size", one, 1) for one in value)
+        return shape[2:], (shape[0], shape[1])
+    if isinstance(value, (tuple, list)) and len(value) != dims:
+        raise ValueError(
+            f"kernel_size: got {len(value)} numbers, expected 1, {dims} or a weight shape of {dims + 2} numbers"
+        )
+    return per_dim("kernel_size", value, dims, 1), None
+
+
+def problem(
+    dims: int, batch: int, in_channels: int, out_channels: int, in_size: tuple[int, ...], kernel: tuple[int, ...],
+    stride: Any, padding: Padding, dilation: Any, groups: Any, out_size: tuple[int, ...] | None = None,
+) -> Problem:  # fmt: skip
+    """The Problem of a convolution; `out_size` overrides what follows from the sizes (transposed convolutions)."""
+    stride, dilation = per_dim("stride", stride, dims, 1), per_dim("dilation", dilation, dims, 1)
+    pairs = padding_pairs(padding, dims)
+    groups = whole("groups", groups, 1)
+    for name, count in (("in", in_channels), ("out", out_channels)):
+        if count % groups:
+            raise ValueError(f"groups: got {groups}, expected a divisor of the {count} {name} channels")
+    before, sizes = [], []
+    for dim, (size, taps) in enumerate(zip(in_size, kernel, strict=True)):
+        reach = dilation[dim] * (taps - 1) + 1
+        if pairs == "same":
+            total = max(0, (-(-size // stride[dim]) - 1) * stride[dim] + reach - size)
+            first, last = total // 2, total - total // 2
+        else:
+            first, last = pairs[dim]
+        if out_size is None and reach > size + first + last and batch and not (pairs == "same" and size == 0):
+            raise ValueError(
+                f"weight: got a kernel that spans {reach} (size {taps}, dilation {dilation[dim]}) in spatial dimension "
+                f"{dim}, expected at most the padded input's {size + first + last}"
+            )
+        before.append(first)
+        sizes.append(max(0, (size + first + last - reach) // stride[dim] + 1))
+    made = Problem(
+        batch, groups, in_channels, out_channels, tuple(in_size), tuple(out_size or sizes), tuple(kernel), stride,
+        tuple(before), dilation,
+    )  # fmt: skip
+    _addressable(made)
+    return made
+
+
+def transposed_size(
+    size: tuple[int, ...], kernel: tuple[int, ...], output_padding: Any, stride: Any, padding: Padding, dilation: Any
+) -> tuple[int, ...]:
+    """Output size of a transposed convolution."""
+    dims = len(size)
+    stride, dilation = per_dim("stride", stride, dims, 1), per_dim("dilation", dilation, dims, 1)
+    extra = per_dim("output_padding", output_padding, dims, 0)
+    pairs = _transposed_padding(padding, dims)
+    result = []
+    for dim in range(dims):
+        if extra[dim] >= max(stride[dim], dilation[dim]):
+            raise ValueError(
+                f"output_padding: got {extra[dim]}, expected less than the larger of stride {stride[dim]} and dilation "
+                f"{dilation[dim]}"
+            )
+        length = (size[dim] - 1) * stride[dim] + dilation[dim] * (kernel[dim] - 1) + 1 + extra[dim] - sum(pairs[dim])
+        if length < 0 and size[dim]:
+            raise ValueError(f"padding: got {pairs[dim]}, expected no more than the result of a transposed convolution has")
+        result.append(max(0, length) if size[dim] else 0)
+    return tuple(result)
+
+
+def transposed_gradient(made: Problem, padding: Padding) -> None:
+    """Whether the gradient of a transposed convolution has a size that some output_padding leads to."""
+    pairs = _transposed_padding(padding, made.dims)
+    for dim, size in enumerate(made.in_size):
+        least = transposed_size(
+            made.out_size[dim : dim + 1], made.kernel[dim : dim + 1], 0, made.stride[dim], (pairs[dim],), made.dilation[dim]
+        )[0]
+        most = least + max(made.stride[dim], made.dilation[dim]) - 1
+        if not least <= size <= most:
+            raise ValueError(
+                f"grad_output: got size {size} in spatial dimension {dim}, expected {least} to {most} for an input of size "
+                f"{made.out_size[dim]}"
+            )
+
+
+def _transposed_padding(padding: Padding, dims: int) -> tuple[tuple[int, int], ...]:
+    pairs = padding_pairs(padding, dims)
+    if pairs == "same":
+        raise ValueError("padding: got 'same', expected numbers or 'valid' for a transposed convolution")
+    return pairs
+
+
+def _addressable(made: Problem) -> None:
+    """Byte counts of all operands and of packed copies (channels rounded up to 16) must fit into 64 bits."""
+    taps = in_positions = out_positions = 8  # bytes of the largest element
+    for one in made.kernel:
+        taps *= one
+    for one in made.in_size:
+        in_positions *= one
+    for one in made.out_size:
+        out_positions *= one
+    padded = (made.in_channels + 16 * made.groups) * (made.out_channels // made.groups + 16)
+    biggest = {
+        "weight": taps * padded,
+        "x": in_positions * made.batch * (made.in_channels + 16),
+        "result": out_positions * made.batch * (made.out_channels + 16),
+    }
+    for name, size in biggest.items():
+        if size > INT64_MAX:
+            raise ValueError(f"{name}: got sizes whose product overflows int64 ({made}), expected less than 2**63 bytes")

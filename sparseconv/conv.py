@@ -1,0 +1,257 @@
+"""Convolutions: forward, backward_data and backward_weight in one, two and three dimensions.
+
+The two-dimensional functions are documented in full; the others differ in the number of spatial dimensions alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import prepare
+
+Size = int | Sequence[int]
+Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
+
+
+def conv2d(
+    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1,
+    layout: str = "NCHW", activation: str | None = None, skip: str = "auto", num_threads: int | None = None,
+    out: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """Two-dimensional convolution (cross-correlation, as in every CNN framework) that skips the zeros of `x`.
+
+    Parameters
+    ----------
+    x : (N, C, H, W) float32 or float64
+        Input. Any array that shares CPU memory: NumPy, the buffer protocol, ``__array_interface__`` or DLPack. Any
+        strides; where the channels of a pixel lie side by side (NHWC memory, also as a view in NCHW) nothing is copied.
+    weight : (K, C/groups, R, S), same dtype
+        Filters, in this order in every layout; any strides.
+    bias : (K,), same dtype, optional
+    stride, dilation : int or (int, int)
+    padding : int, (int, int), ((before, after), (before, after)), "same" or "valid"
+        Zeros around the input. "same" gives ceil(input / stride) outputs, the odd zero behind.
+    groups : int
+        Groups of channels that do not meet; groups = C is a depthwise convolution (correct, but not what this library
+        is made for: each group fills whole vectors of 16 lanes).
+    layout : {"NCHW", "NHWC", "NCHW16c"}
+        Of `x` and the result. "NCHW16c" is (N, ceil(C/16), H, W, 16).
+    activation : {None, "relu"}
+        Fused into the last store. NaN stays NaN.
+    skip : {"auto", "none", "input"}
+        What is exploited. "auto" measures the density of `x` on a sample and takes the kernel that a cost model says
+        is faster; `plan` shows the decision.
+    num_threads : int, optional
+        Default `sparseconv.cpu.num_threads()`. The result does not depend on it, bit for bit.
+    out : array like the result, optional
+        Written and returned. Must not overlap an input.
+
+    Returns
+    -------
+    (N, K, OH, OW) ndarray
+        In `layout`; C-contiguous and 64-byte aligned unless `out` is given.
+
+    Raises
+    ------
+    TypeError
+        An operand that is no array in CPU memory, or not float32 or float64, or dtypes that differ.
+    ValueError
+        Shapes, sizes or words that do not fit; the message names the argument, what was got and what was expected.
+
+    See Also
+    --------
+    conv2d_backward_data, conv2d_backward_weight, sparseconv.grad_bias, sparseconv.plan
+
+    Notes
+    -----
+    Costs N K OH OW (C/groups) R S multiply-adds times the density of `x` when skipping. A skipped zero contributes
+    exactly 0 even where the weight is Inf or NaN; dense kernels follow IEEE (0 * Inf is NaN). -0.0 is a zero, NaN and
+    Inf are not. Denormals are flushed to zero (float32). float64 is computed densely in NumPy: correct, slow.
+
+    The method is SparseTrain's (Gong et al., PACT 2020): zeros are found in the dense array and whole rows of vector
+    multiply-adds are left out for each; layouts and loops are our own.
+
+    Examples
+    --------
+    >>> import numpy as np, sparseconv as sc
+    >>> x = np.maximum(np.random.default_rng(0).standard_normal((1, 8, 8, 32), np.float32), 0)
+    >>> w = np.ones((16, 32, 3, 3), np.float32)
+    >>> sc.conv2d(x, w, padding=1, layout="NHWC").shape
+    (1, 8, 8, 16)
+    """
+    return prepare.conv(
+        2, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        activation=activation, skip=skip, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
+
+
+def conv2d_backward_data(
+    grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", num_threads: int | None = None,
+    out: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """Gradient of `conv2d` with respect to its input, skipping the zeros of `grad_output`.
+
+    Parameters
+    ----------
+    grad_output : (N, K, OH, OW) float32 or float64
+        Gradient of the convolution's result, in `layout`.
+    weight : (K, C/groups, R, S), same dtype
+    input_shape : sequence of int
+        Shape of the result: that of the forward input, in `layout`.
+    stride, padding, dilation, groups, layout, num_threads, out
+        As in `conv2d`.
+    skip : {"auto", "none", "grad_output"}
+        What is exploited.
+
+    Returns
+    -------
+    (N, C, H, W) ndarray
+        In `layout`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`.
+
+    Notes
+    -----
+    Gradients are sparse behind a ReLU without batch normalisation, and most of all behind ReLU and max-pooling. Costs
+    and semantics are those of `conv2d` with `grad_output` in the place of `x`.
+    """
+    return prepare.conv_backward_data(
+        2, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
+        layout=layout, skip=skip, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
+
+
+def conv2d_backward_weight(
+    x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
+    groups: int = 1, layout: str = "NCHW", skip: str = "auto", num_threads: int | None = None, out: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """Gradient of `conv2d` with respect to its weight, skipping the zeros of `x` or of `grad_output`.
+
+    Parameters
+    ----------
+    x : (N, C, H, W) float32 or float64
+        The forward input, in `layout`.
+    grad_output : (N, K, OH, OW), same dtype
+        Gradient of the convolution's result, in `layout`.
+    kernel_size : int, (R, S) or (K, C/groups, R, S)
+        The whole weight shape is needed only for blocked layouts whose channels do not fill their last block;
+        without it all lanes count as channels.
+    stride, padding, dilation, groups, layout, num_threads
+        As in `conv2d`.
+    skip : {"auto", "none", "input", "grad_output"}
+        What is exploited; "auto" takes the sparser operand.
+    out : (K, C/groups, R, S), optional
+        Written and returned.
+
+    Returns
+    -------
+    (K, C/groups, R, S) ndarray
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`.
+
+    Notes
+    -----
+    Sums run over N OH OW positions in two levels, so their error is far below that of one chain of float32 additions.
+    """
+    return prepare.conv_backward_weight(
+        2, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        skip=skip, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
+
+
+def conv1d(
+    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1,
+    layout: str = "NCW", activation: str | None = None, skip: str = "auto", num_threads: int | None = None,
+    out: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """One-dimensional convolution: `conv2d` for x (N, C, W) and weight (K, C/groups, S).
+
+    Layouts are "NCW", "NWC" or "NCW16c"; sizes per dimension are one number. All else is as in `conv2d`.
+    """
+    return prepare.conv(
+        1, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        activation=activation, skip=skip, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
+
+
+def conv1d_backward_data(
+    grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", num_threads: int | None = None,
+    out: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """Gradient of `conv1d` with respect to its input: `conv2d_backward_data` with one dimension.
+
+    Layouts are "NCW", "NWC" or "NCW16c"; sizes per dimension are one number. All else is as in `conv2d_backward_data`.
+    """
+    return prepare.conv_backward_data(
+        1, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
+        layout=layout, skip=skip, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
+
+
+def conv1d_backward_weight(
+    x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
+    groups: int = 1, layout: str = "NCW", skip: str = "auto", num_threads: int | None = None, out: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """Gradient of `conv1d` with respect to its weight: `conv2d_backward_weight` with one dimension.
+
+    Layouts are "NCW", "NWC" or "NCW16c"; sizes per dimension are one number. All else is as in `conv2d_backward_weight`.
+    """
+    return prepare.conv_backward_weight(
+        1, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        skip=skip, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
+
+
+def conv3d(
+    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1,
+    layout: str = "NCDHW", activation: str | None = None, skip: str = "auto", num_threads: int | None = None,
+    out: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """Three-dimensional convolution: `conv2d` for x (N, C, D, H, W) and weight (K, C/groups, T, R, S).
+
+    Layouts are "NCDHW", "NDHWC" or "NCDHW16c"; sizes per dimension are one number or three. All else is as in `conv2d`.
+    """
+    return prepare.conv(
+        3, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        activation=activation, skip=skip, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
+
+
+def conv3d_backward_data(
+    grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", num_threads: int | None = None,
+    out: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """Gradient of `conv3d` with respect to its input: `conv2d_backward_data` with three dimensions.
+
+    Layouts are "NCDHW", "NDHWC" or "NCDHW16c"; sizes per dimension are one number or three. All else is as in `conv2d_backward_data`.
+    """
+    return prepare.conv_backward_data(
+        3, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
+        layout=layout, skip=skip, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
+
+
+def conv3d_backward_weight(
+    x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
+    groups: int = 1, layout: str = "NCDHW", skip: str = "auto", num_threads: int | None = None, out: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """Gradient of `conv3d` with respect to its weight: `conv2d_backward_weight` with three dimensions.
+
+    Layouts are "NCDHW", "NDHWC" or "NCDHW16c"; sizes per dimension are one number or three. All else is as in `conv2d_backward_weight`.
+    """
+    return prepare.conv_backward_weight(
+        3, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        skip=skip, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip

@@ -1,0 +1,10 @@
+// The macros of this folder; SC_ISA is set by each isa_*.cpp.
+#pragma once
+#include <stdint.h>
+
+#define SC_INLINE static inline __attribute__((always_inline, unused))
+// GCC 12 keeps acc[..] arrays of data-dependent loops in memory unless every loop over them is unrolled.
+#define SC_UNROLL _Pragma("GCC unroll 32")
+#define SC_INLINE_MEMBER inline __attribute__((always_inline))
+#define SC_OPEN namespace sparseconv { namespace SC_ISA { namespace {
+#define SC_CLOSE }}}

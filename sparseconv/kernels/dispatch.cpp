@@ -1,0 +1,61 @@
+#include "dispatch.h"
+
+#include <atomic>
+
+namespace sparseconv {
+
+namespace avx512 { extern const sc_table table; }
+namespace avx2 { extern const sc_table table; }
+namespace neon { extern const sc_table table; }
+namespace scalar { extern const sc_table table; }
+
+namespace {
+
+// __builtin_cpu_supports also asks the OS (XGETBV). The features are those of the psABI levels that the files are
+// compiled for, as far as compilers can name them.
+#if defined(__x86_64__)
+bool has_v3() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+           __builtin_cpu_supports("bmi2");
+}
+bool has_v4() {
+    return has_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+const isa all[] = {
+#if defined(__x86_64__)
+    {&avx512::table, has_v4()},
+    {&avx2::table, has_v3()},
+#elif defined(__aarch64__)
+    {&neon::table, true},
+#endif
+    {&scalar::table, true},
+};
+constexpr int total = sizeof all / sizeof *all;
+
+const sc_table *best() {
+    for (const isa &candidate : all) {
+        if (candidate.supported) return candidate.table;
+    }
+    return &scalar::table;
+}
+
+std::atomic<const sc_table *> current{nullptr};
+
+}  // namespace
+
+const isa *isas(int *count) {
+    *count = total;
+    return all;
+}
+
+const sc_table *active() {
+    const sc_table *table = current.load(std::memory_order_acquire);
+    return table ? table : best();
+}
+
+void set_active(const sc_table *table) { current.store(table, std::memory_order_release); }
+
+}  // namespace sparseconv

@@ -1,0 +1,19 @@
+// Which instruction sets were compiled, which of them this machine runs, and which one is in use.
+#pragma once
+#include "table.h"
+
+namespace sparseconv {
+
+struct isa {
+    const sc_table *table;
+    bool supported;  // by the CPU and by the operating system, which must save the registers
+};
+
+// All compiled instruction sets, best first.
+const isa *isas(int *count);
+
+// The one in use: the best supported one until set_active.
+const sc_table *active();
+void set_active(const sc_table *table);
+
+}  // namespace sparseconv

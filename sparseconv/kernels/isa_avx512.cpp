@@ -1,0 +1,3 @@
+#define SC_ISA avx512
+#include "simd_avx512.h"
+#include "kernels.h"

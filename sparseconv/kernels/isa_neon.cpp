@@ -1,0 +1,3 @@
+#define SC_ISA neon
+#include "simd_neon.h"
+#include "kernels.h"

@@ -1,0 +1,3 @@
+#define SC_ISA scalar
+#include "simd_scalar.h"
+#include "kernels.h"

@@ -1,0 +1,229 @@
+// backward_weight: the loops around the gradient kernels.
+//
+//   gradient[a, b, outer tap, j] = sum over images, rows and columns m of
+//                                     A[row, m, a] * B[row_table[row][outer tap], m + j - shift, b]
+//
+// A is the operand whose zeros are skipped (x, or grad_output), one channel at a time; B is read as lanes.
+//
+// Loop order, outermost first:
+//   item         (group, lane_blocks x lane_vectors vectors of b, channel_block channels of a): its part of the
+//                gradient stays in scratch (L2) from the first position to the last, so no two threads ever add
+//                to the same element and no partial gradients are summed
+//   chunk        some rows of A (L1-sized), packed as channel tile [a][row][window]
+//   lane block   B's rows for the chunk, packed as lane tile [row][window][b]
+//   pass, outer tap, channel a: T = taps x vectors accumulators in registers sum over the chunk, then are added to
+//                the scratch gradient: two-level summation, hence also more accurate than one long chain
+//
+// A row's window holds its columns and the `in` columns that any tap reaches beyond them, so every row stands
+// alone and rows that follow one another on both sides are one run: 7 x 7 maps fill 64-position words.
+// The order of the sum depends on chunk_rows and segment alone, so threads do not change a bit.
+#pragma once
+#include "kernel_gradient_dense.h"
+#include "kernel_gradient_skip.h"
+#include "tile.h"
+
+SC_OPEN
+
+SC_INLINE int64_t window_floats(const sc_gradient_task &task) {
+    int64_t window = 0;
+    for (int64_t p = 0; p < task.map.pass_count; ++p) window = larger(window, task.map.passes[p].window);
+    return task.segment + window;
+}
+
+struct gradient_scratch {
+    int64_t *slots;             // B: where an input row has been put, by its distance from the lowest one
+    int64_t *order;             // B: which input row a slot holds
+    int64_t *partner;           // [outer tap][row]: slot of B for a row of A, or -1
+    float *gradient;            // weight tiles, one per lane block
+    float *channels;            // A: [channel][row][window]
+    float *lanes;               // B: [slot][window][lane]
+    int64_t channel_pitch;
+
+    struct sizes {
+        int64_t slots, order, partner, gradient, channels, lanes, channel_pitch;
+    };
+    static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
+    static sizes measure(const sc_gradient_task &task) {
+        const sc_map &map = task.map;
+        const int64_t window = window_floats(task), pairs = task.chunk_rows * map.outer_taps;
+        const int64_t pitch = line(task.chunk_rows * window + 64);  // words are read whole
+        const int64_t taps = map.outer_taps * map.inner_taps;
+        const int64_t in_rows = task.batch * map.in_rows;
+        return {line(2 * in_rows), line(2 * smaller(pairs, in_rows)), line(2 * pairs),
+                line(task.lane_blocks * task.channel_block * taps * task.lane_vectors * 16), task.channel_block * pitch,
+                line(smaller(pairs, in_rows) * window * task.lane_vectors * 16 + 16), pitch};
+    }
+    gradient_scratch(const sc_gradient_task &task, void *memory) {
+        const sizes size = measure(task);
+        float *next = (float *)memory;
+        slots = (int64_t *)next, next += size.slots;
+        order = (int64_t *)next, next += size.order;
+        partner = (int64_t *)next, next += size.partner;
+        gradient = next, next += size.gradient;
+        channels = next, next += size.channels;
+        lanes = next;
+        channel_pitch = size.channel_pitch;
+    }
+};
+
+static int64_t gradient_scratch_bytes(const sc_gradient_task *task) {
+    const gradient_scratch::sizes s = gradient_scratch::measure(*task);
+    return (s.slots + s.order + s.partner + s.gradient + s.channels + s.lanes) * (int64_t)sizeof(float);
+}
+
+// A chunk: consecutive rows of A over all images, and one segment of the columns of each pass.
+struct gradient_chunk {
+    int64_t first, rows, segment;
+};
+
+// Columns [begin, end) of `out` in a pass.
+SC_INLINE void segment_range(const sc_gradient_task &task, const gradient_chunk &chunk, const sc_pass &pass,
+                             int64_t &begin, int64_t &end) {
+    begin = smaller(pass.out_count, chunk.segment * task.segment);
+    end = smaller(pass.out_count, begin + task.segment);
+}
+
+// The rows of B that the chunk meets, in the order in which the outer taps meet them. Returns their number.
+static int64_t find_partners(const sc_gradient_task &task, const gradient_chunk &chunk, const gradient_scratch &scratch) {
+    const sc_map &map = task.map;
+    int64_t used = 0;
+    for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
+        for (int64_t i = 0; i < chunk.rows; ++i) {
+            const int64_t image = (chunk.first + i) / map.out_rows, row = (chunk.first + i) % map.out_rows;
+            const int64_t in = map.row_table[row * map.outer_taps + tap];
+            int64_t slot = -1;
+            if (in >= 0) {
+                int64_t &known = scratch.slots[image * map.in_rows + in];
+                if (known < 0) scratch.order[used] = image * map.in_rows + in, known = used++;
+                slot = known;
+            }
+            scratch.partner[tap * task.chunk_rows + i] = slot;
+        }
+    }
+    return used;
+}
+
+// A as [channel][row][window], zeros behind the columns.
+static void pack_channels(const sc_gradient_task &task, const gradient_chunk &chunk, const gradient_scratch &scratch,
+                          const sc_pass &pass, int64_t window, int64_t channel, int64_t channels) {
+    const sc_map &map = task.map;
+    int64_t begin, end;
+    segment_range(task, chunk, pass, begin, end);
+    for (int64_t i = 0; i < chunk.rows; ++i) {
+        const int64_t row = chunk.first + i;
+        load_channels(scratch.channels + i * window, scratch.channel_pitch, task.a,
+                      row_of(task.a, row / map.out_rows, row % map.out_rows), channel, channel + channels,
+                      pass.out_start + begin * pass.out_step, pass.out_step, end - begin);
+        for (int64_t c = 0; c < channels; ++c) {
+            float *to = scratch.channels + c * scratch.channel_pitch + i * window;
+            for (int64_t m = end - begin; m < window; ++m) to[m] = 0;
+        }
+    }
+    for (int64_t c = 0; c < channels; ++c) {
+        float *to = scratch.channels + c * scratch.channel_pitch;
+        for (int64_t m = chunk.rows * window; m < scratch.channel_pitch; ++m) to[m] = 0;
+    }
+}
+
+// B as [slot][window][lane], zeros where the window leaves the row.
+static void pack_lanes(const sc_gradient_task &task, const gradient_chunk &chunk, const gradient_scratch &scratch,
+                       const sc_pass &pass, int64_t window, int64_t slots, int64_t lane, int64_t lanes, int64_t pitch) {
+    const sc_map &map = task.map;
+    int64_t begin, end;
+    segment_range(task, chunk, pass, begin, end);
+    const int64_t first = begin - pass.window_shift;  // `in` column at the start of the window
+    const int64_t low = smaller(larger(0, -first), window), high = larger(low, smaller(window, pass.in_count - first));
+    for (int64_t slot = 0; slot < slots; ++slot) {
+        const int64_t row = scratch.order[slot];
+        float *to = scratch.lanes + slot * window * pitch;
+        for (int64_t i = 0; i < low * pitch; i += 16) store(to + i, zero());
+        for (int64_t i = high * pitch; i < window * pitch; i += 16) store(to + i, zero());
+        load_pixels(to + low * pitch, pitch, task.b, row_of(task.b, row / map.in_rows, row % map.in_rows), lane,
+                   lane + lanes, pass.in_start + (first + low) * pass.in_step, pass.in_step, high - low);
+    }
+}
+
+// One pass and outer tap of one lane block over the chunk.
+static void gradient_tap(const sc_gradient_task &task, const gradient_chunk &chunk, const gradient_scratch &scratch,
+                         const sc_pass &pass, int64_t window, int64_t tap, int64_t vectors, int64_t channels, float *sums) {
+    const int64_t *partner = scratch.partner + tap * task.chunk_rows;
+    int64_t begin, end;
+    segment_range(task, chunk, pass, begin, end);
+    gradient_sweep sweep;
+    sweep.channel_pitch = scratch.channel_pitch, sweep.channels = (int)channels, sweep.taps = pass.taps;
+    sweep.window = window, sweep.columns = end - begin;
+    for (int64_t row = 0; row < chunk.rows;) {
+        if (partner[row] < 0) {
+            ++row;
+            continue;
+        }
+        int64_t rows = 1;
+        while (row + rows < chunk.rows && partner[row + rows] == partner[row] + rows) ++rows;
+        sweep.rows = rows;
+        sweep.a = scratch.channels + row * window;
+        sweep.b = scratch.lanes + (partner[row] * window + pass.window_shift - pass.shift) * vectors * 16;
+        sweep.sums = sums;
+        (task.dense ? gradient_dense_kernel(vectors) : gradient_skip_kernel(vectors))(sweep);
+        row += rows;
+    }
+}
+
+static void gradient_item(const sc_gradient_task &task, int64_t item, const gradient_scratch &scratch) {
+    const sc_map &map = task.map;
+    const lane_blocks blocks(task.lanes, task.lane_vectors);
+    const int64_t supers = ceil_div(blocks.count, task.lane_blocks), channel_blocks = ceil_div(task.channels, task.channel_block);
+    const int64_t channel = item % channel_blocks * task.channel_block, group = item / channel_blocks / supers;
+    const int64_t channels = smaller(task.channel_block, task.channels - channel);
+    const int64_t first_block = item / channel_blocks % supers * task.lane_blocks;
+    const int64_t end_block = smaller(blocks.count, first_block + task.lane_blocks);
+    const int64_t tile_floats = task.channel_block * map.outer_taps * map.inner_taps * task.lane_vectors * 16;
+    for (int64_t i = 0; i < (end_block - first_block) * tile_floats; i += 16) store(scratch.gradient + i, zero());
+    for (int64_t i = 0; i < task.batch * map.in_rows; ++i) scratch.slots[i] = -1;
+
+    gradient_chunk chunk;
+    for (chunk.first = 0; chunk.first < task.batch * map.out_rows; chunk.first += task.chunk_rows) {
+        chunk.rows = smaller(task.chunk_rows, task.batch * map.out_rows - chunk.first);
+        if (task.interrupt.poll(task.interrupt.context)) return;
+        const int64_t slots = find_partners(task, chunk, scratch);
+        for (chunk.segment = 0; chunk.segment < task.segments; ++chunk.segment) {
+            for (int64_t p = 0, next; p < map.pass_count; p = next) {  // passes with equal columns share both tiles
+                const sc_pass &pass = map.passes[p];
+                for (next = p + 1; next < map.pass_count && !map.passes[next].new_columns;) ++next;
+                int64_t begin, end;
+                segment_range(task, chunk, pass, begin, end);
+                if (pass.taps == 0 || begin >= end) continue;
+                const int64_t window = end - begin + pass.window;
+                pack_channels(task, chunk, scratch, pass, window, group * task.channels + channel, channels);
+                for (int64_t block = first_block; block < end_block; ++block) {
+                    const int64_t vector = blocks.begin(block), vectors = blocks.begin(block + 1) - vector;
+                    const int64_t lanes = smaller(vectors * 16, task.lanes - vector * 16);
+                    pack_lanes(task, chunk, scratch, pass, window, slots, group * task.lanes + vector * 16, lanes, vectors * 16);
+                    const weight_tile shape = {map, channels, vectors, false};
+                    float *tile = scratch.gradient + (block - first_block) * tile_floats;
+                    for (int64_t q = p; q < next; ++q) {
+                        for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
+                            gradient_tap(task, chunk, scratch, map.passes[q], window, tap, vectors, channels,
+                                         tile + shape.pass_offset(tap, map.passes[q].taps_before));
+                        }
+                    }
+                }
+            }
+        }
+        for (int64_t slot = 0; slot < slots; ++slot) scratch.slots[scratch.order[slot]] = -1;
+    }
+    for (int64_t block = first_block; block < end_block; ++block) {
+        const int64_t vector = blocks.begin(block), vectors = blocks.begin(block + 1) - vector;
+        const weight_tile shape = {map, channels, vectors, false};
+        const sc_weight_view &view = task.gradient;
+        move_weights<false>(scratch.gradient + (block - first_block) * tile_floats, shape, view,
+                            view.data + group * view.group_stride + vector * 16 * view.lane_stride + channel * view.channel_stride,
+                            task.lanes - vector * 16);
+    }
+}
+
+static void gradient(const sc_gradient_task *task, int64_t begin, int64_t end, void *memory) {
+    const gradient_scratch scratch(*task, memory);
+    for (int64_t item = begin; item < end; ++item) gradient_item(*task, item, scratch);
+}
+
+SC_CLOSE

@@ -1,0 +1,73 @@
+// Bit masks of nonzero elements: element i is bit i % 8 of byte i / 8 (NumPy's bitorder="little"), in memory order.
+// Bits behind the last element are zero. All of it runs at the speed of the memory it reads.
+#pragma once
+#include "problem.h"
+
+SC_OPEN
+
+SC_INLINE int bit_count(uint32_t bits) { return __builtin_popcount(bits); }
+
+// 16 elements at a time; the last few through load_partial, so nothing is read behind the end.
+static int64_t count_nonzero(const float *data, int64_t count) {
+    int64_t live = 0, i = 0;
+    for (; i + 64 <= count; i += 64) {
+        const uint64_t word = (uint64_t)nonzero(load(data + i)) | (uint64_t)nonzero(load(data + i + 16)) << 16 |
+                              (uint64_t)nonzero(load(data + i + 32)) << 32 | (uint64_t)nonzero(load(data + i + 48)) << 48;
+        live += __builtin_popcountll(word);
+    }
+    for (; i < count; i += 16) live += bit_count(nonzero(load_partial(data + i, count - i < 16 ? (int)(count - i) : 16)));
+    return live;
+}
+
+SC_INLINE void store_bits(uint8_t *bits, uint32_t word, int64_t count) {
+    bits[0] = (uint8_t)word;
+    if (count > 8) bits[1] = (uint8_t)(word >> 8);
+}
+
+static void mask_nonzero(const float *data, int64_t count, uint8_t *bits) {
+    int64_t i = 0;
+    for (; i + 16 <= count; i += 16) store_bits(bits + i / 8, nonzero(load(data + i)), 16);
+    if (i < count) store_bits(bits + i / 8, nonzero(load_partial(data + i, (int)(count - i))), count - i);
+}
+
+// out = max(data, 0), NaN kept; bits of the elements of out that are not zero.
+static void mask_relu(const float *data, int64_t count, float *out, uint8_t *bits) {
+    int64_t i = 0;
+    for (; i + 16 <= count; i += 16) {
+        const f32x16 kept = maximum(zero(), load(data + i));
+        store(out + i, kept);
+        store_bits(bits + i / 8, nonzero(kept), 16);
+    }
+    if (i < count) {
+        const f32x16 kept = maximum(zero(), load_partial(data + i, (int)(count - i)));
+        store_partial(out + i, kept, (int)(count - i));
+        store_bits(bits + i / 8, nonzero(kept), count - i);
+    }
+}
+
+// one byte, 0 or 1, per element: eight bits are spread over a word by one multiplication
+static void mask_unpack(const uint8_t *bits, int64_t count, uint8_t *bools) {
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+        const uint64_t low = (bits[i / 8] & 0x7full) * 0x0002040810204081ull & 0x0101010101010101ull;
+        const uint64_t eight = low | (uint64_t)(bits[i / 8] >> 7) << 56;
+        __builtin_memcpy(bools + i, &eight, 8);
+    }
+    for (; i < count; ++i) bools[i] = bits[i / 8] >> i % 8 & 1;
+}
+
+// vectors of `width` elements that are not all zero; the last one may be shorter
+static int64_t mask_live_vectors(const float *data, int64_t count, int64_t width) {
+    int64_t live = 0;
+    for (int64_t first = 0; first < count; first += width) {
+        const int64_t end = first + width < count ? first + width : count;
+        uint32_t any = 0;
+        for (int64_t i = first; i < end && !any; i += 16) {
+            any = nonzero(load_partial(data + i, end - i < 16 ? (int)(end - i) : 16));
+        }
+        live += any != 0;
+    }
+    return live;
+}
+
+SC_CLOSE

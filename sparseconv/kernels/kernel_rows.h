@@ -1,0 +1,239 @@
+// forward and backward_data: the loops around the row kernels.
+//
+//   out[n, row, m, k] = act( bias[k] + sum over outer taps, passes, channels c, taps j of
+//                            in[n, row_table[row][tap], m + j - shift, c] * weight[k, c, tap, j] )
+//
+// backward_data is the same sum with grad_output as `in` and the transposed weights (map and views say so).
+//
+// Loop order, outermost first, and what each level re-uses:
+//   item         (group, chunk of output rows, share of the lane blocks): independent, no thread meets another
+//   lane block   up to lane_vectors vectors of output channels; the chunk's outputs lie in a contiguous tile (L2)
+//   channel block, outer tap, pass: one weight tile of channel_block x taps x lane block, kept in L1 and swept over
+//   row          every row of the chunk: kernel_rows_skip.h or kernel_rows_dense.h
+//
+// Outputs are summed in the tile and leave it in the sweep that completes them: straight into memory where pixels
+// are contiguous (NHWC), through a transpose otherwise. Inputs whose pixels are not contiguous are packed, a chunk
+// at a time. The order of the sum for one output (channel block, outer tap, pass, column, channel) depends on
+// channel_block alone, so neither chunks nor threads change a bit.
+#pragma once
+#include "kernel_rows_dense.h"
+#include "kernel_rows_skip.h"
+#include "tile.h"
+
+SC_OPEN
+
+SC_INLINE float *packed_tile(const sc_rows_task &task, int64_t group, int64_t first_vector, int64_t vectors, int64_t channel) {
+    const int64_t taps = task.map.outer_taps * task.map.inner_taps * 16, all = ceil_div(task.lanes, 16);
+    return task.packed + taps * ((group * all + first_vector) * task.channels + channel * vectors);
+}
+
+static void pack_weights(const sc_rows_task *whole, int64_t begin, int64_t end, void *) {
+    const sc_rows_task &task = *whole;
+    const lane_blocks blocks(task.lanes, task.lane_vectors);
+    const int64_t channel_blocks = ceil_div(task.channels, task.channel_block);
+    for (int64_t item = begin; item < end; ++item) {
+        const int64_t group = item / channel_blocks / blocks.count, block = item / channel_blocks % blocks.count;
+        const int64_t channel = item % channel_blocks * task.channel_block;
+        const int64_t vector = blocks.begin(block), vectors = blocks.begin(block + 1) - vector;
+        const weight_tile shape = {task.map, smaller(task.channel_block, task.channels - channel), vectors, task.dense != 0};
+        const sc_weight_view &view = task.weight;
+        float *data = view.data + group * view.group_stride + vector * 16 * view.lane_stride + channel * view.channel_stride;
+        move_weights<true>(packed_tile(task, group, vector, vectors, channel), shape, view, data, task.lanes - vector * 16);
+    }
+}
+
+// A chunk: consecutive output rows (over all images) and one segment of their columns.
+struct row_chunk {
+    int64_t first, rows;           // rows first .. first + rows of batch * out_rows
+    int64_t column, columns;       // of `out`
+    int64_t in_column, in_columns; // of `in`, all that this segment can meet
+
+    SC_INLINE_MEMBER row_chunk(const sc_rows_task &task, int64_t index) {
+        const sc_map &map = task.map;
+        first = index / task.segments * task.chunk_rows;
+        rows = smaller(task.chunk_rows, task.batch * map.out_rows - first);
+        column = index % task.segments * task.segment;
+        columns = smaller(task.segment, map.out_columns - column);
+        in_column = map.in_columns;
+        int64_t in_end = 0;
+        for (int64_t p = 0; p < map.pass_count; ++p) {
+            const sc_pass &pass = map.passes[p];
+            int64_t begin, end;
+            range(pass, begin, end);
+            const int64_t low = larger(0, begin - pass.shift), high = smaller(pass.in_count, end + pass.taps - 1 - pass.shift);
+            if (begin >= end || low >= high) continue;
+            in_column = smaller(in_column, pass.in_start + low * pass.in_step);
+            in_end = larger(in_end, pass.in_start + (high - 1) * pass.in_step + 1);
+        }
+        in_columns = larger(0, in_end - in_column);
+    }
+
+    // output columns m of a pass that lie in this segment
+    SC_INLINE_MEMBER void range(const sc_pass &pass, int64_t &begin, int64_t &end) const {
+        begin = larger(0, ceil_div(column - pass.out_start, pass.out_step));
+        end = smaller(pass.out_count, ceil_div(column + columns - pass.out_start, pass.out_step));
+    }
+};
+
+// What a work item keeps in its scratch memory.
+struct row_scratch {
+    const float **sources;  // [row][outer tap]: column 0 of the input row, or null
+    int64_t *slots;         // packed inputs: where an input row has been put, by its distance from the lowest
+    float *pixels;          // packed inputs
+    float *sums;            // [row][column][lane]
+
+    // floats of each part, rounded to cache lines
+    struct sizes {
+        int64_t sources, slots, pixels, sums;
+    };
+    static sizes measure(const sc_rows_task &task) {  // upper bounds: memory that is not touched costs nothing
+        const sc_map &map = task.map;
+        const int64_t pairs = task.chunk_rows * map.outer_taps, in_rows = task.batch * map.in_rows;
+        const int64_t sums = line(task.chunk_rows * task.segment * task.lane_vectors * 16 + 16);
+        if (channels_contiguous(task.in)) return {line(2 * pairs), 0, 0, sums};
+        return {line(2 * pairs), line(2 * in_rows), line(smaller(pairs, in_rows) * task.in_segment * task.channels), sums};
+    }
+    static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
+
+    // the input rows (over all images) that the output rows [first, first + count) can meet
+    struct span {
+        int64_t first, rows;
+    };
+    static span in_span(const sc_rows_task &task, int64_t first, int64_t count) {
+        const sc_map &map = task.map;
+        int64_t low = INT64_MAX, high = -1;
+        for (int64_t row = first; row < first + count; ++row) {
+            for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
+                const int64_t in = map.row_table[row % map.out_rows * map.outer_taps + tap];
+                if (in < 0) continue;
+                low = smaller(low, row / map.out_rows * map.in_rows + in);
+                high = larger(high, row / map.out_rows * map.in_rows + in);
+            }
+        }
+        return {low, high < 0 ? 0 : high - low + 1};
+    }
+
+    row_scratch(const sc_rows_task &task, void *memory) {
+        const sizes size = measure(task);
+        float *next = (float *)memory;
+        sources = (const float **)next, next += size.sources;
+        slots = (int64_t *)next, next += size.slots;
+        pixels = next, next += size.pixels;
+        sums = next;
+    }
+};
+
+static int64_t rows_scratch_bytes(const sc_rows_task *task) {
+    const row_scratch::sizes size = row_scratch::measure(*task);
+    return (size.sources + size.slots + size.pixels + size.sums) * (int64_t)sizeof(float);
+}
+
+// Addresses of all input rows of the chunk, packing those whose pixels are not contiguous. Returns the pixel pitch.
+static int64_t find_sources(const sc_rows_task &task, const row_chunk &chunk, int64_t group, const row_scratch &scratch) {
+    const sc_map &map = task.map;
+    const bool packed = !channels_contiguous(task.in);
+    const int64_t channel = group * task.channels;
+    row_scratch::span span = {0, 0};
+    int64_t used = 0;
+    if (packed) {
+        span = row_scratch::in_span(task, chunk.first, chunk.rows);
+        for (int64_t i = 0; i < span.rows; ++i) scratch.slots[i] = -1;
+    }
+    for (int64_t i = 0; i < chunk.rows; ++i) {
+        const int64_t image = (chunk.first + i) / map.out_rows, row = (chunk.first + i) % map.out_rows;
+        for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
+            const int64_t in = map.row_table[row * map.outer_taps + tap];
+            const float *source = nullptr;
+            if (in >= 0 && !packed) {
+                source = row_of(task.in, image, in) + channel;
+            } else if (in >= 0) {
+                int64_t &slot = scratch.slots[image * map.in_rows + in - span.first];
+                if (slot < 0) {
+                    slot = used++;
+                    load_pixels(scratch.pixels + slot * chunk.in_columns * task.channels, task.channels, task.in,
+                                row_of(task.in, image, in), channel, channel + task.channels, chunk.in_column, 1,
+                                chunk.in_columns);
+                }
+                source = scratch.pixels + (slot * chunk.in_columns - chunk.in_column) * task.channels;
+            }
+            scratch.sources[i * map.outer_taps + tap] = source;
+        }
+    }
+    return packed ? task.channels : task.in.column_stride;
+}
+
+static void rows_item(const sc_rows_task &task, int64_t item, const row_scratch &scratch) {
+    const sc_map &map = task.map;
+    const int64_t chunks = ceil_div(task.batch * map.out_rows, task.chunk_rows) * task.segments;
+    const int64_t share = item % task.lane_groups, group = item / task.lane_groups / chunks;
+    const row_chunk chunk(task, item / task.lane_groups % chunks);
+    const int64_t in_pitch = find_sources(task, chunk, group, scratch);
+    const bool direct = channels_contiguous(task.out);
+    const lane_blocks blocks(task.lanes, task.lane_vectors);
+
+    for (int64_t block = part_begin(blocks.count, task.lane_groups, share);
+         block < part_begin(blocks.count, task.lane_groups, share + 1); ++block) {
+        const int64_t vector = blocks.begin(block), vectors = blocks.begin(block + 1) - vector;
+        const int64_t lanes = smaller(vectors * 16, task.lanes - vector * 16), lane = group * task.lanes + vector * 16;
+        const int64_t pitch = vectors * 16, row_pitch = chunk.columns * pitch;
+        float bias[SC_MAX_LANE_VECTORS * 16] = {};
+        for (int64_t i = 0; task.bias && i < lanes; ++i) bias[i] = task.bias[lane + i];
+        const row_kernel kernel = task.dense ? dense_kernel(vectors) : skip_kernel(vectors);
+
+        for (int64_t channel = 0; channel < task.channels; channel += task.channel_block) {
+            const weight_tile shape = {map, smaller(task.channel_block, task.channels - channel), vectors, task.dense != 0};
+            const float *tile = packed_tile(task, group, vector, vectors, channel);
+            const bool last_channels = channel + task.channel_block >= task.channels;
+            if (task.interrupt.poll(task.interrupt.context)) return;
+            for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
+                for (int64_t p = 0; p < map.pass_count; ++p) {
+                    const sc_pass &pass = map.passes[p];
+                    row_sweep sweep;
+                    chunk.range(pass, sweep.begin, sweep.end);
+                    if (sweep.begin >= sweep.end) continue;
+                    sweep.in_pitch = pass.in_step * in_pitch, sweep.shift = pass.shift, sweep.taps = pass.taps;
+                    sweep.channels = (int)shape.channels;
+                    sweep.weights = tile + shape.pass_offset(tap, pass.taps_before);
+                    const int64_t first_column = pass.out_start + sweep.begin * pass.out_step;
+                    for (int64_t row = 0; row < chunk.rows; ++row) {
+                        const float *const *sources = scratch.sources + row * map.outer_taps;
+                        int64_t open_tap = 0, close_tap = map.outer_taps - 1;  // the taps that this row really has
+                        while (open_tap < close_tap && !sources[open_tap]) ++open_tap;
+                        while (close_tap > open_tap && !sources[close_tap]) --close_tap;
+                        const bool opens = channel == 0 && tap == open_tap && pass.opens;
+                        const bool closes = last_channels && tap == close_tap && pass.closes;
+                        if (!sources[tap] && !opens && !closes) continue;
+                        if (pass.taps == 0 && !opens && !closes) continue;
+                        sweep.in_count = sources[tap] ? pass.in_count : 0;
+                        sweep.in = sources[tap] ? sources[tap] + channel + pass.in_start * in_pitch : nullptr;
+                        float *sums = scratch.sums + row * row_pitch + (first_column - chunk.column) * pitch;
+                        sweep.from = opens ? bias : sums, sweep.from_pitch = opens ? 0 : pass.out_step * pitch;
+                        sweep.to = sums, sweep.to_pitch = pass.out_step * pitch, sweep.last_lanes = 16;
+                        sweep.relu = closes && task.relu;
+                        if (closes && direct) {
+                            const int64_t out = chunk.first + row;
+                            sweep.to = row_of(task.out, out / map.out_rows, out % map.out_rows) + lane +
+                                       first_column * task.out.column_stride;
+                            sweep.to_pitch = pass.out_step * task.out.column_stride;
+                            sweep.last_lanes = (int)(lanes - (vectors - 1) * 16);
+                        }
+                        kernel(sweep);
+                    }
+                }
+            }
+        }
+        for (int64_t row = 0; row < chunk.rows && !direct; ++row) {
+            const int64_t out = chunk.first + row;
+            store_pixels(scratch.sums + row * row_pitch, pitch, task.out,
+                         row_of(task.out, out / map.out_rows, out % map.out_rows), lane, lane + lanes, chunk.column,
+                         chunk.columns);
+        }
+    }
+}
+
+static void rows(const sc_rows_task *task, int64_t begin, int64_t end, void *memory) {
+    const row_scratch scratch(*task, memory);
+    for (int64_t item = begin; item < end; ++item) rows_item(*task, item, scratch);
+}
+
+SC_CLOSE

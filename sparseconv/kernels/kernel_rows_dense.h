@@ -1,0 +1,68 @@
+// forward and backward_data without skipping: one row, as a register-tiled outer product.
+//
+// A tile of P output columns x Q lane vectors stays in registers over all taps and channels of the weight tile; each
+// step loads Q weight vectors once and broadcasts P scalars: P * Q multiply-adds for P + Q loads. The columns of a
+// row are dealt out evenly (14 = 5 + 5 + 4, not 6 + 6 + 2), since a narrow tile is bound by its loads. Columns that
+// lie in the padding read from a row of zeros.
+//
+// Registers: avx512 6 x 4 accumulators + 4 weights + 1 broadcast; avx2 and neon 6 x 1 (of two and four registers).
+#pragma once
+#include "row_sweep.h"
+
+SC_OPEN
+
+static const float zero_pixel[SC_MAX_CHANNEL_BLOCK] = {};
+
+template <int P, int Q>
+SC_INLINE void dense_tile(const row_sweep &row, int64_t first) {
+    f32x16 acc[P][Q];
+    SC_UNROLL for (int p = 0; p < P; ++p) SC_UNROLL for (int q = 0; q < Q; ++q) acc[p][q] = started(row, first + p, q);
+    for (int64_t tap = 0; tap < row.taps; ++tap) {
+        const float *x[P], *w = row.weights + tap * row.channels * (Q * 16);
+        SC_UNROLL for (int p = 0; p < P; ++p) {
+            const int64_t column = first + p + tap - row.shift;
+            x[p] = (uint64_t)column < (uint64_t)row.in_count ? row.in + column * row.in_pitch : zero_pixel;
+        }
+        for (int channel = 0; channel < row.channels; ++channel, w += Q * 16) {
+            f32x16 wv[Q];
+            SC_UNROLL for (int q = 0; q < Q; ++q) wv[q] = load(w + q * 16);
+            SC_UNROLL for (int p = 0; p < P; ++p) {
+                const f32x16 xv = splat(x[p] + channel);
+                SC_UNROLL for (int q = 0; q < Q; ++q) acc[p][q] = fma(xv, wv[q], acc[p][q]);
+            }
+        }
+    }
+    SC_UNROLL for (int p = 0; p < P; ++p) {
+        SC_UNROLL for (int q = 0; q < Q; ++q) finished(row, first + p, q, Q, acc[p][q]);
+    }
+}
+
+template <int Q>
+static void rows_dense(const row_sweep &row) {
+    constexpr int most = f32x16::dense_pixels;
+    const int64_t columns = row.end - row.begin, tiles = (columns + most - 1) / most;
+    int64_t first = row.begin;
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+        const int64_t size = columns / tiles + (tile < columns % tiles);
+        if (size == 1) dense_tile<1, Q>(row, first);
+        else if (size == 2) dense_tile<2, Q>(row, first);
+        if constexpr (most > 2) {
+            if (size == 3) dense_tile<3, Q>(row, first);
+            else if (size == 4) dense_tile<4, Q>(row, first);
+            else if (size == 5) dense_tile<5, Q>(row, first);
+            else if (size == 6) dense_tile<6, Q>(row, first);
+        }
+        first += size;
+    }
+}
+
+SC_INLINE row_kernel dense_kernel(int64_t vectors) {
+    if constexpr (f32x16::dense_vectors == 4) {
+        static constexpr row_kernel kernels[] = {rows_dense<1>, rows_dense<2>, rows_dense<3>, rows_dense<4>};
+        return kernels[vectors - 1];
+    } else {
+        return rows_dense<1>;
+    }
+}
+
+SC_CLOSE

@@ -1,0 +1,69 @@
+// forward and backward_data, skipping zeros of `in`: one row.
+//
+// Walks along the input columns. The outputs that a column reaches, `S` taps wide, are a sliding window of S x Q
+// accumulators; at each column one output enters (loaded), S - 1 stay, one leaves (stored). The row is unrolled by
+// S so that the window turns through fixed registers. For each column the nonzero channels of a block of up to 64
+// are one word; for each set bit the scalar is broadcast once and feeds S * Q multiply-adds whose other operand
+// comes from the weight tile. A zero costs nothing but its bit: exact, since x * w = 0 adds nothing (and where w is
+// Inf or NaN the product is left out, as documented).
+//
+// Registers: S * Q accumulators + 1 broadcast; weights are memory operands (T = S * Q of them per nonzero).
+// The only branch that is hard to predict is the end of the bit loop, once per word.
+#pragma once
+#include "live_word.h"
+#include "row_sweep.h"
+
+SC_OPEN
+
+// acc[tap][vector] for the S taps of one column; the output of tap 0 is in slot `turn`, that of tap j in turn - j.
+template <int S, int Q>
+SC_INLINE void skip_column(f32x16 (&acc)[S][Q], int turn, const float *x, const float *weights, int channels) {
+    for (uint64_t live = live_word(x, channels); live; live &= live - 1) {
+        const int channel = __builtin_ctzll(live);
+        const f32x16 xv = splat(x + channel);
+        const float *w = weights + channel * (S * Q * 16);
+        SC_UNROLL for (int tap = 0; tap < S; ++tap) {
+            SC_UNROLL for (int q = 0; q < Q; ++q) {
+                f32x16 &sum = acc[(turn - tap + S) % S][q];
+                sum = fma(xv, load(w + (tap * Q + q) * 16), sum);
+            }
+        }
+    }
+}
+
+template <int S, int Q>
+static void rows_skip(const row_sweep &row) {
+    static_assert(S * Q <= f32x16::accumulators, "the window must stay in registers");
+    f32x16 acc[S][Q];
+    SC_UNROLL for (int s = 0; s < S; ++s) SC_UNROLL for (int q = 0; q < Q; ++q) acc[s][q] = zero();
+    const int64_t last = row.end + S - 1;
+    for (int64_t entering = row.begin; entering < last; entering += S) {
+        SC_UNROLL for (int turn = 0; turn < S; ++turn) {
+            const int64_t m = entering + turn, column = m - row.shift, leaving = m - (S - 1);
+            if (m >= last) break;
+            if (m < row.end) SC_UNROLL for (int q = 0; q < Q; ++q) acc[turn][q] = started(row, m, q);
+            if ((uint64_t)column < (uint64_t)row.in_count) {
+                skip_column<S, Q>(acc, turn, row.in + column * row.in_pitch, row.weights, row.channels);
+            }
+            if (leaving >= row.begin) {
+                SC_UNROLL for (int q = 0; q < Q; ++q) finished(row, leaving, q, Q, acc[(turn + 1) % S][q]);
+            }
+        }
+    }
+}
+
+template <int Q>
+static void rows_skip_taps(const row_sweep &row) {
+    constexpr int most = f32x16::accumulators / Q;
+    if constexpr (most >= 1) { if (row.taps <= 1) rows_skip<1, Q>(row); }
+    if constexpr (most >= 2) { if (row.taps == 2) rows_skip<2, Q>(row); }
+    if constexpr (most >= 3) { if (row.taps == 3) rows_skip<3, Q>(row); }
+}
+
+SC_INLINE row_kernel skip_kernel(int64_t vectors) {
+    static constexpr row_kernel kernels[] = {rows_skip_taps<1>, rows_skip_taps<2>, rows_skip_taps<3>, rows_skip_taps<4>,
+                                             rows_skip_taps<5>, rows_skip_taps<6>, rows_skip_taps<7>, rows_skip_taps<8>};
+    return kernels[vectors - 1];
+}
+
+SC_CLOSE

@@ -1,0 +1,24 @@
+// All kernels, and the table of them: what an isa_*.cpp compiles for its instruction set.
+#pragma once
+#include "kernel_bias.h"
+#include "kernel_gradient.h"
+#include "kernel_mask.h"
+#include "kernel_rows.h"
+#include "table.h"
+
+#define SC_TEXT_(name) #name
+#define SC_TEXT(name) SC_TEXT_(name)
+
+namespace sparseconv { namespace SC_ISA {
+
+// The only symbol of the translation unit. Constant: nothing runs when the library is loaded.
+extern const sc_table table;
+constexpr sc_table table = {
+    SC_TEXT(SC_ISA), f32x16::accumulators, f32x16::dense_pixels, f32x16::dense_vectors,
+    pack_weights, rows, rows_scratch_bytes,
+    gradient, gradient_scratch_bytes,
+    bias_gradient,
+    count_nonzero, mask_nonzero, mask_relu, mask_unpack, mask_live_vectors,
+};
+
+}}

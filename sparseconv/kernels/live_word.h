@@ -1,0 +1,22 @@
+// The zero test of the skipping kernels.
+#pragma once
+#include <stdint.h>
+
+#include "base.h"
+
+SC_OPEN
+
+// The nonzero elements of x[0 .. count), count <= 64, as bits.
+SC_INLINE uint64_t live_word(const float *x, int count) {
+    if (count == 64) {
+        return nonzero(load(x)) | (uint64_t)nonzero(load(x + 16)) << 16 | (uint64_t)nonzero(load(x + 32)) << 32 |
+               (uint64_t)nonzero(load(x + 48)) << 48;
+    }
+    uint64_t word = 0;
+    int i = 0;
+    for (; i + 16 <= count; i += 16) word |= (uint64_t)nonzero(load(x + i)) << i;
+    if (i < count) word |= (uint64_t)nonzero(load_partial(x + i, count - i)) << i;
+    return word;
+}
+
+SC_CLOSE

@@ -1,0 +1,116 @@
+// What a kernel is told: plain structs, filled once by the Cython layer, never changed by a kernel.
+//
+// A convolution of any number of spatial dimensions is a set of *rows* (runs along the innermost dimension).
+// The outer dimensions only decide which rows meet: for every output row and every outer tap, one input row
+// or none (sc_map::row_table). Along the row, stride and dilation are resolved into *passes* in which both
+// sides advance one column at a time (sc_pass). Kernels therefore know neither dimensions, stride, dilation
+// nor padding: every geometry is a table.
+//
+// One map serves three uses (`in` is gathered, `out` is written or, for backward_weight, paired):
+//   forward          out = y,  in = x
+//   backward_data    out = dx, in = grad_output
+//   backward_weight  out = the operand whose zeros are skipped, in = the operand read as lanes
+//
+// Offsets and strides are in elements, not bytes.
+#pragma once
+#include <stdint.h>
+
+// A unit-stride, undilated piece of a row correlation:
+//   out column  out_start + m * out_step,  0 <= m < out_count
+//   in column   in_start  + i * in_step,   0 <= i < in_count
+//   out[m] += sum_j weight[first_tap + j * tap_step] * in[m + j - shift],  0 <= j < taps
+// Long kernels are cut into passes of at most SC_MAX_TAPS taps. `opens` and `closes` mark the first and the
+// last pass that writes a given set of output columns; a pass without taps only initialises its columns.
+typedef struct {
+    int64_t in_start, in_step, in_count;
+    int64_t out_start, out_step, out_count;
+    int64_t shift, taps, first_tap, tap_step;
+    int64_t taps_before;            // taps of earlier groups: where this pass's weights lie in a weight tile
+    int64_t opens, closes;
+    int64_t new_columns;            // 0: the same columns on both sides as the pass before
+    int64_t window_shift, window;   // largest shift and number of extra `in` columns over passes with equal columns
+} sc_pass;
+
+enum { SC_MAX_TAPS = 3, SC_MAX_LANE_VECTORS = 8, SC_MAX_CHANNEL_BLOCK = 256 };
+
+// Where an inner tap lies in a weight tile: its group of taps (shared by all passes with these taps) and its place.
+typedef struct {
+    int64_t taps_before, taps, index;
+} sc_tap;
+
+typedef struct {
+    int64_t out_rows, out_columns, in_rows, in_columns;
+    int64_t outer_taps, inner_taps;
+    const int64_t *row_table;  // [out_rows][outer_taps] -> in row or -1
+    const sc_pass *passes;
+    int64_t pass_count;
+    const sc_tap *taps;  // [inner_taps]
+} sc_map;
+
+// Activations or gradients of any layout:
+//   data[image * image_stride + rows[row] + column * column_stride + (channel / 16) * block_stride
+//        + (channel % 16) * channel_stride]
+typedef struct {
+    float *data;
+    int64_t image_stride, column_stride, channel_stride, block_stride;
+    const int64_t *rows;
+} sc_view;
+
+// Weights as a kernel sees them: a lane dimension (vector lanes), a channel dimension (the scalar operand's
+// channels), outer taps and inner taps; both channel dimensions within one group.
+typedef struct {
+    float *data;
+    int64_t group_stride, lane_stride, channel_stride, tap_stride;
+    const int64_t *outer_taps;  // offset of each outer tap
+    int64_t flat_taps;          // 1: outer tap t begins inner_taps * tap_stride elements behind outer tap t - 1
+} sc_weight_view;
+
+// The calling thread looks for signals now and then; nonzero means: stop, the result is not wanted any more.
+typedef struct {
+    int (*poll)(void *context);
+    void *context;
+} sc_interrupt;
+
+// forward and backward_data
+typedef struct {
+    sc_map map;
+    sc_view in, out;
+    int64_t batch, groups;
+    int64_t channels;  // of `in`, per group
+    int64_t lanes;     // channels of `out`, per group
+    sc_weight_view weight;
+    const float *bias;  // (groups * lanes,) or NULL
+    int64_t relu;
+    // blocking
+    int64_t dense;             // which inner kernel: 0 skips zeros of `in`, 1 does not
+    int64_t lane_vectors;      // at most so many 16-lane vectors in a lane block
+    int64_t channel_block;     // channels in a weight tile
+    int64_t chunk_rows;        // output rows that are finished before the next ones are begun
+    int64_t segment, segments; // long rows are cut into segments of so many columns; then chunk_rows is 1
+    int64_t in_segment;        // at most so many columns of `in` meet one segment
+    int64_t lane_groups;       // work items per chunk, each with its share of lane blocks
+    float *packed;             // packed weights, sc_packed_floats
+    sc_interrupt interrupt;
+} sc_rows_task;
+
+// backward_weight: weight gradient of channels `a` (scalar operand, map.out) by lanes `b` (map.in)
+typedef struct {
+    sc_map map;
+    sc_view a, b;
+    int64_t batch, groups;
+    int64_t channels, lanes;  // of a and of b, per group
+    sc_weight_view gradient;
+    int64_t dense;
+    int64_t lane_vectors;   // vectors in a lane block
+    int64_t lane_blocks;    // lane blocks in a work item
+    int64_t channel_block;  // channels of a in a work item
+    int64_t chunk_rows, segment, segments;
+    sc_interrupt interrupt;
+} sc_gradient_task;
+
+// bias gradient: sum over images, rows and columns, for every channel
+typedef struct {
+    sc_view in;
+    int64_t batch, rows, columns, channels;
+    float *out;
+} sc_bias_task;

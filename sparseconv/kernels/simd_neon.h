@@ -1,0 +1,79 @@
+// f32x16 on NEON (aarch64 baseline): four q registers. simd_avx512.h says what each name means.
+// 32 q registers: 6 accumulators take 24, an operand 4, a broadcast 1.
+#pragma once
+#include <arm_neon.h>
+#include <stdint.h>
+
+#include "base.h"
+
+SC_OPEN
+
+struct f32x16 {
+    static constexpr int accumulators = 6, dense_pixels = 6, dense_vectors = 1;
+    float32x4_t q[4];
+};
+
+SC_INLINE f32x16 zero() {
+    float32x4_t none = vdupq_n_f32(0);
+    return {{none, none, none, none}};
+}
+SC_INLINE f32x16 load(const float *p) { return {{vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}}; }
+SC_INLINE void store(float *p, f32x16 a) { SC_UNROLL for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, a.q[i]); }
+SC_INLINE f32x16 load_partial(const float *p, int n) {
+    float whole[16] = {};
+    for (int i = 0; i < n; ++i) whole[i] = p[i];
+    return load(whole);
+}
+SC_INLINE void store_partial(float *p, f32x16 a, int n) {
+    float whole[16];
+    store(whole, a);
+    for (int i = 0; i < n; ++i) p[i] = whole[i];
+}
+SC_INLINE f32x16 splat(const float *p) {
+    float32x4_t v = vld1q_dup_f32(p);
+    return {{v, v, v, v}};
+}
+SC_INLINE f32x16 add(f32x16 a, f32x16 b) {
+    SC_UNROLL for (int i = 0; i < 4; ++i) a.q[i] = vaddq_f32(a.q[i], b.q[i]);
+    return a;
+}
+SC_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
+    SC_UNROLL for (int i = 0; i < 4; ++i) c.q[i] = vfmaq_f32(c.q[i], a.q[i], b.q[i]);
+    return c;
+}
+SC_INLINE f32x16 maximum(f32x16 a, f32x16 b) {  // fmax gives NaN if either is: for a = zero that is b
+    SC_UNROLL for (int i = 0; i < 4; ++i) a.q[i] = vmaxq_f32(a.q[i], b.q[i]);
+    return a;
+}
+SC_INLINE uint32_t nonzero(f32x16 a) {
+    // narrow the four comparisons to 16 bytes, keep one bit in each, add the bits up within each half
+    uint16x8_t low = vcombine_u16(vmovn_u32(vceqzq_f32(a.q[0])), vmovn_u32(vceqzq_f32(a.q[1])));
+    uint16x8_t high = vcombine_u16(vmovn_u32(vceqzq_f32(a.q[2])), vmovn_u32(vceqzq_f32(a.q[3])));
+    const uint8x8_t place = vcreate_u8(0x8040201008040201ull);
+    uint32_t below = vaddv_u8(vand_u8(vmvn_u8(vmovn_u16(low)), place));
+    uint32_t above = vaddv_u8(vand_u8(vmvn_u8(vmovn_u16(high)), place));
+    return below | above << 8;
+}
+
+SC_INLINE void transpose4(float32x4_t (&m)[4]) {
+    float32x4x2_t a = vtrnq_f32(m[0], m[1]), b = vtrnq_f32(m[2], m[3]);
+    m[0] = vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0]));
+    m[1] = vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1]));
+    m[2] = vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0]));
+    m[3] = vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1]));
+}
+
+SC_INLINE void transpose(f32x16 (&m)[16]) {
+    f32x16 t[16];
+    for (int row = 0; row < 4; ++row) {
+        for (int column = 0; column < 4; ++column) {
+            float32x4_t block[4];
+            SC_UNROLL for (int i = 0; i < 4; ++i) block[i] = m[4 * row + i].q[column];
+            transpose4(block);
+            SC_UNROLL for (int i = 0; i < 4; ++i) t[4 * column + i].q[row] = block[i];
+        }
+    }
+    for (int i = 0; i < 16; ++i) m[i] = t[i];
+}
+
+SC_CLOSE

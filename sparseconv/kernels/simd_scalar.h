@@ -1,0 +1,59 @@
+// f32x16 in plain C++: 16 floats, for machines without one of the other instruction sets and as the yardstick that
+// they are tested against. simd_avx512.h says what each name means.
+// Here a multiply-add rounds twice (a fused one is a library call on baseline x86-64, some 20 times slower), so its
+// last bits may differ from the other instruction sets'; on data whose sums are exact all of them agree.
+#pragma once
+#include <stdint.h>
+
+#include "base.h"
+
+SC_OPEN
+
+struct f32x16 {
+    static constexpr int accumulators = 6, dense_pixels = 2, dense_vectors = 1;
+    float lane[16];
+};
+
+SC_INLINE f32x16 zero() { return {}; }
+SC_INLINE f32x16 load_partial(const float *p, int n) {
+    f32x16 a = {};
+    for (int i = 0; i < n; ++i) a.lane[i] = p[i];
+    return a;
+}
+SC_INLINE void store_partial(float *p, f32x16 a, int n) {
+    for (int i = 0; i < n; ++i) p[i] = a.lane[i];
+}
+SC_INLINE f32x16 load(const float *p) { return load_partial(p, 16); }
+SC_INLINE void store(float *p, f32x16 a) { store_partial(p, a, 16); }
+SC_INLINE f32x16 splat(const float *p) {
+    f32x16 a;
+    for (float &lane : a.lane) lane = *p;
+    return a;
+}
+SC_INLINE f32x16 add(f32x16 a, f32x16 b) {
+    for (int i = 0; i < 16; ++i) a.lane[i] += b.lane[i];
+    return a;
+}
+SC_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
+    for (int i = 0; i < 16; ++i) c.lane[i] += a.lane[i] * b.lane[i];
+    return c;
+}
+SC_INLINE f32x16 maximum(f32x16 a, f32x16 b) {
+    for (int i = 0; i < 16; ++i) a.lane[i] = a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i];
+    return a;
+}
+SC_INLINE uint32_t nonzero(f32x16 a) {
+    uint32_t bits = 0;
+    for (int i = 0; i < 16; ++i) bits |= (uint32_t)(a.lane[i] != 0) << i;
+    return bits;
+}
+SC_INLINE void transpose(f32x16 (&m)[16]) {
+    for (int i = 0; i < 16; ++i) {
+        for (int j = 0; j < i; ++j) {
+            float kept = m[i].lane[j];
+            m[i].lane[j] = m[j].lane[i], m[j].lane[i] = kept;
+        }
+    }
+}
+
+SC_CLOSE

@@ -1,0 +1,204 @@
+// Between tensors of any layout and the contiguous tiles that kernels work on.
+//
+//   pixel tile   [column][channel]         load_pixels: NCHW and other layouts -> what NHWC memory already is
+//   lane tile    [column][lane block]      store_pixels: finished outputs -> any layout
+//   channel tile [channel][column]         load_channels: one channel's positions contiguous (backward_weight)
+//   weight tile  [outer tap][pass] then [channel][tap][lane] (skipping) or [tap][channel][lane] (dense)
+//                                          load_weights, store_weights
+// All of them move 16 x 16 blocks through one register transpose when either dimension is contiguous in memory.
+#pragma once
+#include "problem.h"
+
+SC_OPEN
+
+SC_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+SC_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+SC_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+SC_INLINE int64_t part_begin(int64_t total, int64_t parts, int64_t part) {  // balanced: sizes differ by one at most
+    return total / parts * part + smaller(part, total % parts);
+}
+
+SC_INLINE int64_t channel_offset(const sc_view &view, int64_t channel) {
+    return channel / 16 * view.block_stride + channel % 16 * view.channel_stride;
+}
+// channels lie side by side, whatever 16-block they belong to
+SC_INLINE bool channels_contiguous(const sc_view &view) { return view.channel_stride == 1 && view.block_stride == 16; }
+SC_INLINE float *row_of(const sc_view &view, int64_t image, int64_t row) {
+    return view.data + image * view.image_stride + view.rows[row];
+}
+
+// rows[i][j] = from[i * row_stride + j * column_stride], an up to 16 x 16 block, zeros around it
+static void load_block(f32x16 (&rows)[16], const float *from, int64_t row_stride, int row_count,
+                       int64_t column_stride, int column_count) {
+    if (column_stride == 1) {
+        for (int i = 0; i < 16; ++i) {
+            rows[i] = i >= row_count ? zero()
+                      : column_count == 16 ? load(from + i * row_stride)
+                                           : load_partial(from + i * row_stride, column_count);
+        }
+    } else {
+        float block[16][16] = {};
+        for (int i = 0; i < row_count; ++i) {
+            for (int j = 0; j < column_count; ++j) block[i][j] = from[i * row_stride + j * column_stride];
+        }
+        for (int i = 0; i < 16; ++i) rows[i] = load(block[i]);
+    }
+}
+
+static void store_block(const f32x16 (&rows)[16], float *to, int64_t row_stride, int row_count,
+                        int64_t column_stride, int column_count) {
+    if (column_stride == 1) {
+        for (int i = 0; i < row_count; ++i) {
+            if (column_count == 16) store(to + i * row_stride, rows[i]);
+            else store_partial(to + i * row_stride, rows[i], column_count);
+        }
+    } else {
+        float block[16][16];
+        for (int i = 0; i < row_count; ++i) {
+            store(block[i], rows[i]);
+            for (int j = 0; j < column_count; ++j) to[i * row_stride + j * column_stride] = block[i][j];
+        }
+    }
+}
+
+// The transposed block, read along whichever dimension is contiguous.
+SC_INLINE void load_block_transposed(f32x16 (&columns)[16], const float *from, int64_t row_stride, int row_count,
+                                     int64_t column_stride, int column_count) {
+    if (row_stride == 1 && column_stride != 1) {
+        load_block(columns, from, column_stride, column_count, row_stride, row_count);
+    } else {
+        load_block(columns, from, row_stride, row_count, column_stride, column_count);
+        transpose(columns);
+    }
+}
+
+SC_INLINE void store_block_transposed(f32x16 (&columns)[16], float *to, int64_t row_stride, int row_count,
+                                      int64_t column_stride, int column_count) {
+    if (row_stride == 1 && column_stride != 1) {
+        store_block(columns, to, column_stride, column_count, row_stride, row_count);
+    } else {
+        transpose(columns);
+        store_block(columns, to, row_stride, row_count, column_stride, column_count);
+    }
+}
+
+// How many of the channels [channel, end) share one stride, 16 at most: a 16-block, or what is left of it.
+SC_INLINE int channel_run(const sc_view &view, int64_t channel, int64_t end) {
+    int64_t run = channels_contiguous(view) || view.block_stride == 16 * view.channel_stride ? 16 : 16 - channel % 16;
+    return (int)smaller(run, end - channel);
+}
+
+// load_* and store_* take absolute channels [first, end) of one row, whose address is `from` or `to`.
+
+// to[column][channel], `pitch` floats a column; zeros where the last 16-block of a column has room for more.
+static void load_pixels(float *to, int64_t pitch, const sc_view &view, const float *from, int64_t first, int64_t end,
+                        int64_t column, int64_t column_step, int64_t columns) {
+    const int64_t step = column_step * view.column_stride;
+    f32x16 block[16];
+    for (int64_t done = 0; done < columns; done += 16) {
+        const int count = (int)smaller(16, columns - done);
+        for (int64_t channel = first; channel < end;) {
+            const int run = channel_run(view, channel, end), room = (int)smaller(16, pitch - (channel - first));
+            const float *source = from + channel_offset(view, channel) + (column + done * column_step) * view.column_stride;
+            load_block_transposed(block, source, view.channel_stride, run, step, count);
+            store_block(block, to + done * pitch + channel - first, pitch, count, 1, room);
+            channel += run;
+        }
+    }
+}
+
+// to[channel][column], `pitch` floats a channel. Writes whole vectors: up to 15 zeros behind the last column.
+static void load_channels(float *to, int64_t pitch, const sc_view &view, const float *from, int64_t first, int64_t end,
+                          int64_t column, int64_t column_step, int64_t columns) {
+    const int64_t step = column_step * view.column_stride;
+    f32x16 block[16];
+    for (int64_t done = 0; done < columns; done += 16) {
+        const int count = (int)smaller(16, columns - done);
+        for (int64_t channel = first; channel < end;) {
+            const int run = channel_run(view, channel, end);
+            const float *source = from + channel_offset(view, channel) + (column + done * column_step) * view.column_stride;
+            load_block_transposed(block, source, step, count, view.channel_stride, run);
+            for (int i = 0; i < run; ++i) store(to + (channel - first + i) * pitch + done, block[i]);
+            channel += run;
+        }
+    }
+}
+
+// The inverse of load_pixels. Reads whole vectors: 16 floats behind the tile belong to it.
+static void store_pixels(const float *from, int64_t pitch, const sc_view &view, float *to, int64_t first, int64_t end,
+                         int64_t column, int64_t columns) {
+    f32x16 block[16];
+    for (int64_t done = 0; done < columns; done += 16) {
+        const int count = (int)smaller(16, columns - done);
+        for (int64_t channel = first; channel < end;) {
+            const int run = channel_run(view, channel, end);
+            load_block(block, from + done * pitch + channel - first, pitch, count, 1, 16);
+            float *target = to + channel_offset(view, channel) + (column + done) * view.column_stride;
+            store_block_transposed(block, target, view.channel_stride, run, view.column_stride, count);
+            channel += run;
+        }
+    }
+}
+
+// Lane blocks of one group, balanced: no block of one vector beside blocks of four.
+struct lane_blocks {
+    int64_t vectors, count;
+    SC_INLINE_MEMBER lane_blocks(int64_t lanes, int64_t most) : vectors(ceil_div(lanes, 16)), count(ceil_div(vectors, most)) {}
+    SC_INLINE_MEMBER int64_t begin(int64_t block) const { return part_begin(vectors, count, block); }
+};
+
+// The place of (channel, outer tap, inner tap) in a weight tile of `channels` channels and `vectors` lane vectors.
+struct weight_tile {
+    const sc_map &map;
+    int64_t channels, vectors;
+    bool dense;
+
+    SC_INLINE_MEMBER int64_t floats() const { return channels * map.outer_taps * map.inner_taps * vectors * 16; }
+    SC_INLINE_MEMBER int64_t pass_offset(int64_t outer_tap, int64_t taps_before) const {
+        return (outer_tap * map.inner_taps + taps_before) * channels * vectors * 16;
+    }
+    SC_INLINE_MEMBER int64_t offset(int64_t channel, int64_t outer_tap, int64_t inner_tap) const {
+        const sc_tap &tap = map.taps[inner_tap];
+        const int64_t place = dense ? tap.index * channels + channel : channel * tap.taps + tap.index;
+        return pass_offset(outer_tap, tap.taps_before) + place * vectors * 16;
+    }
+};
+
+// Moves the weights of one tile, `data` pointing at its first lane and channel; lanes behind `lanes` are zeros in
+// the tile. Elements are taken in the longest runs that memory offers: for OIHW weights (channel, outer tap,
+// inner tap) is one run in forward, (outer tap, inner tap) in backward_data.
+template <bool LOAD>
+static void move_weights(float *tile, const weight_tile &shape, const sc_weight_view &view, float *data, int64_t lanes) {
+    const int64_t inner = shape.map.inner_taps, outer = shape.map.outer_taps, taps = inner * outer;
+    const int64_t stride = taps == 1 ? view.channel_stride : view.tap_stride;
+    const bool flat_channels = taps == 1 || (view.flat_taps && view.channel_stride == taps * stride);
+    const int64_t run = flat_channels ? shape.channels * taps : view.flat_taps ? taps : inner;
+    f32x16 block[16];
+    for (int64_t vector = 0; vector < shape.vectors; ++vector) {
+        const int count = (int)larger(0, smaller(16, lanes - 16 * vector));
+        for (int64_t first = 0; first < shape.channels * taps; first += run) {
+            int64_t channel = first / taps, outer_tap = first % taps / inner, inner_tap = 0;
+            float *memory = data + vector * 16 * view.lane_stride + channel * view.channel_stride +
+                            view.outer_taps[outer_tap];
+            for (int64_t done = 0; done < run; done += 16) {
+                const int elements = (int)smaller(16, run - done);
+                if (LOAD) load_block_transposed(block, memory + done * stride, view.lane_stride, count, stride, elements);
+                for (int i = 0; i < elements; ++i) {
+                    float *place = tile + shape.offset(channel, outer_tap, inner_tap) + vector * 16;
+                    if (LOAD) store(place, block[i]);
+                    else block[i] = load(place);
+                    if (++inner_tap == inner) {
+                        inner_tap = 0;
+                        if (++outer_tap == outer) outer_tap = 0, ++channel;
+                    }
+                }
+                if (!LOAD) {
+                    for (int i = elements; i < 16; ++i) block[i] = zero();
+                    store_block_transposed(block, memory + done * stride, view.lane_stride, count, stride, elements);
+                }
+            }
+        }
+    }
+}
+
+SC_CLOSE

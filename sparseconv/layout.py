@@ -1,0 +1,127 @@
+"""Array layouts: which axis is which, and where that puts rows, columns and channels in memory.
+
+The only Python that knows the 16 of the blocked layouts. ``NCHW16c`` is (N, ceil(C/16), H, W, 16): its channel c
+lies in block c // 16, lane c % 16; lanes behind the last channel are padding.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from . import _conv
+
+BLOCK = 16
+SPATIAL = {0: "", 1: "W", 2: "HW", 3: "DHW"}
+
+
+class Strides(NamedTuple):
+    """Where an array's elements lie, in elements; hashable, so that plans can be found again by it."""
+
+    image: int
+    spatial: tuple[int, ...]
+    channel: int
+    block: int
+
+    def merged(self, size: tuple[int, ...]) -> Strides | None:
+        """The same elements with all spatial dimensions as one row, or None where memory does not allow it."""
+        steps = zip(self.spatial, self.spatial[1:], size[1:], strict=False)
+        if all(outer == inner * length for outer, inner, length in steps):
+            return self._replace(spatial=self.spatial[-1:])
+        return None
+
+
+class Layout(NamedTuple):
+    """A layout of arrays with `dims` spatial dimensions; `kind` is "first", "last" or "blocked" channels."""
+
+    name: str
+    dims: int
+    kind: str
+
+    @property
+    def rank(self) -> int:
+        return self.dims + (3 if self.kind == "blocked" else 2)
+
+    def shape(self, batch: int, channels: int, size: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of an array of so many channels."""
+        if self.kind == "first":
+            return (batch, channels, *size)
+        if self.kind == "last":
+            return (batch, *size, channels)
+        return (batch, -(-channels // BLOCK), *size, BLOCK)
+
+    def size(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The spatial part of a shape."""
+        return shape[1:-1] if self.kind == "last" else shape[2 : 2 + self.dims]
+
+    def channels(self, shape: tuple[int, ...]) -> int:
+        """The channels that a shape has room for."""
+        if self.kind == "blocked":
+            return shape[1] * BLOCK
+        return shape[-1] if self.kind == "last" else shape[1]
+
+    @property
+    def channel_axes(self) -> tuple[int, ...]:
+        return {"first": (1,), "last": (self.dims + 1,), "blocked": (1, self.dims + 2)}[self.kind]
+
+    def strides(self, array: np.ndarray) -> Strides:
+        """Strides of an array in this layout, in elements."""
+        steps = [step // array.itemsize for step in array.strides]
+        if self.kind == "first":
+            return Strides(steps[0], tuple(steps[2:]), steps[1], BLOCK * steps[1])
+        if self.kind == "last":
+            return Strides(steps[0], tuple(steps[1:-1]), steps[-1], BLOCK * steps[-1])
+        return Strides(steps[0], tuple(steps[2:-1]), steps[-1], steps[1])
+
+    def clear_padding(self, array: np.ndarray, channels: int) -> None:
+        """Zeros in the lanes of a blocked array that are no channels."""
+        if self.kind == "blocked" and channels % BLOCK:
+            array[:, -1, ..., channels % BLOCK :] = 0
+
+
+@lru_cache(maxsize=64)
+def parse(name: str, dims: int) -> Layout:
+    """The layout of that name for `dims` spatial dimensions; ValueError if there is none."""
+    spatial = SPATIAL[dims]
+    known = {f"NC{spatial}": "first", f"N{spatial}C": "last", f"NC{spatial}16c": "blocked"} if dims else {"NC": "last"}
+    if name not in known:
+        raise ValueError(f"layout: got {name!r}, expected one of {', '.join(map(repr, known))}")
+    return Layout(name, dims, known[name])
+
+
+def find(name: str) -> Layout:
+    """The layout of that name, of whatever number of spatial dimensions."""
+    for dims in SPATIAL:
+        try:
+            return parse(name, dims)
+        except ValueError:
+            continue
+    raise ValueError(f"layout: got {name!r}, expected 'NC' or a layout of 1d, 2d or 3d arrays")
+
+
+@lru_cache(maxsize=4096)
+def view(strides: Strides, size: tuple[int, ...]) -> _conv.View:
+    """The C view of an array with these strides."""
+    offsets = np.zeros(1, np.int64)
+    for step, length in zip(strides.spatial[:-1], size[:-1], strict=True):
+        offsets = (offsets[:, None] + np.arange(length, dtype=np.int64) * step).ravel()
+    return _conv.View(strides.image, offsets.tolist(), strides.spatial[-1], strides.channel, strides.block)
+
+
+@lru_cache(maxsize=4096)
+def weight_view(
+    strides: tuple[int, ...], kernel: tuple[int, ...], group: int, lanes_first: bool
+) -> _conv.WeightView:
+    """The C view of weights (out channel, in channel, *kernel) with these strides in elements.
+
+    `group` is the number of out channels in a group; `lanes_first` says that out channels are the lanes.
+    """
+    offsets = np.zeros(1, np.int64)
+    for step, length in zip(strides[2:-1], kernel[:-1], strict=True):
+        offsets = (offsets[:, None] + np.arange(length, dtype=np.int64) * step).ravel()
+    flat = bool((offsets == np.arange(math.prod(kernel[:-1])) * kernel[-1] * strides[-1]).all())
+    lane, channel = (strides[0], strides[1]) if lanes_first else (strides[1], strides[0])
+    return _conv.WeightView(group * strides[0], lane, channel, strides[-1], offsets.tolist(), flat)

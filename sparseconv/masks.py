@@ -1,0 +1,158 @@
+"""Bit masks of nonzero elements, densities, and ReLU with its mask.
+
+A mask is a one-dimensional uint8 array, one bit per element in C order of the array's shape, lowest bit first: what
+``numpy.packbits(x != 0, bitorder="little")`` gives. Bits behind the last element are zero. -0.0 is zero; NaN is not.
+Functions read memory once and run at its speed; arrays that are not contiguous are copied first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import _masks, arrays, checks
+
+__all__ = ["density", "nonzero_mask", "pack", "relu", "unpack", "vector_density"]
+
+
+def nonzero_mask(x: Any) -> np.ndarray:
+    """One bit per element of `x`: whether it is not zero.
+
+    Parameters
+    ----------
+    x : float32 or float64 array
+
+    Returns
+    -------
+    (ceil(x.size / 8),) uint8 ndarray
+    """
+    array = arrays.take("x", x)
+    if array.dtype != np.float32:
+        return np.packbits(array != 0, bitorder="little")
+    bits = np.empty(-(-array.size // 8), np.uint8)
+    _masks.nonzero(np.ascontiguousarray(array), array.size, bits)
+    return bits
+
+
+def pack(mask: Any) -> np.ndarray:
+    """A bit mask from a bool array.
+
+    Parameters
+    ----------
+    mask : bool array of any shape
+
+    Returns
+    -------
+    (ceil(mask.size / 8),) uint8 ndarray
+    """
+    array = np.asarray(mask)
+    if array.dtype != np.bool_:
+        raise TypeError(f"mask: got dtype {array.dtype!s}, expected bool")
+    return np.packbits(array, bitorder="little")
+
+
+def unpack(mask: Any, shape: int | Sequence[int]) -> np.ndarray:
+    """The bool array that a bit mask stands for.
+
+    Parameters
+    ----------
+    mask : (ceil(size / 8),) uint8 array
+    shape : int or sequence of int
+        Shape of the result; `size` is its product.
+
+    Returns
+    -------
+    bool ndarray of that shape
+    """
+    array = np.asarray(mask)
+    if array.dtype != np.uint8:
+        raise TypeError(f"mask: got dtype {array.dtype!s}, expected uint8")
+    sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+    sizes = tuple(checks.whole("shape", one, 0) for one in sizes)
+    size = math.prod(sizes)
+    checks.sizes("mask", array.shape, (-(-size // 8),))
+    bools = np.empty(size, np.bool_)
+    _masks.unpack(np.ascontiguousarray(array), size, bools.view(np.uint8))
+    return bools.reshape(sizes)
+
+
+def relu(x: Any, *, out: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """``max(x, 0)`` and the bit mask of its nonzero elements, in one pass. NaN stays NaN.
+
+    Parameters
+    ----------
+    x : float32 or float64 array
+    out : array like `x`, optional
+        C-contiguous; takes the result. `x` itself is allowed (in place).
+
+    Returns
+    -------
+    y : ndarray like `x`
+        C-contiguous.
+    mask : (ceil(x.size / 8),) uint8 ndarray
+        ``nonzero_mask(y)``.
+    """
+    array = arrays.take("x", x)
+    inputs = {} if out is x else {"x": array}
+    y = arrays.empty(array.shape, array.dtype) if out is None else arrays.check_out(out, array.shape, array.dtype, inputs)
+    if not y.flags.c_contiguous:
+        raise ValueError(f"out: got strides {y.strides}, expected a C-contiguous array")
+    if array.dtype != np.float32:
+        np.maximum(array, 0, out=y)
+        return y, nonzero_mask(y)
+    bits = np.empty(-(-array.size // 8), np.uint8)
+    _masks.relu(np.ascontiguousarray(array), array.size, y, bits)
+    return y, bits
+
+
+def density(x: Any) -> float:
+    """Share of elements of `x` that are not zero; 0.0 for an empty array.
+
+    Parameters
+    ----------
+    x : float32 or float64 array
+
+    Returns
+    -------
+    float
+    """
+    array = arrays.take("x", x)
+    if array.size == 0:
+        return 0.0
+    if array.dtype != np.float32:
+        return np.count_nonzero(array) / array.size
+    return _masks.count_nonzero(_dense(array), array.size) / array.size
+
+
+def vector_density(x: Any, width: int = 16) -> float:
+    """Share of vectors of `width` neighbouring elements (in C order) that are not all zero.
+
+    What a kernel that skips only whole vectors could gain; for ReLU activations it is close to 1.
+
+    Parameters
+    ----------
+    x : float32 or float64 array
+    width : int
+        Elements of a vector; the last one may be shorter.
+
+    Returns
+    -------
+    float
+    """
+    width = checks.whole("width", width, 1)
+    array = np.ascontiguousarray(arrays.take("x", x))
+    if array.size == 0:
+        return 0.0
+    vectors = -(-array.size // width)
+    if array.dtype != np.float32:
+        starts = np.arange(0, array.size, width)
+        return np.count_nonzero(np.logical_or.reduceat(array.ravel() != 0, starts)) / vectors
+    return _masks.live_vectors(array, array.size, width) / vectors
+
+
+def _dense(array: np.ndarray) -> np.ndarray:
+    """The same elements in any order, contiguous: a view where memory has no gaps (NHWC views of NCHW and so on)."""
+    return array.ravel(order="K")

@@ -1,0 +1,65 @@
+"""One frozen description of a convolution, for any number of spatial dimensions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A convolution without its arrays: sizes only, all per spatial dimension as tuples.
+
+    It describes all three passes: `in_size` belongs to x, `out_size` to y and grad_output. `padding` is what stands
+    before the first column; what stands behind the last one follows from the sizes.
+    """
+
+    batch: int
+    groups: int
+    in_channels: int
+    out_channels: int
+    in_size: tuple[int, ...]
+    out_size: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+    @property
+    def dims(self) -> int:
+        """Number of spatial dimensions."""
+        return len(self.kernel)
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiply-adds of one dense pass, padding counted."""
+        taps = math.prod(self.kernel) * self.in_channels // self.groups
+        return self.batch * self.out_channels * math.prod(self.out_size) * taps
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to sum: some size is zero."""
+        return not (self.macs and math.prod(self.in_size))
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether every output column meets just the input column of the same number."""
+        return (
+            self.in_size == self.out_size
+            and all(k == 1 for k in self.kernel)
+            and all(s == 1 for s in self.stride)
+            and not any(self.padding)
+        )
+
+    def __str__(self) -> str:
+        """The problem as a short text, e.g. ``n16c64k64i56x56o56x56k3x3s1x1p1x1`` (g and d only where not 1)."""
+
+        def joined(letter: str, sizes: tuple[int, ...]) -> str:
+            return letter + "x".join(map(str, sizes))
+
+        text = f"n{self.batch}" + (f"g{self.groups}" if self.groups > 1 else "")
+        text += f"c{self.in_channels}k{self.out_channels}"
+        text += joined("i", self.in_size) + joined("o", self.out_size) + joined("k", self.kernel)
+        text += joined("s", self.stride) + joined("p", self.padding)
+        return text + (joined("d", self.dilation) if any(d > 1 for d in self.dilation) else "")

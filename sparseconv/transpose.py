@@ -1,0 +1,176 @@
+"""Transposed convolutions (the gradient of a convolution used as a layer) and their two backward passes.
+
+conv_transpose2d runs the backward_data kernel, its backward_data the forward kernel, and its backward_weight the
+backward_weight kernel with x and grad_output in each other's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import prepare
+from .conv import Padding, Size
+
+
+def conv_transpose2d(
+    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", activation: str | None = None, skip: str = "auto",
+    num_threads: int | None = None, out: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """Two-dimensional transposed convolution that skips the zeros of `x`.
+
+    Parameters
+    ----------
+    x : (N, C, H, W) float32 or float64
+        Input, in `layout`.
+    weight : (C, K/groups, R, S), same dtype
+        As in PyTorch: input channels first.
+    bias : (K,), same dtype, optional
+    output_padding : int or (int, int)
+        Columns added behind the result, fewer than the larger of stride and dilation.
+    stride, padding, dilation, groups, layout, activation, num_threads, out
+        As in `sparseconv.conv2d`; padding takes columns away from the result, and "same" is not defined.
+    skip : {"auto", "none", "input"}
+        What is exploited.
+
+    Returns
+    -------
+    (N, K, OH, OW) ndarray
+        OH = (H - 1) stride - padding before - padding after + dilation (R - 1) + output_padding + 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `sparseconv.conv2d`.
+    """
+    return prepare.conv_transpose(
+        2, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
+        groups=groups, layout=layout, activation=activation, skip=skip, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
+
+
+def conv_transpose2d_backward_data(
+    grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", num_threads: int | None = None,
+    out: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """Gradient of `conv_transpose2d` with respect to its input: a convolution of `grad_output`.
+
+    Parameters
+    ----------
+    grad_output : (N, K, OH, OW) float32 or float64
+    weight : (C, K/groups, R, S), same dtype
+    input_shape : sequence of int
+        Shape of the result in `layout`; output_padding follows from it and from the shape of `grad_output`.
+    stride, padding, dilation, groups, layout, num_threads, out
+        As in `conv_transpose2d`.
+    skip : {"auto", "none", "grad_output"}
+        What is exploited.
+
+    Returns
+    -------
+    (N, C, H, W) ndarray
+    """
+    return prepare.conv_transpose_backward_data(
+        2, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
+        layout=layout, skip=skip, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
+
+
+def conv_transpose2d_backward_weight(
+    x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
+    groups: int = 1, layout: str = "NCHW", skip: str = "auto", num_threads: int | None = None, out: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """Gradient of `conv_transpose2d` with respect to its weight.
+
+    Parameters
+    ----------
+    x : (N, C, H, W) float32 or float64
+    grad_output : (N, K, OH, OW), same dtype
+    kernel_size : int, (R, S) or (C, K/groups, R, S)
+    stride, padding, dilation, groups, layout, num_threads, out
+        As in `conv_transpose2d`.
+    skip : {"auto", "none", "input", "grad_output"}
+        What is exploited.
+
+    Returns
+    -------
+    (C, K/groups, R, S) ndarray
+    """
+    return prepare.conv_transpose_backward_weight(
+        2, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        skip=skip, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
+
+
+def conv_transpose1d(
+    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCW", activation: str | None = None, skip: str = "auto",
+    num_threads: int | None = None, out: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """`conv_transpose2d` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
+    return prepare.conv_transpose(
+        1, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
+        groups=groups, layout=layout, activation=activation, skip=skip, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
+
+
+def conv_transpose1d_backward_data(
+    grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", num_threads: int | None = None,
+    out: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """`conv_transpose2d_backward_data` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
+    return prepare.conv_transpose_backward_data(
+        1, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
+        layout=layout, skip=skip, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
+
+
+def conv_transpose1d_backward_weight(
+    x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
+    groups: int = 1, layout: str = "NCW", skip: str = "auto", num_threads: int | None = None, out: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """`conv_transpose2d_backward_weight` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
+    return prepare.conv_transpose_backward_weight(
+        1, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        skip=skip, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
+
+
+def conv_transpose3d(
+    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", activation: str | None = None, skip: str = "auto",
+    num_threads: int | None = None, out: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """`conv_transpose2d` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
+    return prepare.conv_transpose(
+        3, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
+        groups=groups, layout=layout, activation=activation, skip=skip, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
+
+
+def conv_transpose3d_backward_data(
+    grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", num_threads: int | None = None,
+    out: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """`conv_transpose2d_backward_data` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
+    return prepare.conv_transpose_backward_data(
+        3, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
+        layout=layout, skip=skip, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
+
+
+def conv_transpose3d_backward_weight(
+    x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
+    groups: int = 1, layout: str = "NCDHW", skip: str = "auto", num_threads: int | None = None, out: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """`conv_transpose2d_backward_weight` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
+    return prepare.conv_transpose_backward_weight(
+        3, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        skip=skip, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
