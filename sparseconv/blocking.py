@@ -13,7 +13,7 @@ from .problem import Problem
 MAX_LANE_VECTORS = 8  # SC_MAX_LANE_VECTORS
 VECTOR_BYTES = 64
 WEIGHT_TILE_BYTES = 24 * 1024  # the weight tile of a skipping row kernel: most of L1
-LANE_TILE_BYTES = 20 * 1024  # the lane tile of a gradient kernel: L1 beside one channel's row
+LANE_TILE_BYTES = 28 * 1024  # the lane tile of a gradient kernel: most of L1
 GRADIENT_BYTES = 320 * 1024  # the part of the gradient that a work item keeps in L2
 CHUNK_COLUMNS = 1024  # outputs that are finished together by the row kernels
 
@@ -79,7 +79,7 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, dense
     all_taps = pair.all_taps
     blocks = ceil_div(vectors, lane_vectors)
     per_channel = all_taps * lane_vectors * VECTOR_BYTES
-    channel_block = even(channels, max(16, min(64, GRADIENT_BYTES // per_channel)))
+    channel_block = even(channels, max(16, min(256, GRADIENT_BYTES // per_channel)))
     lane_blocks = even(blocks, max(1, GRADIENT_BYTES // (per_channel * channel_block)))
     if threads > 1:
         items = problem.groups * ceil_div(blocks, lane_blocks)

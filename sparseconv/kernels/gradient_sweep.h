@@ -7,6 +7,8 @@ SC_OPEN
 struct gradient_sweep {
     const float *a;  // [channel][rows * window], channel_pitch floats a channel
     int64_t channel_pitch;
+    const uint64_t *live;  // [channel]: its nonzero positions as bits, live_pitch words a channel; for skipping kernels
+    int64_t live_pitch, live_shift;  // position 0 is bit live_shift of the first word
     const float *b;  // [rows * window][vectors * 16], at the position that tap 0 of position 0 meets
     float *sums;     // [channel][tap][vectors * 16]
     int64_t rows, window, columns, taps;

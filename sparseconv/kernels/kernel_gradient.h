@@ -20,6 +20,7 @@
 #pragma once
 #include "kernel_gradient_dense.h"
 #include "kernel_gradient_skip.h"
+#include "live_word.h"
 #include "tile.h"
 
 SC_OPEN
@@ -36,22 +37,25 @@ struct gradient_scratch {
     int64_t *partner;           // [outer tap][row]: slot of B for a row of A, or -1
     float *gradient;            // weight tiles, one per lane block
     float *channels;            // A: [channel][row][window]
+    uint64_t *live;             // A: [channel][position / 64]: nonzero positions as bits, for the skipping kernels
     float *lanes;               // B: [slot][window][lane]
-    int64_t channel_pitch;
+    int64_t channel_pitch, live_pitch;
 
     struct sizes {
-        int64_t slots, order, partner, gradient, channels, lanes, channel_pitch;
+        int64_t slots, order, partner, gradient, channels, live, lanes, channel_pitch, live_pitch;
+        int64_t total() const { return slots + order + partner + gradient + channels + live + lanes; }
     };
     static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
     static sizes measure(const sc_gradient_task &task) {
         const sc_map &map = task.map;
         const int64_t window = window_floats(task), pairs = task.chunk_rows * map.outer_taps;
-        const int64_t pitch = line(task.chunk_rows * window + 64);  // words are read whole
+        const int64_t pitch = (task.chunk_rows * window + 15 + 63) / 64 * 64;  // whole words, and whole vectors stored
+        const int64_t words = pitch / 64 + 1;                                  // one is read behind the last
         const int64_t taps = map.outer_taps * map.inner_taps;
         const int64_t in_rows = task.batch * map.in_rows;
         return {line(2 * in_rows), line(2 * smaller(pairs, in_rows)), line(2 * pairs),
                 line(task.lane_blocks * task.channel_block * taps * task.lane_vectors * 16), task.channel_block * pitch,
-                line(smaller(pairs, in_rows) * window * task.lane_vectors * 16 + 16), pitch};
+                line(2 * task.channel_block * words), line(smaller(pairs, in_rows) * window * task.lane_vectors * 16 + 16), pitch, words};
     }
     gradient_scratch(const sc_gradient_task &task, void *memory) {
         const sizes size = measure(task);
@@ -61,14 +65,14 @@ struct gradient_scratch {
         partner = (int64_t *)next, next += size.partner;
         gradient = next, next += size.gradient;
         channels = next, next += size.channels;
+        live = (uint64_t *)next, next += size.live;
         lanes = next;
-        channel_pitch = size.channel_pitch;
+        channel_pitch = size.channel_pitch, live_pitch = size.live_pitch;
     }
 };
 
 static int64_t gradient_scratch_bytes(const sc_gradient_task *task) {
-    const gradient_scratch::sizes s = gradient_scratch::measure(*task);
-    return (s.slots + s.order + s.partner + s.gradient + s.channels + s.lanes) * (int64_t)sizeof(float);
+    return gradient_scratch::measure(*task).total() * (int64_t)sizeof(float);
 }
 
 // A chunk: consecutive rows of A over all images, and one segment of the columns of each pass.
@@ -103,7 +107,7 @@ static int64_t find_partners(const sc_gradient_task &task, const gradient_chunk 
     return used;
 }
 
-// A as [channel][row][window], zeros behind the columns.
+// A as [channel][row][window], zeros behind the columns, and its nonzero positions.
 static void pack_channels(const sc_gradient_task &task, const gradient_chunk &chunk, const gradient_scratch &scratch,
                           const sc_pass &pass, int64_t window, int64_t channel, int64_t channels) {
     const sc_map &map = task.map;
@@ -122,6 +126,9 @@ static void pack_channels(const sc_gradient_task &task, const gradient_chunk &ch
     for (int64_t c = 0; c < channels; ++c) {
         float *to = scratch.channels + c * scratch.channel_pitch;
         for (int64_t m = chunk.rows * window; m < scratch.channel_pitch; ++m) to[m] = 0;
+        uint64_t *live = scratch.live + c * scratch.live_pitch;
+        for (int64_t word = 0; !task.dense && word < scratch.live_pitch - 1; ++word) live[word] = live_word(to + 64 * word, 64);
+        live[scratch.live_pitch - 1] = 0;
     }
 }
 
@@ -161,6 +168,8 @@ static void gradient_tap(const sc_gradient_task &task, const gradient_chunk &chu
         while (row + rows < chunk.rows && partner[row + rows] == partner[row] + rows) ++rows;
         sweep.rows = rows;
         sweep.a = scratch.channels + row * window;
+        sweep.live = scratch.live + row * window / 64, sweep.live_shift = row * window % 64;
+        sweep.live_pitch = scratch.live_pitch;
         sweep.b = scratch.lanes + (partner[row] * window + pass.window_shift - pass.shift) * vectors * 16;
         sweep.sums = sums;
         (task.dense ? gradient_dense_kernel(vectors) : gradient_skip_kernel(vectors))(sweep);

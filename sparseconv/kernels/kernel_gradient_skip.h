@@ -6,7 +6,6 @@
 // run of short rows is one long row.
 #pragma once
 #include "gradient_sweep.h"
-#include "live_word.h"
 
 SC_OPEN
 
@@ -16,10 +15,12 @@ static void gradient_skip(const gradient_sweep &sweep) {
     const int64_t positions = (sweep.rows - 1) * sweep.window + sweep.columns;
     for (int64_t channel = 0; channel < sweep.channels; ++channel) {
         const float *a = sweep.a + channel * sweep.channel_pitch;
+        const uint64_t *words = sweep.live + channel * sweep.live_pitch;
         f32x16 acc[S][Q];
         SC_UNROLL for (int s = 0; s < S; ++s) SC_UNROLL for (int q = 0; q < Q; ++q) acc[s][q] = zero();
         for (int64_t first = 0; first < positions; first += 64) {
-            uint64_t live = live_word(a + first, 64);
+            uint64_t live = *words++ >> sweep.live_shift;
+            if (sweep.live_shift) live |= *words << (64 - sweep.live_shift);
             if (positions - first < 64) live &= (1ull << (positions - first)) - 1;
             for (; live; live &= live - 1) {
                 const int64_t position = first + __builtin_ctzll(live);

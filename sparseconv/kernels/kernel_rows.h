@@ -18,6 +18,7 @@
 #pragma once
 #include "kernel_rows_dense.h"
 #include "kernel_rows_skip.h"
+#include "live_word.h"
 #include "tile.h"
 
 SC_OPEN
@@ -75,23 +76,32 @@ struct row_chunk {
     }
 };
 
+// An input row: its column 0, and the bits of column 0 in the first channel block. Null where no row meets.
+struct row_source {
+    const float *pixels;
+    const uint64_t *live;
+};
+
 // What a work item keeps in its scratch memory.
 struct row_scratch {
-    const float **sources;  // [row][outer tap]: column 0 of the input row, or null
-    int64_t *slots;         // packed inputs: where an input row has been put, by its distance from the lowest
-    float *pixels;          // packed inputs
-    float *sums;            // [row][column][lane]
+    row_source *sources;  // [row][outer tap]
+    int64_t *slots;       // where an input row has been put, by its distance from the lowest one of the chunk
+    float *pixels;        // [slot][column][channel]: inputs whose pixels are not contiguous
+    uint64_t *live;       // [slot][channel block][column]: nonzero channels as bits, for the skipping kernels
+    float *sums;          // [row][column][lane]
 
     // floats of each part, rounded to cache lines
     struct sizes {
-        int64_t sources, slots, pixels, sums;
+        int64_t sources, slots, pixels, live, sums;
+        int64_t total() const { return sources + slots + pixels + live + sums; }
     };
     static sizes measure(const sc_rows_task &task) {  // upper bounds: memory that is not touched costs nothing
         const sc_map &map = task.map;
         const int64_t pairs = task.chunk_rows * map.outer_taps, in_rows = task.batch * map.in_rows;
-        const int64_t sums = line(task.chunk_rows * task.segment * task.lane_vectors * 16 + 16);
-        if (channels_contiguous(task.in)) return {line(2 * pairs), 0, 0, sums};
-        return {line(2 * pairs), line(2 * in_rows), line(smaller(pairs, in_rows) * task.in_segment * task.channels), sums};
+        const int64_t columns = smaller(pairs, in_rows) * task.in_segment;
+        return {line(4 * pairs), line(2 * in_rows), channels_contiguous(task.in) ? 0 : line(columns * task.channels),
+                task.dense ? 0 : line(2 * columns * ceil_div(task.channels, task.channel_block)),
+                line(task.chunk_rows * task.segment * task.lane_vectors * 16 + 16)};
     }
     static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
 
@@ -116,50 +126,59 @@ struct row_scratch {
     row_scratch(const sc_rows_task &task, void *memory) {
         const sizes size = measure(task);
         float *next = (float *)memory;
-        sources = (const float **)next, next += size.sources;
+        sources = (row_source *)next, next += size.sources;
         slots = (int64_t *)next, next += size.slots;
         pixels = next, next += size.pixels;
+        live = (uint64_t *)next, next += size.live;
         sums = next;
     }
 };
 
 static int64_t rows_scratch_bytes(const sc_rows_task *task) {
-    const row_scratch::sizes size = row_scratch::measure(*task);
-    return (size.sources + size.slots + size.pixels + size.sums) * (int64_t)sizeof(float);
+    return row_scratch::measure(*task).total() * (int64_t)sizeof(float);
 }
 
-// Addresses of all input rows of the chunk, packing those whose pixels are not contiguous. Returns the pixel pitch.
+// Makes the chunk's input rows ready: packs those whose pixels are not contiguous and finds their nonzero channels.
+// Doing so ahead of the sweeps reads memory in order and without branches; a sweep that tested zeros itself would wait
+// for memory in every mispredicted branch. Returns the pixel pitch.
 static int64_t find_sources(const sc_rows_task &task, const row_chunk &chunk, int64_t group, const row_scratch &scratch) {
     const sc_map &map = task.map;
     const bool packed = !channels_contiguous(task.in);
-    const int64_t channel = group * task.channels;
-    row_scratch::span span = {0, 0};
+    const int64_t channel = group * task.channels, blocks = ceil_div(task.channels, task.channel_block);
+    const int64_t pitch = packed ? task.channels : task.in.column_stride;
+    const row_scratch::span span = row_scratch::in_span(task, chunk.first, chunk.rows);
+    for (int64_t i = 0; i < span.rows; ++i) scratch.slots[i] = -1;
     int64_t used = 0;
-    if (packed) {
-        span = row_scratch::in_span(task, chunk.first, chunk.rows);
-        for (int64_t i = 0; i < span.rows; ++i) scratch.slots[i] = -1;
-    }
     for (int64_t i = 0; i < chunk.rows; ++i) {
         const int64_t image = (chunk.first + i) / map.out_rows, row = (chunk.first + i) % map.out_rows;
         for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
+            row_source &source = scratch.sources[i * map.outer_taps + tap];
+            source = {nullptr, nullptr};
             const int64_t in = map.row_table[row * map.outer_taps + tap];
-            const float *source = nullptr;
-            if (in >= 0 && !packed) {
-                source = row_of(task.in, image, in) + channel;
-            } else if (in >= 0) {
-                int64_t &slot = scratch.slots[image * map.in_rows + in - span.first];
-                if (slot < 0) {
-                    slot = used++;
-                    load_pixels(scratch.pixels + slot * chunk.in_columns * task.channels, task.channels, task.in,
-                                row_of(task.in, image, in), channel, channel + task.channels, chunk.in_column, 1,
-                                chunk.in_columns);
-                }
-                source = scratch.pixels + (slot * chunk.in_columns - chunk.in_column) * task.channels;
+            if (in < 0) continue;
+            int64_t &slot = scratch.slots[image * map.in_rows + in - span.first];
+            const bool seen = slot >= 0;
+            if (!seen) slot = used++;
+            float *pixels = scratch.pixels + slot * chunk.in_columns * task.channels;
+            uint64_t *live = scratch.live + slot * chunk.in_columns * blocks;
+            if (!seen && packed) {
+                load_pixels(pixels, task.channels, task.in, row_of(task.in, image, in), channel,
+                            channel + task.channels, chunk.in_column, 1, chunk.in_columns);
             }
-            scratch.sources[i * map.outer_taps + tap] = source;
+            source.pixels = packed ? pixels - chunk.in_column * pitch : row_of(task.in, image, in) + channel;
+            source.live = live - chunk.in_column;
+            if (seen || task.dense) continue;
+            for (int64_t column = 0; column < chunk.in_columns; ++column) {
+                const float *pixel = source.pixels + (chunk.in_column + column) * pitch;
+                for (int64_t block = 0; block < blocks; ++block) {
+                    const int64_t first = block * task.channel_block;
+                    live[block * chunk.in_columns + column] =
+                        live_word(pixel + first, (int)smaller(task.channel_block, task.channels - first));
+                }
+            }
         }
     }
-    return packed ? task.channels : task.in.column_stride;
+    return pitch;
 }
 
 static void rows_item(const sc_rows_task &task, int64_t item, const row_scratch &scratch) {
@@ -188,24 +207,27 @@ static void rows_item(const sc_rows_task &task, int64_t item, const row_scratch 
             for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
                 for (int64_t p = 0; p < map.pass_count; ++p) {
                     const sc_pass &pass = map.passes[p];
-                    row_sweep sweep;
+                    row_sweep sweep = {};
                     chunk.range(pass, sweep.begin, sweep.end);
                     if (sweep.begin >= sweep.end) continue;
-                    sweep.in_pitch = pass.in_step * in_pitch, sweep.shift = pass.shift, sweep.taps = pass.taps;
+                    sweep.in_pitch = pass.in_step * in_pitch, sweep.live_pitch = pass.in_step, sweep.shift = pass.shift, sweep.taps = pass.taps;
                     sweep.channels = (int)shape.channels;
                     sweep.weights = tile + shape.pass_offset(tap, pass.taps_before);
                     const int64_t first_column = pass.out_start + sweep.begin * pass.out_step;
                     for (int64_t row = 0; row < chunk.rows; ++row) {
-                        const float *const *sources = scratch.sources + row * map.outer_taps;
+                        const row_source *sources = scratch.sources + row * map.outer_taps;
                         int64_t open_tap = 0, close_tap = map.outer_taps - 1;  // the taps that this row really has
-                        while (open_tap < close_tap && !sources[open_tap]) ++open_tap;
-                        while (close_tap > open_tap && !sources[close_tap]) --close_tap;
+                        while (open_tap < close_tap && !sources[open_tap].pixels) ++open_tap;
+                        while (close_tap > open_tap && !sources[close_tap].pixels) --close_tap;
                         const bool opens = channel == 0 && tap == open_tap && pass.opens;
                         const bool closes = last_channels && tap == close_tap && pass.closes;
-                        if (!sources[tap] && !opens && !closes) continue;
-                        if (pass.taps == 0 && !opens && !closes) continue;
-                        sweep.in_count = sources[tap] ? pass.in_count : 0;
-                        sweep.in = sources[tap] ? sources[tap] + channel + pass.in_start * in_pitch : nullptr;
+                        const row_source &source = sources[tap];
+                        if (!(source.pixels && pass.taps) && !opens && !closes) continue;
+                        sweep.in = source.pixels, sweep.in_count = 0;
+                        if (source.pixels) {
+                            sweep.in += channel + pass.in_start * in_pitch, sweep.in_count = pass.in_count;
+                            sweep.live = source.live + channel / task.channel_block * chunk.in_columns + pass.in_start;
+                        }
                         float *sums = scratch.sums + row * row_pitch + (first_column - chunk.column) * pitch;
                         sweep.from = opens ? bias : sums, sweep.from_pitch = opens ? 0 : pass.out_step * pitch;
                         sweep.to = sums, sweep.to_pitch = pass.out_step * pitch, sweep.last_lanes = 16;

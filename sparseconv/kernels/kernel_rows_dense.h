@@ -16,7 +16,10 @@ static const float zero_pixel[SC_MAX_CHANNEL_BLOCK] = {};
 template <int P, int Q>
 SC_INLINE void dense_tile(const row_sweep &row, int64_t first) {
     f32x16 acc[P][Q];
-    SC_UNROLL for (int p = 0; p < P; ++p) SC_UNROLL for (int q = 0; q < Q; ++q) acc[p][q] = started(row, first + p, q);
+    SC_UNROLL for (int p = 0; p < P; ++p) {
+        const float *from = row.from + (first + p - row.begin) * row.from_pitch;
+        SC_UNROLL for (int q = 0; q < Q; ++q) acc[p][q] = load(from + 16 * q);
+    }
     for (int64_t tap = 0; tap < row.taps; ++tap) {
         const float *x[P], *w = row.weights + tap * row.channels * (Q * 16);
         SC_UNROLL for (int p = 0; p < P; ++p) {
@@ -33,7 +36,8 @@ SC_INLINE void dense_tile(const row_sweep &row, int64_t first) {
         }
     }
     SC_UNROLL for (int p = 0; p < P; ++p) {
-        SC_UNROLL for (int q = 0; q < Q; ++q) finished(row, first + p, q, Q, acc[p][q]);
+        float *to = row.to + (first + p - row.begin) * row.to_pitch;
+        SC_UNROLL for (int q = 0; q < Q; ++q) finish(row, to, q, Q, acc[p][q]);
     }
 }
 

@@ -17,8 +17,8 @@ SC_OPEN
 
 // acc[tap][vector] for the S taps of one column; the output of tap 0 is in slot `turn`, that of tap j in turn - j.
 template <int S, int Q>
-SC_INLINE void skip_column(f32x16 (&acc)[S][Q], int turn, const float *x, const float *weights, int channels) {
-    for (uint64_t live = live_word(x, channels); live; live &= live - 1) {
+SC_INLINE void skip_column(f32x16 (&acc)[S][Q], int turn, const float *x, const float *weights, uint64_t live) {
+    for (; live; live &= live - 1) {
         const int channel = __builtin_ctzll(live);
         const f32x16 xv = splat(x + channel);
         const float *w = weights + channel * (S * Q * 16);
@@ -31,33 +31,55 @@ SC_INLINE void skip_column(f32x16 (&acc)[S][Q], int turn, const float *x, const 
     }
 }
 
-template <int S, int Q>
+// PLAIN: neither ReLU nor a partial last vector, which is every sweep but the last one of a row.
+template <int S, int Q, bool PLAIN>
 static void rows_skip(const row_sweep &row) {
     static_assert(S * Q <= f32x16::accumulators, "the window must stay in registers");
     f32x16 acc[S][Q];
     SC_UNROLL for (int s = 0; s < S; ++s) SC_UNROLL for (int q = 0; q < Q; ++q) acc[s][q] = zero();
-    const int64_t last = row.end + S - 1;
-    for (int64_t entering = row.begin; entering < last; entering += S) {
+    const int64_t last = row.end + S - 1, shift = row.shift, in_count = row.in_count, in_pitch = row.in_pitch;
+    const int64_t live_pitch = row.live_pitch, begin = row.begin, end = row.end, from_pitch = row.from_pitch, to_pitch = row.to_pitch;
+    const float *weights = row.weights, *from = row.from, *in = row.in + (begin - shift) * in_pitch;
+    const uint64_t *live = row.live + (begin - shift) * live_pitch;
+    float *to = row.to;
+    const int lines = row.channels;
+    for (int64_t entering = begin; entering < last; entering += S) {
         SC_UNROLL for (int turn = 0; turn < S; ++turn) {
-            const int64_t m = entering + turn, column = m - row.shift, leaving = m - (S - 1);
+            const int64_t m = entering + turn;
             if (m >= last) break;
-            if (m < row.end) SC_UNROLL for (int q = 0; q < Q; ++q) acc[turn][q] = started(row, m, q);
-            if ((uint64_t)column < (uint64_t)row.in_count) {
-                skip_column<S, Q>(acc, turn, row.in + column * row.in_pitch, row.weights, row.channels);
+            if (m < end) {
+                SC_UNROLL for (int q = 0; q < Q; ++q) acc[turn][q] = load(from + 16 * q);
+                from += from_pitch;
             }
-            if (leaving >= row.begin) {
-                SC_UNROLL for (int q = 0; q < Q; ++q) finished(row, leaving, q, Q, acc[(turn + 1) % S][q]);
+            if ((uint64_t)(m - shift) < (uint64_t)in_count) {
+                for (int line = 0; line < lines; line += 16) __builtin_prefetch(in + 4 * in_pitch + line);
+                skip_column<S, Q>(acc, turn, in, weights, *live);
+            }
+            in += in_pitch, live += live_pitch;
+            if (m - (S - 1) >= begin) {
+                f32x16 (&sum)[Q] = acc[(turn + 1) % S];
+                SC_UNROLL for (int q = 0; q < Q; ++q) {
+                    if (PLAIN) store(to + 16 * q, sum[q]);
+                    else finish(row, to, q, Q, sum[q]);
+                }
+                to += to_pitch;
             }
         }
     }
 }
 
+template <int S, int Q>
+SC_INLINE void rows_skip_ends(const row_sweep &row) {
+    if (row.relu || row.last_lanes != 16) rows_skip<S, Q, false>(row);
+    else rows_skip<S, Q, true>(row);
+}
+
 template <int Q>
 static void rows_skip_taps(const row_sweep &row) {
     constexpr int most = f32x16::accumulators / Q;
-    if constexpr (most >= 1) { if (row.taps <= 1) rows_skip<1, Q>(row); }
-    if constexpr (most >= 2) { if (row.taps == 2) rows_skip<2, Q>(row); }
-    if constexpr (most >= 3) { if (row.taps == 3) rows_skip<3, Q>(row); }
+    if constexpr (most >= 1) { if (row.taps <= 1) rows_skip_ends<1, Q>(row); }
+    if constexpr (most >= 2) { if (row.taps == 2) rows_skip_ends<2, Q>(row); }
+    if constexpr (most >= 3) { if (row.taps == 3) rows_skip_ends<3, Q>(row); }
 }
 
 SC_INLINE row_kernel skip_kernel(int64_t vectors) {

@@ -7,7 +7,8 @@ SC_OPEN
 // One sweep of a weight tile over one row.
 struct row_sweep {
     const float *in;  // column 0 of the pass, first channel of the block
-    int64_t in_pitch, in_count;
+    const uint64_t *live;  // its nonzero channels as bits; for skipping kernels
+    int64_t in_pitch, live_pitch, in_count;
     int64_t begin, end;  // output columns m of the pass
     int64_t shift, taps;
     int channels;
@@ -20,15 +21,11 @@ struct row_sweep {
     bool relu;
 };
 
-SC_INLINE f32x16 started(const row_sweep &row, int64_t m, int vector) {
-    return load(row.from + (m - row.begin) * row.from_pitch + 16 * vector);
-}
-
-SC_INLINE void finished(const row_sweep &row, int64_t m, int vector, int vectors, f32x16 sum) {
+// Stores one vector of a finished or partial sum of the output at `to`.
+SC_INLINE void finish(const row_sweep &row, float *to, int vector, int vectors, f32x16 sum) {
     if (row.relu) sum = maximum(zero(), sum);
-    float *to = row.to + (m - row.begin) * row.to_pitch + 16 * vector;
-    if (vector + 1 == vectors && row.last_lanes != 16) store_partial(to, sum, row.last_lanes);
-    else store(to, sum);
+    if (vector + 1 == vectors && row.last_lanes != 16) store_partial(to + 16 * vector, sum, row.last_lanes);
+    else store(to + 16 * vector, sum);
 }
 
 typedef void (*row_kernel)(const row_sweep &);

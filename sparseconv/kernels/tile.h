@@ -23,13 +23,8 @@ SC_INLINE int64_t channel_offset(const sc_view &view, int64_t channel) {
 }
 // channels lie side by side, whatever 16-block they belong to
 SC_INLINE bool channels_contiguous(const sc_view &view) { return view.channel_stride == 1 && view.block_stride == 16; }
-SC_INLINE float *row_of(const sc_view &view, int64_t image, int64_t row) {
-    return view.data + image * view.image_stride + view.rows[row];
-}
-
-// rows[i][j] = from[i * row_stride + j * column_stride], an up to 16 x 16 block, zeros around it
-static void load_block(f32x16 (&rows)[16], const float *from, int64_t row_stride, int row_count,
-                       int64_t column_stride, int column_count) {
+static void load_edge_block(f32x16 (&rows)[16], const float *from, int64_t row_stride, int row_count,
+                            int64_t column_stride, int column_count) {
     if (column_stride == 1) {
         for (int i = 0; i < 16; ++i) {
             rows[i] = i >= row_count ? zero()
@@ -45,19 +40,43 @@ static void load_block(f32x16 (&rows)[16], const float *from, int64_t row_stride
     }
 }
 
-static void store_block(const f32x16 (&rows)[16], float *to, int64_t row_stride, int row_count,
-                        int64_t column_stride, int column_count) {
+static void store_edge_block(const f32x16 (&rows)[16], float *to, int64_t row_stride, int row_count,
+                             int64_t column_stride, int column_count) {
     if (column_stride == 1) {
         for (int i = 0; i < row_count; ++i) {
             if (column_count == 16) store(to + i * row_stride, rows[i]);
             else store_partial(to + i * row_stride, rows[i], column_count);
         }
     } else {
-        float block[16][16];
+        float block[16];
         for (int i = 0; i < row_count; ++i) {
-            store(block[i], rows[i]);
-            for (int j = 0; j < column_count; ++j) to[i * row_stride + j * column_stride] = block[i][j];
+            store(block, rows[i]);
+            for (int j = 0; j < column_count; ++j) to[i * row_stride + j * column_stride] = block[j];
         }
+    }
+}
+
+SC_INLINE float *row_of(const sc_view &view, int64_t image, int64_t row) {
+    return view.data + image * view.image_stride + view.rows[row];
+}
+
+// rows[i][j] = from[i * row_stride + j * column_stride], an up to 16 x 16 block, zeros around it. Whole blocks with
+// contiguous rows stay in registers from the loads through a transpose to the stores.
+SC_INLINE void load_block(f32x16 (&rows)[16], const float *from, int64_t row_stride, int row_count,
+                          int64_t column_stride, int column_count) {
+    if (column_stride == 1 && row_count == 16 && column_count == 16) {
+        SC_UNROLL for (int i = 0; i < 16; ++i) rows[i] = load(from + i * row_stride);
+    } else {
+        load_edge_block(rows, from, row_stride, row_count, column_stride, column_count);
+    }
+}
+
+SC_INLINE void store_block(const f32x16 (&rows)[16], float *to, int64_t row_stride, int row_count,
+                           int64_t column_stride, int column_count) {
+    if (column_stride == 1 && row_count == 16 && column_count == 16) {
+        SC_UNROLL for (int i = 0; i < 16; ++i) store(to + i * row_stride, rows[i]);
+    } else {
+        store_edge_block(rows, to, row_stride, row_count, column_stride, column_count);
     }
 }
 
@@ -90,10 +109,26 @@ SC_INLINE int channel_run(const sc_view &view, int64_t channel, int64_t end) {
 
 // load_* and store_* take absolute channels [first, end) of one row, whose address is `from` or `to`.
 
+// load_pixels where memory has that order already.
+static void copy_pixels(float *to, int64_t pitch, const float *from, int64_t step, int channels, int64_t columns) {
+    for (int64_t column = 0; column < columns; ++column, to += pitch, from += step) {
+        int done = 0;
+        for (; done + 16 <= channels; done += 16) store(to + done, load(from + done));
+        if (done < channels) {
+            const f32x16 rest = load_partial(from + done, channels - done);
+            store_partial(to + done, rest, (int)smaller(16, pitch - done));
+        }
+    }
+}
+
 // to[column][channel], `pitch` floats a column; zeros where the last 16-block of a column has room for more.
 static void load_pixels(float *to, int64_t pitch, const sc_view &view, const float *from, int64_t first, int64_t end,
                         int64_t column, int64_t column_step, int64_t columns) {
     const int64_t step = column_step * view.column_stride;
+    if (channels_contiguous(view)) {
+        copy_pixels(to, pitch, from + column * view.column_stride + first, step, (int)(end - first), columns);
+        return;
+    }
     f32x16 block[16];
     for (int64_t done = 0; done < columns; done += 16) {
         const int count = (int)smaller(16, columns - done);
