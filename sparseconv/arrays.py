@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 ALIGNMENT = 64
+INT64_MAX = 2**63 - 1
 CPU_DEVICES = (1, 3)  # DLPack kDLCPU, and pinned host memory
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -89,6 +90,8 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """A new C-contiguous array whose first element is 64-byte aligned."""
     size = math.prod(shape)
+    if size * dtype.itemsize > INT64_MAX:
+        raise ValueError(f"result: its shape {shape} has a product that overflows int64, expected less than 2**63 bytes")
     spare = ALIGNMENT // dtype.itemsize
     memory = np.empty(size + spare, dtype)
     start = -(memory.ctypes.data // dtype.itemsize) % spare

@@ -13,7 +13,6 @@ from . import arrays
 from .layout import Layout
 from .problem import Problem
 
-INT64_MAX = 2**63 - 1
 Padding = int | str | tuple
 
 
@@ -141,16 +140,20 @@ def problem(
             first, last = total // 2, total - total // 2
         else:
             first, last = pairs[dim]
-        if out_size is None and reach > size + first + last and batch and not (pairs == "same" and size == 0):
+        length = (size + first + last - reach) // stride[dim] + 1
+        if out_size is None and length < 1 and (size or reach > 1):
             raise ValueError(
                 f"weight: got a kernel that spans {reach} (size {taps}, dilation {dilation[dim]}) in spatial dimension "
                 f"{dim}, expected at most the padded input's {size + first + last}"
             )
         before.append(first)
-        sizes.append(max(0, (size + first + last - reach) // stride[dim] + 1))
+        sizes.append(max(0, length))
+    out_size = tuple(sizes if out_size is None else out_size)
     made = Problem(
-        batch, groups, in_channels, out_channels, tuple(in_size), tuple(out_size or sizes), tuple(kernel), stride,
-        tuple(before), dilation,
+        batch, groups, in_channels, out_channels, tuple(in_size), out_size, tuple(kernel),
+        tuple(1 if size <= 1 else step for size, step in zip(out_size, stride, strict=True)),  # one output: no step
+        tuple(before),
+        tuple(1 if taps == 1 else step for taps, step in zip(kernel, dilation, strict=True)),  # one tap: no distance
     )  # fmt: skip
     _addressable(made)
     return made
@@ -178,18 +181,17 @@ def transposed_size(
     return tuple(result)
 
 
-def transposed_gradient(made: Problem, padding: Padding) -> None:
+def transposed_gradient(
+    size: tuple[int, ...], kernel: tuple[int, ...], got: tuple[int, ...], stride: Any, padding: Padding, dilation: Any
+) -> None:
     """Whether the gradient of a transposed convolution has a size that some output_padding leads to."""
-    pairs = _transposed_padding(padding, made.dims)
-    for dim, size in enumerate(made.in_size):
-        least = transposed_size(
-            made.out_size[dim : dim + 1], made.kernel[dim : dim + 1], 0, made.stride[dim], (pairs[dim],), made.dilation[dim]
-        )[0]
-        most = least + max(made.stride[dim], made.dilation[dim]) - 1
-        if not least <= size <= most:
+    least = transposed_size(size, kernel, 0, stride, padding, dilation)
+    steps = per_dim("stride", stride, len(size), 1), per_dim("dilation", dilation, len(size), 1)
+    for dim, (first, *both) in enumerate(zip(least, *steps, strict=True)):
+        if not first <= got[dim] < first + max(both):
             raise ValueError(
-                f"grad_output: got size {size} in spatial dimension {dim}, expected {least} to {most} for an input of size "
-                f"{made.out_size[dim]}"
+                f"grad_output: got size {got[dim]} in spatial dimension {dim}, expected {first} to "
+                f"{first + max(both) - 1} for an input of size {size[dim]}"
             )
 
 
@@ -216,5 +218,5 @@ def _addressable(made: Problem) -> None:
         "result": out_positions * made.batch * (made.out_channels + 16),
     }
     for name, size in biggest.items():
-        if size > INT64_MAX:
+        if size > arrays.INT64_MAX:
             raise ValueError(f"{name}: got sizes whose product overflows int64 ({made}), expected less than 2**63 bytes")

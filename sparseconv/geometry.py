@@ -94,7 +94,7 @@ def row_table(problem: Problem, backward: bool) -> np.ndarray:
 def _tap_groups(problem: Problem) -> Iterator[tuple[int, int, int, int]]:
     """(t0, j0, taps, taps before) of the pieces of at most MAX_TAPS taps into which a row's kernel is cut."""
     before, step = 0, problem.stride[-1] // gcd(problem.stride[-1], problem.dilation[-1])
-    for t0 in range(step):
+    for t0 in range(min(step, problem.kernel[-1])):
         total = len(range(t0, problem.kernel[-1], step))
         pieces = -(-total // MAX_TAPS)
         j0 = 0

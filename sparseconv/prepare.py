@@ -33,19 +33,23 @@ class Options:
         self.skip: str = checks.word("skip", skip, skips)
         self.threads: int = cpu.checked_threads(num_threads)
         self.groups: int = checks.whole("groups", groups, 1)
-        self._geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": self.groups}
+        self.stride, self.padding, self.dilation = stride, padding, dilation
 
     def problem(self, batch: int, in_channels: int, out_channels: int, in_size: tuple, kernel: tuple, **more: Any) -> Problem:
         """The convolution with these sizes and this call's geometry."""
-        return checks.problem(self.dims, batch, in_channels, out_channels, in_size, kernel, **self._geometry, **more)
+        return checks.problem(
+            self.dims, batch, in_channels, out_channels, in_size, kernel, self.stride, self.padding, self.dilation,
+            self.groups, **more,
+        )  # fmt: skip
 
     def reference(self, problem: Problem, name: str, out: np.ndarray, *args: Any, **more: Any) -> Call:
         """float64 runs on the NumPy oracle."""
         function = getattr(reference, name.format(self.dims))
-        keywords = {**self._geometry, "layout": self.order.name, **more}
+        more |= {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+        more["layout"] = self.order.name
 
         def execute() -> np.ndarray:
-            out[...] = function(*args, **keywords)
+            out[...] = function(*args, **more)
             return out
 
         return passes.without_kernel(problem, "reference", "float64 is computed in NumPy", execute)
@@ -120,8 +124,7 @@ def conv_transpose(
     bias = _bias(bias, channels)
     dtype = checks.same_dtype(x=x, weight=weight, bias=bias)
     size = call.order.size(x.shape)
-    more = {name: options.get(name, default) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))}
-    target = checks.transposed_size(size, weight.shape[2:], output_padding, **more)
+    target = checks.transposed_size(size, weight.shape[2:], output_padding, call.stride, call.padding, call.dilation)
     problem = call.problem(x.shape[0], channels, weight.shape[0], target, weight.shape[2:], out_size=size)
     out = passes.result(
         out, call.order.shape(x.shape[0], channels, target), dtype, {"x": x, "weight": weight, "bias": bias}
@@ -146,7 +149,7 @@ def conv_transpose_backward_data(
     checks.sizes("input_shape", shape, call.order.shape(grad_output.shape[0], weight.shape[0], size))
     target = call.order.size(grad_output.shape)
     problem = call.problem(shape[0], channels, weight.shape[0], target, weight.shape[2:], out_size=size)
-    checks.transposed_gradient(problem, options.get("padding", 0))
+    checks.transposed_gradient(size, weight.shape[2:], target, call.stride, call.padding, call.dilation)
     out = passes.result(out, shape, dtype, {"grad_output": grad_output, "weight": weight})
     if dtype == np.float64:
         return call.reference(problem, "conv_transpose{}d_backward_data", out, grad_output, weight, shape)
@@ -166,7 +169,7 @@ def conv_transpose_backward_weight(
     checks.sizes("x", x.shape, call.order.shape(x.shape[0], shape[0], size))
     checks.sizes("grad_output", grad_output.shape, call.order.shape(x.shape[0], channels, target))
     problem = call.problem(x.shape[0], channels, shape[0], target, kernel, out_size=size)
-    checks.transposed_gradient(problem, options.get("padding", 0))
+    checks.transposed_gradient(size, kernel, target, call.stride, call.padding, call.dilation)
     out = passes.result(out, shape, dtype, {"x": x, "grad_output": grad_output})
     if dtype == np.float64:
         return call.reference(problem, "conv_transpose{}d_backward_weight", out, x, grad_output, shape)

@@ -1,0 +1,78 @@
+"""Images for the training demo: a bundled subset of Fashion-MNIST, or the full set from its IDX files."""
+
+import gzip
+import math
+import zlib
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["load"]
+
+_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+def load(directory=None):
+    """Return images and labels for training and testing.
+
+    Parameters
+    ----------
+    directory : path-like, optional
+        Where the four IDX files of MNIST or Fashion-MNIST are, gzipped or not. Without it the bundled subset of
+        Fashion-MNIST is used: 6,000 training and 1,000 test images, the same number of each class.
+
+    Returns
+    -------
+    train_images : (N, H, W) uint8
+    train_labels : (N,) uint8
+    test_images : (M, H, W) uint8
+    test_labels : (M,) uint8
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing; the message names it.
+    ValueError
+        If a file is not what its name says: bad magic number, truncated, damaged, labels that do not match images.
+    """
+    if directory is None:
+        bundled = resources.files(__name__) / "fashion_mnist.npz"
+        with bundled.open("rb") as file, np.load(file) as arrays:
+            return tuple(arrays[name] for name in _ARRAYS)
+    paths = [_find(Path(directory), name) for name in _FILES]
+    arrays = tuple(_read_idx(path) for path in paths)
+    for images, labels, path in ((*arrays[:2], paths[1]), (*arrays[2:], paths[3])):
+        if len(images) != len(labels):
+            raise ValueError(f"{path}: {len(labels)} labels, but there are {len(images)} images")
+    return arrays
+
+
+def _find(directory, name):
+    for path in (directory / name, directory / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"{directory / name}: no such file, with or without .gz")
+
+
+def _read_idx(path):
+    """Read one IDX file of bytes: magic number 0x08DD (DD dimensions), big-endian sizes, then the elements."""
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path}: damaged or truncated gzip file: {error}") from error
+    dims = 3 if "idx3" in path.name else 1
+    magic = int.from_bytes(content[:4], "big")
+    if len(content) >= 4 and magic != 0x0800 + dims:
+        raise ValueError(f"{path}: bad magic number {magic}, expected {0x0800 + dims}")
+    header = 4 + 4 * dims
+    shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4))
+    expected = header + math.prod(shape)
+    if len(content) < max(header, expected):
+        raise ValueError(f"{path}: truncated, {len(content)} bytes of {max(header, expected)}")
+    if len(content) > expected:
+        raise ValueError(f"{path}: {len(content)} bytes, expected {expected} for {shape}")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

@@ -1,0 +1,160 @@
+"""The training loop, and the whole demo around it: train, test, measure."""
+
+import math
+import time
+
+import numpy as np
+
+import sparseconv
+from sparseconv import cpu
+from sparseconv.training.measure import measure
+from sparseconv.training.network import SGD, build
+from sparseconv.training.progress import Progress
+
+__all__ = ["accuracy", "fit", "run", "to_input"]
+
+_EPOCH = "epoch {epoch}: loss {loss:.3f}, train {train_accuracy:.1%}, test {test_accuracy:.1%}, {seconds:.1f} s"
+
+
+def to_input(images):
+    """(N, H, W) uint8 -> (N, H, W, 1) float32 between 0 and 1; black stays zero."""
+    return np.multiply(images, np.float32(1 / 255))[..., np.newaxis]
+
+
+def accuracy(network, images, labels, *, batch=200):
+    """Fraction of the images whose highest score is that of their label."""
+    right = 0
+    for start in range(0, len(images), batch):
+        scores = network.forward(to_input(images[start : start + batch]))
+        right += np.count_nonzero(scores.argmax(axis=1) == labels[start : start + batch])
+    return right / len(images)
+
+
+def fit(network, train, test, *, epochs, batch, learning_rate, rng=None, progress=None):
+    """Train by gradient descent on shuffled, randomly mirrored images; test after every epoch.
+
+    The learning rate rises during the first 5 % of the steps and falls along a cosine to zero.
+
+    Parameters
+    ----------
+    network : Network
+        Trained in place.
+    train, test : (images, labels)
+        (N, H, W) uint8 and (N,) integers.
+    epochs, batch : int
+    learning_rate : float
+        The highest.
+    rng : numpy.random.Generator or seed
+        Shuffles and mirrors.
+    progress : Progress, optional
+
+    Returns
+    -------
+    history : list of dict
+        Per epoch: "epoch", mean "loss", "train_accuracy" (of the batches as they came), "test_accuracy", "seconds"
+        (training only).
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss is no longer finite.
+    """
+    rng = np.random.default_rng(rng)
+    progress = progress or Progress(quiet=True)
+    images, labels = train
+    optimizer = SGD(network.weighted.values())
+    steps_per_epoch = -(-len(images) // batch)
+    steps, step, history = epochs * steps_per_epoch, 0, []
+    for epoch in range(1, epochs + 1):
+        started, losses, right = time.perf_counter(), [], 0
+        order = rng.permutation(len(images))
+        for start in range(0, len(images), batch):
+            chosen = order[start : start + batch]
+            x = to_input(_mirrored(images[chosen], rng))
+            with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
+                loss, scores = network.step(x, labels[chosen])
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"training diverged: try a learning rate below {learning_rate}")
+            optimizer.step(learning_rate * _schedule(step / steps))
+            losses.append(loss)
+            right += np.count_nonzero(scores.argmax(axis=1) == labels[chosen])
+            step += 1
+            progress.advance(step / steps, f"epoch {epoch}/{epochs}, loss {loss:.3f}")
+        history.append(
+            {
+                "epoch": epoch,
+                "loss": float(np.mean(losses)),
+                "train_accuracy": right / len(images),
+                "test_accuracy": None,
+                "seconds": time.perf_counter() - started,
+            }
+        )
+        history[-1]["test_accuracy"] = accuracy(network, *test)
+        progress.say(_EPOCH.format(**history[-1]))
+    return history
+
+
+def run(data, *, epochs, batch, learning_rate, seed=0, num_threads=None, progress=None):
+    """Train the demo's network, test it, and measure what its zeros are worth.
+
+    Parameters
+    ----------
+    data : tuple
+        What `sparseconv.data.load` returns.
+    epochs, batch : int
+    learning_rate : float
+    seed : int
+        Everything random follows from it, and nothing from the number of threads.
+    num_threads : int, optional
+    progress : Progress, optional
+
+    Returns
+    -------
+    report : dict
+        See `sparseconv.training.report`; JSON can hold it.
+    """
+    started = time.perf_counter()
+    progress = progress or Progress(quiet=True)
+    train_images, train_labels, test_images, test_labels = data
+    rng = np.random.default_rng(seed)
+    classes = int(max(train_labels.max(), test_labels.max())) + 1
+    network = build(train_images.shape[1:], classes, rng=rng, num_threads=num_threads)
+    history = fit(
+        network,
+        (train_images, train_labels),
+        (test_images, test_labels),
+        epochs=epochs,
+        batch=batch,
+        learning_rate=learning_rate,
+        rng=rng,
+        progress=progress,
+    )
+    progress.say("measuring with and without skipping ...")
+    measured = measure(network, to_input(train_images[: 3 * batch]), train_labels[: 3 * batch], batch=batch)
+    return {
+        "version": sparseconv.__version__,
+        "isa": cpu.isa(),
+        "threads": num_threads or cpu.num_threads(),
+        "seed": seed,
+        "epochs": epochs,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "train_images": len(train_images),
+        "test_images": len(test_images),
+        "parameters": sum(layer.weight.size + layer.bias.size for layer in network.weighted.values()),
+        "history": history,
+        "test_accuracy": history[-1]["test_accuracy"],
+        **measured,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _mirrored(images, rng):
+    """Mirror half of the images, left to right."""
+    return np.where(rng.random(len(images))[:, None, None] < 0.5, images[..., ::-1], images)
+
+
+def _schedule(done):
+    """Learning rate, as a fraction of the highest, when this fraction of the steps is done."""
+    warm_up = 0.05
+    return min(done / warm_up + 0.01, 1.0) * 0.5 * (1 + math.cos(math.pi * done))

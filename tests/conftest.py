@@ -1,0 +1,20 @@
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from sparseconv import cpu
+
+pytest.register_assert_rewrite("helpers")
+
+# The `isa` fixture is meant to hold for all examples of a test.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True, max_examples=300)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(params=cpu.available_isas())
+def isa(request):
+    """Run the test once on every instruction set of this machine."""
+    with cpu.use_isa(request.param):
+        yield request.param

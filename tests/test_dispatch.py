@@ -1,0 +1,119 @@
+"""The instruction set which is asked for is the one which runs, or there is an error that names it."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparseconv import cpu
+
+NAMES = ("amx", "avx512", "avx2", "neon", "scalar")
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+ARM = platform.machine().lower() in ("aarch64", "arm64")
+# What the kernels of a name may use, in the words of Linux.
+FLAGS = {"avx512": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}, "avx2": {"avx2", "bmi1", "bmi2", "fma"}}
+
+
+def run(code, **environment):
+    """Run Python in a new process, with only these settings of the package."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SPARSECONV_")}
+    return subprocess.run([sys.executable, "-c", code], env=clean | environment, capture_output=True, text=True)
+
+
+def test_fixture(isa):
+    assert cpu.isa() == isa
+
+
+def test_names():
+    available = cpu.available_isas()
+    assert isinstance(available, list)
+    assert set(available) <= set(NAMES)
+    assert len(set(available)) == len(available)
+    assert cpu.isa() in available
+    assert "scalar" in available
+
+
+def test_compiled_set():
+    """No instruction set of this machine is missing, and none is offered which it lacks."""
+    if X86:
+        info = Path("/proc/cpuinfo")
+        if not info.exists():
+            pytest.skip("no list of CPU flags")
+        flags = set(info.read_text().partition("flags")[2].partition("\n")[0].split())
+        expected = {"scalar"} | {name for name, needed in FLAGS.items() if needed <= flags}
+    elif ARM:
+        expected = {"scalar", "neon"}
+    else:
+        expected = {"scalar"}
+    assert set(cpu.available_isas()) - {"amx"} == expected
+
+
+def test_use_as_a_context():
+    before = cpu.isa()
+    for name in cpu.available_isas():
+        with cpu.use_isa(name):
+            assert cpu.isa() == name
+            for inner in cpu.available_isas():
+                with cpu.use_isa(inner):
+                    assert cpu.isa() == inner
+                assert cpu.isa() == name
+        assert cpu.isa() == before
+
+
+def test_context_ends_with_an_exception():
+    before = cpu.isa()
+    with pytest.raises(KeyError), cpu.use_isa("scalar"):
+        raise KeyError
+    assert cpu.isa() == before
+
+
+def test_use_as_a_call():
+    before = cpu.isa()
+    try:
+        for name in cpu.available_isas():
+            cpu.use_isa(name)
+            assert cpu.isa() == name
+    finally:
+        cpu.use_isa(before)
+    assert cpu.isa() == before
+
+
+@pytest.mark.parametrize("name", cpu.available_isas())
+def test_environment(name):
+    done = run("from sparseconv import cpu; print(cpu.isa())", SPARSECONV_ISA=name)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [name]
+
+
+def test_default_is_the_same_in_every_process():
+    done = run("from sparseconv import cpu; print(cpu.isa(), *cpu.available_isas())")
+    chosen, *available = done.stdout.split()
+    assert available == cpu.available_isas()
+    assert chosen in available
+    if len(available) > 1:
+        assert chosen != "scalar"
+
+
+@pytest.mark.parametrize("name", ["sse9", "", "AVX-512", "scalar "])
+def test_unknown_name(name):
+    before = cpu.isa()
+    with pytest.raises(ValueError, match=f"(?s){name!r}.*scalar"):
+        cpu.use_isa(name)
+    assert cpu.isa() == before
+
+
+@pytest.mark.parametrize("name", sorted({"amx", "avx512", "avx2", "neon"} - set(cpu.available_isas())))
+def test_unsupported_name(name):
+    with pytest.raises(ValueError, match=name):
+        cpu.use_isa(name)
+
+
+@pytest.mark.parametrize("name", ["sse9", "neon" if X86 else "avx2"])
+def test_unknown_or_unsupported_name_in_the_environment(name):
+    done = run("from sparseconv import cpu; print(cpu.isa())", SPARSECONV_ISA=name)
+    assert done.returncode != 0
+    assert "ValueError" in done.stderr
+    assert name in done.stderr
