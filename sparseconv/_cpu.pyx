@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t
 
 from ._kernels cimport (
     active, isa_entry, isas, rows_packed_bytes, run_bias_gradient, run_gradient, run_rows, sc_bias_task,
-    sc_gradient_task, sc_rows_task, sc_table, set_active,
+    sc_gradient_task, sc_rows_task, sc_table, set_active, vendor as cpu_vendor,
 )
 
 cdef extern from "Python.h":
@@ -94,6 +94,11 @@ def use(str name not None):
             set_active(all[i].table)
             return
     raise ValueError(f"isa: got {name!r}, expected one of {available()} (compiled: {compiled()})")
+
+
+def vendor():
+    """Who made the CPU: "intel", "amd" or "other"."""
+    return cpu_vendor().decode()
 
 
 def registers():

@@ -36,7 +36,7 @@ cdef extern from "kernels/problem.h" nogil:
         sc_weight_view weight
         const float *bias
         int64_t relu, dense
-        int64_t lane_vectors, channel_block, chunk_rows, segment, segments, in_segment, lane_groups
+        int64_t lane_vectors, channel_block, chunk_rows, segment, segments, in_segment, lane_groups, pack_ahead
 
     ctypedef struct sc_gradient_task:
         sc_map map
@@ -69,6 +69,7 @@ cdef extern from "kernels/dispatch.h" namespace "sparseconv" nogil:
     const isa_entry *isas(int *count)
     const sc_table *active()
     void set_active(const sc_table *)
+    const char *vendor()
 
 cdef extern from "kernels/run.h" namespace "sparseconv" nogil:
     int run_rows(const sc_table &, sc_rows_task &, int, int (*)() noexcept)

@@ -7,6 +7,8 @@ Sizes assume 32 KB of L1 and a few hundred KB of L2 per core, the least that cur
 
 from __future__ import annotations
 
+from math import prod
+
 from . import _conv, _cpu
 from .problem import Problem
 
@@ -15,6 +17,7 @@ VECTOR_BYTES = 64
 WEIGHT_TILE_BYTES = 24 * 1024  # the weight tile of a skipping row kernel: most of L1
 LANE_TILE_BYTES = 28 * 1024  # the lane tile of a gradient kernel: most of L1
 GRADIENT_BYTES = 320 * 1024  # the part of the gradient that a work item keeps in L2
+PACKED_SHARE = 0.15  # weights are packed ahead of a call up to this share of its operands, else tile by tile
 CHUNK_COLUMNS = 1024  # outputs that are finished together by the row kernels
 
 
@@ -60,7 +63,15 @@ def rows(problem: Problem, rows_map: _conv.Map, channels: int, lanes: int, dense
         "segments": segments,
         "in_segment": min(in_columns, _in_columns(problem, segment, backward)),
         "lane_groups": min(lane_blocks, ceil_div(wanted, chunks)),
+        "pack_ahead": int(chunks > 1 and _packed_share(problem) <= PACKED_SHARE),
     }
+
+
+def _packed_share(problem: Problem) -> float:
+    """Bytes of all packed weights over those of x, weight and y."""
+    weights = prod(problem.kernel) * problem.in_channels * problem.out_channels // problem.groups
+    activations = problem.in_channels * prod(problem.in_size) + problem.out_channels * prod(problem.out_size)
+    return weights / (weights + problem.batch * activations)
 
 
 def _in_columns(problem: Problem, columns: int, backward: bool) -> int:

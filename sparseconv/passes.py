@@ -14,7 +14,7 @@ import numpy as np
 
 from . import _cpu, arrays, plan
 from .layout import Layout
-from .plan import Choice, Plan
+from .plan import Candidate, Choice, Plan
 from .problem import Problem
 
 
@@ -56,12 +56,12 @@ def rows(
     if problem.empty:
         return without_kernel(problem, "none", "nothing to sum", lambda: _constant(out, bias, relu, layout))
     source, weight = arrays.addressable(source), arrays.addressable(weight)
-    choice = plan.choose(problem, "rows", skip, {scalar: source})
     threads = plan.threads_for(problem, threads)
+    key = (problem, backward, layout.strides(source), layout.strides(out), _steps(weight), relu)
+    skipping = plan.rows_call(*key, False, threads, _cpu.current())
+    choice = plan.choose(skip, 1.0, [Candidate(scalar, source, 1.0, skipping.fixed)])
     dense = choice.skip == "none"
-    task, tiles = plan.rows_call(
-        problem, backward, layout.strides(source), layout.strides(out), _steps(weight), relu, dense, threads, _cpu.current()
-    )
+    task, tiles, _ = plan.rows_call(*key, True, threads, _cpu.current()) if dense else skipping
 
     def execute() -> np.ndarray:
         task.run(source, weight, bias, out, threads)
@@ -80,19 +80,28 @@ def gradient(
         return without_kernel(problem, "none", "nothing to sum", lambda: _constant(out, None, False, layout))
     x, grad_output = arrays.addressable(x), arrays.addressable(grad_output)
     names = names or {"input": "input", "grad_output": "grad_output"}
-    choice = plan.choose(problem, "gradient", skip, {names["input"]: x, names["grad_output"]: grad_output})
     threads = plan.threads_for(problem, threads)
-    skipped = {names["input"]: "input", names["grad_output"]: "grad_output", "none": "none"}[choice.skip]
-    task, tiles = plan.gradient_call(
-        problem, skipped, layout.strides(x), layout.strides(grad_output), _steps(out), threads, _cpu.current()
+    strides = (layout.strides(x), layout.strides(grad_output), _steps(out), threads, _cpu.current())
+    work = {role: plan.gradient_work(problem, role) for role in names}
+    calls = {role: plan.gradient_call(problem, role, False, *strides) for role in names}
+    operands = {"input": x, "grad_output": grad_output}
+    scalar = min(work, key=work.__getitem__)  # of the dense kernel: where fewer lanes are padding
+    choice = plan.choose(
+        skip,
+        work[scalar],
+        [Candidate(name, operands[role], work[role], work[role] * calls[role].fixed) for role, name in names.items()],
     )
-    a, b = (grad_output, x) if skipped == "grad_output" else (x, grad_output)
+    dense = choice.skip == "none"
+    if not dense:
+        scalar = next(role for role, name in names.items() if name == choice.skip)
+    task, tiles, _ = plan.gradient_call(problem, scalar, True, *strides) if dense else calls[scalar]
+    a, b = (grad_output, x) if scalar == "grad_output" else (x, grad_output)
 
     def execute() -> np.ndarray:
         task.run(a, b, out, threads)
         return out
 
-    kernel = "gradient_dense" if skipped == "none" else "gradient_skip"
+    kernel = "gradient_dense" if dense else "gradient_skip"
     return Call(problem, kernel, choice, tiles, threads, task.scratch_bytes, execute)
 
 

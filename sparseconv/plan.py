@@ -10,6 +10,8 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,26 +23,11 @@ SAMPLED_RUNS = 128  # of 64 elements: the standard error of a density is below 0
 SERIAL_MACS = 400_000  # about 10 us of work, what waking a thread costs
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Time of a skipping kernel relative to the dense one: fixed + slope * density."""
-
-    fixed: float
-    slope: float
-
-
-# Measured with bench/compare.py, 3x3 and 1x1 layers of ResNet-50 and VGG16, one thread; `narrow` is for passes of one
-# tap, where a nonzero feeds fewer multiply-adds.
-COSTS = {
-    ("avx512", "rows"): {"wide": Cost(0.03, 1.05), "narrow": Cost(0.06, 1.2)},
-    ("avx512", "gradient"): {"wide": Cost(0.05, 1.1), "narrow": Cost(0.1, 1.2)},
-    ("avx2", "rows"): {"wide": Cost(0.05, 1.2), "narrow": Cost(0.08, 1.3)},
-    ("avx2", "gradient"): {"wide": Cost(0.08, 1.3), "narrow": Cost(0.12, 1.4)},
-    ("neon", "rows"): {"wide": Cost(0.05, 1.3), "narrow": Cost(0.08, 1.4)},
-    ("neon", "gradient"): {"wide": Cost(0.08, 1.3), "narrow": Cost(0.12, 1.4)},
-    ("scalar", "rows"): {"wide": Cost(0.05, 1.2), "narrow": Cost(0.08, 1.2)},
-    ("scalar", "gradient"): {"wide": Cost(0.05, 1.2), "narrow": Cost(0.08, 1.2)},
-}
+# Time of one multiply-add in a skipping kernel over that in a dense one. A skipping kernel reads its second operand from
+# memory: free on Zen 4, whose AVX-512 units do one multiply-add for each 64-byte load, dear on Intel's, which do two.
+# Zen 4: measured with bench/compare.py. Intel: the prototypes on Granite Rapids (0.63 of dense speed at no zeros).
+SLOPES = {"avx512": 1.1, "avx2": 1.07, "neon": 1.2, "scalar": 1.1}
+INTEL_SLOPE = 1.5
 
 
 @dataclass(frozen=True)
@@ -116,19 +103,35 @@ def density(array: np.ndarray, runs: int = SAMPLED_RUNS) -> float:
     return nonzero / seen
 
 
-def choose(problem: Problem, kind: str, skip: str, operands: dict[str, np.ndarray]) -> Choice:
-    """The operand to skip. `kind` is "rows" or "gradient"; `operands` are those that could be skipped, by name."""
+class Candidate(NamedTuple):
+    """A skipping kernel that could run: the operand it skips, and its costs in units of dense vector multiply-adds.
+
+    `work` is what it would do without zeros (lanes that are only padding count), `fixed` what stays when all is zero.
+    """
+
+    operand: str
+    array: np.ndarray
+    work: float
+    fixed: float
+
+
+def choose(skip: str, dense: float, candidates: list[Candidate]) -> Choice:
+    """The operand to skip, or "none"; `dense` is the cost of the dense kernel."""
     if skip == "none":
         return Choice("none", {}, 1.0, "asked for")
-    known = {name: density(array) for name, array in operands.items() if skip in ("auto", name)}
-    costs = COSTS[_cpu.current(), kind]["narrow" if problem.kernel[-1] < 2 * problem.stride[-1] else "wide"]
-    times = {name: costs.fixed + costs.slope * value for name, value in known.items()}
+    slope = INTEL_SLOPE if _cpu.vendor() == "intel" else SLOPES[_cpu.current()]
+    known = {one.operand: density(one.array) for one in candidates if skip in ("auto", one.operand)}
+    times = {
+        one.operand: one.work * slope * known[one.operand] + one.fixed for one in candidates if one.operand in known
+    }
     best = min(times, key=times.__getitem__)
+    speedup = dense / times[best]
     if skip != "auto":
-        return Choice(skip, known, 1 / times[best], "asked for")
-    if times[best] >= 1:
-        return Choice("none", known, 1.0, f"{best} is too dense for skipping to pay")
-    return Choice(best, known, 1 / times[best], f"density {known[best]:.2f} of {best}")
+        return Choice(skip, known, speedup, "asked for")
+    if speedup <= 1:
+        why = f"skipping {best} (density {known[best]:.2f}) would take {1 / speedup:.2f} of the dense time"
+        return Choice("none", known, 1.0, why)
+    return Choice(best, known, speedup, f"density {known[best]:.2f} of {best}")
 
 
 def threads_for(problem: Problem, wanted: int) -> int:
@@ -155,12 +158,20 @@ def _merged(problem: Problem, source: Strides, target: Strides) -> tuple[Problem
     return flat, source, target
 
 
+class Prepared(NamedTuple):
+    """A kernel bound to sizes and strides: the struct, its blocking, and the fixed part of its cost per dense work."""
+
+    task: _conv.Rows | _conv.Gradient
+    tiles: dict[str, int]
+    fixed: float
+
+
 @lru_cache(maxsize=2048)
 def rows_call(
     problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], relu: bool, dense: bool,
     threads: int, isa: str,
-) -> tuple[_conv.Rows, dict[str, int]]:  # fmt: skip
-    """The forward or backward_data kernel for arrays with these strides, and its blocking; `isa` is part of the key."""
+) -> Prepared:  # fmt: skip
+    """The forward or backward_data kernel for arrays with these strides; `isa` is part of the key."""
     channels, lanes = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     group = lanes
     flat, source, target = _merged(problem, source, target)
@@ -176,33 +187,43 @@ def rows_call(
         layout.weight_view(weight, flat.kernel, group, not backward),
         batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, relu=relu, dense=dense, **tiles,
     )  # fmt: skip
-    return task, tiles
+    # One word of channels costs about 25 cycles (window moved, bits tested, one branch mispredicted) beside its
+    # multiply-adds; measured 0.09 for a tile of 384 vectors, 0.23 for 96, 0.55 for 18.
+    tile = min(channels, tiles["channel_block"]) * max(1, used.most_taps) * tiles["lane_vectors"]
+    return Prepared(task, tiles, 0.03 + 25 / (tile + 20))
 
 
 @lru_cache(maxsize=2048)
 def gradient_call(
-    problem: Problem, skip: str, x: Strides, grad_output: Strides, weight: tuple[int, ...], threads: int, isa: str
-) -> tuple[_conv.Gradient, dict[str, int]]:
-    """The backward_weight kernel for arrays with these strides, and its blocking; `isa` is part of the key."""
+    problem: Problem, scalar: str, dense: bool, x: Strides, grad_output: Strides, weight: tuple[int, ...], threads: int,
+    isa: str,
+) -> Prepared:  # fmt: skip
+    """The backward_weight kernel with operand `scalar` as scalars and the other one as lanes; `isa` is part of the key."""
     in_channels, out_channels = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     flat, x, grad_output = _merged(problem, x, grad_output)
     if flat.dims != problem.dims:
         weight = (*weight[:2], 1)
     x_view, grad_view = layout.view(x, flat.in_size), layout.view(grad_output, flat.out_size)
-    by_grad = skip == "grad_output"
+    by_grad = scalar == "grad_output"
     if by_grad:
         used, a, b, channels, lanes = geometry.forward_map(flat), grad_view, x_view, out_channels, in_channels
     else:
         used, a, b, channels, lanes = geometry.backward_map(flat), x_view, grad_view, in_channels, out_channels
-    dense = skip == "none"
     tiles = blocking.gradient(flat, used, channels, lanes, dense, threads)
     task = _conv.Gradient(
         used, a, b, layout.weight_view(weight, flat.kernel, out_channels, not by_grad),
         batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, dense=dense, **tiles,
     )  # fmt: skip
-    return task, tiles
+    # A run of positions costs about 100 cycles (accumulators stored, branches mispredicted) beside its multiply-adds.
+    run = min(tiles["chunk_rows"], used.shape[0]) * tiles["segment"] * max(1, used.most_taps) * tiles["lane_vectors"]
+    return Prepared(task, tiles, 0.05 + 100 / run)
 
 
+def gradient_work(problem: Problem, scalar: str) -> float:
+    """Vector multiply-adds of one position and tap: channels of the scalar operand x vectors of the other one."""
+    in_channels, out_channels = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    channels, lanes = (out_channels, in_channels) if scalar == "grad_output" else (in_channels, out_channels)
+    return channels * ceil(lanes / 16)
 
 
 def plan(operation: str, *args: object, **keywords: object) -> Plan:

@@ -58,4 +58,12 @@ const sc_table *active() {
 
 void set_active(const sc_table *table) { current.store(table, std::memory_order_release); }
 
+const char *vendor() {
+#if defined(__x86_64__)
+    return __builtin_cpu_is("intel") ? "intel" : __builtin_cpu_is("amd") ? "amd" : "other";
+#else
+    return "other";
+#endif
+}
+
 }  // namespace sparseconv

@@ -16,4 +16,7 @@ const isa *isas(int *count);
 const sc_table *active();
 void set_active(const sc_table *table);
 
+// "intel", "amd" or "other": the instruction set does not tell what a load costs beside a multiply-add.
+const char *vendor();
+
 }  // namespace sparseconv

@@ -28,6 +28,14 @@ SC_INLINE float *packed_tile(const sc_rows_task &task, int64_t group, int64_t fi
     return task.packed + taps * ((group * all + first_vector) * task.channels + channel * vectors);
 }
 
+// The weights of one lane block and channel block, for all taps.
+static void pack_tile(const sc_rows_task &task, int64_t group, int64_t vector, int64_t vectors, int64_t channel, float *tile) {
+    const weight_tile shape = {task.map, smaller(task.channel_block, task.channels - channel), vectors, task.dense != 0};
+    const sc_weight_view &view = task.weight;
+    float *data = view.data + group * view.group_stride + vector * 16 * view.lane_stride + channel * view.channel_stride;
+    move_weights<true>(tile, shape, view, data, task.lanes - vector * 16);
+}
+
 static void pack_weights(const sc_rows_task *whole, int64_t begin, int64_t end, void *) {
     const sc_rows_task &task = *whole;
     const lane_blocks blocks(task.lanes, task.lane_vectors);
@@ -36,10 +44,7 @@ static void pack_weights(const sc_rows_task *whole, int64_t begin, int64_t end, 
         const int64_t group = item / channel_blocks / blocks.count, block = item / channel_blocks % blocks.count;
         const int64_t channel = item % channel_blocks * task.channel_block;
         const int64_t vector = blocks.begin(block), vectors = blocks.begin(block + 1) - vector;
-        const weight_tile shape = {task.map, smaller(task.channel_block, task.channels - channel), vectors, task.dense != 0};
-        const sc_weight_view &view = task.weight;
-        float *data = view.data + group * view.group_stride + vector * 16 * view.lane_stride + channel * view.channel_stride;
-        move_weights<true>(packed_tile(task, group, vector, vectors, channel), shape, view, data, task.lanes - vector * 16);
+        pack_tile(task, group, vector, vectors, channel, packed_tile(task, group, vector, vectors, channel));
     }
 }
 
@@ -88,12 +93,13 @@ struct row_scratch {
     int64_t *slots;       // where an input row has been put, by its distance from the lowest one of the chunk
     float *pixels;        // [slot][column][channel]: inputs whose pixels are not contiguous
     uint64_t *live;       // [slot][channel block][column]: nonzero channels as bits, for the skipping kernels
+    float *tile;          // weights of one lane block and channel block, unless packed ahead
     float *sums;          // [row][column][lane]
 
     // floats of each part, rounded to cache lines
     struct sizes {
-        int64_t sources, slots, pixels, live, sums;
-        int64_t total() const { return sources + slots + pixels + live + sums; }
+        int64_t sources, slots, pixels, live, tile, sums;
+        int64_t total() const { return sources + slots + pixels + live + tile + sums; }
     };
     static sizes measure(const sc_rows_task &task) {  // upper bounds: memory that is not touched costs nothing
         const sc_map &map = task.map;
@@ -101,6 +107,7 @@ struct row_scratch {
         const int64_t columns = smaller(pairs, in_rows) * task.in_segment;
         return {line(4 * pairs), line(2 * in_rows), channels_contiguous(task.in) ? 0 : line(columns * task.channels),
                 task.dense ? 0 : line(2 * columns * ceil_div(task.channels, task.channel_block)),
+                task.pack_ahead ? 0 : smaller(task.channel_block, task.channels) * map.outer_taps * map.inner_taps * task.lane_vectors * 16,
                 line(task.chunk_rows * task.segment * task.lane_vectors * 16 + 16)};
     }
     static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
@@ -130,6 +137,7 @@ struct row_scratch {
         slots = (int64_t *)next, next += size.slots;
         pixels = next, next += size.pixels;
         live = (uint64_t *)next, next += size.live;
+        tile = next, next += size.tile;
         sums = next;
     }
 };
@@ -201,7 +209,9 @@ static void rows_item(const sc_rows_task &task, int64_t item, const row_scratch 
 
         for (int64_t channel = 0; channel < task.channels; channel += task.channel_block) {
             const weight_tile shape = {map, smaller(task.channel_block, task.channels - channel), vectors, task.dense != 0};
-            const float *tile = packed_tile(task, group, vector, vectors, channel);
+            const float *tile = scratch.tile;
+            if (task.pack_ahead) tile = packed_tile(task, group, vector, vectors, channel);
+            else pack_tile(task, group, vector, vectors, channel, scratch.tile);
             const bool last_channels = channel + task.channel_block >= task.channels;
             if (task.interrupt.poll(task.interrupt.context)) return;
             for (int64_t tap = 0; tap < map.outer_taps; ++tap) {

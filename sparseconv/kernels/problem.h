@@ -89,7 +89,8 @@ typedef struct {
     int64_t segment, segments; // long rows are cut into segments of so many columns; then chunk_rows is 1
     int64_t in_segment;        // at most so many columns of `in` meet one segment
     int64_t lane_groups;       // work items per chunk, each with its share of lane blocks
-    float *packed;             // packed weights, sc_packed_floats
+    int64_t pack_ahead;        // 1: all weights are packed once before the first item, 0: tile by tile, where needed
+    float *packed;             // where they are packed ahead
     sc_interrupt interrupt;
 } sc_rows_task;
 

@@ -28,6 +28,7 @@ status spread(void (*entry)(const Task *, int64_t, int64_t, void *), const Task 
 }  // namespace
 
 int64_t rows_packed_bytes(const sc_rows_task &task) {
+    if (!task.pack_ahead) return 0;
     return task.groups * task.channels * ceil_div(task.lanes, 16) * 64 * task.map.outer_taps * task.map.inner_taps;
 }
 
@@ -37,11 +38,13 @@ int run_rows(const sc_table &table, sc_rows_task &task, int threads, int (*signa
     const int64_t packed = rows_packed_bytes(task), scratch = table.rows_scratch(&task);
     task.packed = static_cast<float *>(scratch_memory(packed + scratch));
     if (!task.packed) return NO_MEMORY;
-    const int64_t lane_blocks = ceil_div(ceil_div(task.lanes, 16), task.lane_vectors);
-    const int64_t tiles = task.groups * lane_blocks * ceil_div(task.channels, task.channel_block);
-    const int packers = packed < 1 << 18 ? 1 : threads;  // waking a thread costs more than packing 256 KB
-    status result = spread(table.pack_weights, task, tiles, packers, 0, packed + scratch - 64, interrupt);
-    if (result != OK) return result;
+    if (task.pack_ahead) {
+        const int64_t lane_blocks = ceil_div(ceil_div(task.lanes, 16), task.lane_vectors);
+        const int64_t tiles = task.groups * lane_blocks * ceil_div(task.channels, task.channel_block);
+        const int packers = packed < 1 << 18 ? 1 : threads;  // waking a thread costs more than packing 256 KB
+        const status result = spread(table.pack_weights, task, tiles, packers, 0, packed + scratch - 64, interrupt);
+        if (result != OK) return result;
+    }
     const int64_t chunks = ceil_div(task.batch * task.map.out_rows, task.chunk_rows) * task.segments;
     return spread(table.rows, task, task.groups * chunks * task.lane_groups, threads, scratch, packed, interrupt);
 }

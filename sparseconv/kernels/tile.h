@@ -66,6 +66,8 @@ SC_INLINE void load_block(f32x16 (&rows)[16], const float *from, int64_t row_str
                           int64_t column_stride, int column_count) {
     if (column_stride == 1 && row_count == 16 && column_count == 16) {
         SC_UNROLL for (int i = 0; i < 16; ++i) rows[i] = load(from + i * row_stride);
+    } else if (column_stride == 1 && row_count == 16) {
+        SC_UNROLL for (int i = 0; i < 16; ++i) rows[i] = load_partial(from + i * row_stride, column_count);
     } else {
         load_edge_block(rows, from, row_stride, row_count, column_stride, column_count);
     }
@@ -201,36 +203,43 @@ struct weight_tile {
 
 // Moves the weights of one tile, `data` pointing at its first lane and channel; lanes behind `lanes` are zeros in
 // the tile. Elements are taken in the longest runs that memory offers: for OIHW weights (channel, outer tap,
-// inner tap) is one run in forward, (outer tap, inner tap) in backward_data.
+// inner tap) is one run in forward, (outer tap, inner tap) in backward_data. Lanes of one vector are often whole
+// pages apart, so the next block's lines are asked for while this one is transposed.
 template <bool LOAD>
 static void move_weights(float *tile, const weight_tile &shape, const sc_weight_view &view, float *data, int64_t lanes) {
     const int64_t inner = shape.map.inner_taps, outer = shape.map.outer_taps, taps = inner * outer;
     const int64_t stride = taps == 1 ? view.channel_stride : view.tap_stride;
     const bool flat_channels = taps == 1 || (view.flat_taps && view.channel_stride == taps * stride);
     const int64_t run = flat_channels ? shape.channels * taps : view.flat_taps ? taps : inner;
+    const int64_t runs = shape.channels * taps / run;
     f32x16 block[16];
-    for (int64_t vector = 0; vector < shape.vectors; ++vector) {
+    for (int64_t step = 0; step < shape.vectors * runs; ++step) {
+        // long runs: vector by vector; short ones: the vectors of a run together, they are neighbours in memory
+        const int64_t vector = flat_channels ? step / runs : step % shape.vectors;
+        const int64_t first = (flat_channels ? step % runs : step / shape.vectors) * run;
         const int count = (int)larger(0, smaller(16, lanes - 16 * vector));
-        for (int64_t first = 0; first < shape.channels * taps; first += run) {
-            int64_t channel = first / taps, outer_tap = first % taps / inner, inner_tap = 0;
-            float *memory = data + vector * 16 * view.lane_stride + channel * view.channel_stride +
-                            view.outer_taps[outer_tap];
-            for (int64_t done = 0; done < run; done += 16) {
-                const int elements = (int)smaller(16, run - done);
-                if (LOAD) load_block_transposed(block, memory + done * stride, view.lane_stride, count, stride, elements);
-                for (int i = 0; i < elements; ++i) {
-                    float *place = tile + shape.offset(channel, outer_tap, inner_tap) + vector * 16;
-                    if (LOAD) store(place, block[i]);
-                    else block[i] = load(place);
-                    if (++inner_tap == inner) {
-                        inner_tap = 0;
-                        if (++outer_tap == outer) outer_tap = 0, ++channel;
-                    }
+        int64_t channel = first / taps, outer_tap = first % taps / inner, inner_tap = 0;
+        float *memory = data + vector * 16 * view.lane_stride + channel * view.channel_stride + view.outer_taps[outer_tap];
+        for (int64_t done = 0; done < run; done += 16) {
+            const int elements = (int)smaller(16, run - done);
+            if (LOAD) {
+                if (done + 32 < run) {
+                    for (int i = 0; i < count; ++i) __builtin_prefetch(memory + i * view.lane_stride + (done + 32) * stride);
                 }
-                if (!LOAD) {
-                    for (int i = elements; i < 16; ++i) block[i] = zero();
-                    store_block_transposed(block, memory + done * stride, view.lane_stride, count, stride, elements);
+                load_block_transposed(block, memory + done * stride, view.lane_stride, count, stride, elements);
+            }
+            for (int i = 0; i < elements; ++i) {
+                float *place = tile + shape.offset(channel, outer_tap, inner_tap) + vector * 16;
+                if (LOAD) store(place, block[i]);
+                else block[i] = load(place);
+                if (++inner_tap == inner) {
+                    inner_tap = 0;
+                    if (++outer_tap == outer) outer_tap = 0, ++channel;
                 }
+            }
+            if (!LOAD) {
+                for (int i = elements; i < 16; ++i) block[i] = zero();
+                store_block_transposed(block, memory + done * stride, view.lane_stride, count, stride, elements);
             }
         }
     }
