@@ -74,5 +74,5 @@ cdef extern from "kernels/dispatch.h" namespace "sparseconv" nogil:
 cdef extern from "kernels/run.h" namespace "sparseconv" nogil:
     int run_rows(const sc_table &, sc_rows_task &, int, int (*)() noexcept)
     int run_gradient(const sc_table &, sc_gradient_task &, int, int (*)() noexcept)
-    int run_bias_gradient(const sc_table &, const sc_bias_task &, int, int (*)() noexcept)
+    int run_bias_gradient(const sc_table &, sc_bias_task &, int, int (*)() noexcept)
     int64_t rows_packed_bytes(const sc_rows_task &)

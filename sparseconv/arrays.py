@@ -47,7 +47,8 @@ def _shared(name: str, value: Any) -> np.ndarray:
         return np.asarray(memoryview(value))
     except TypeError:
         raise TypeError(
-            f"{name}: got {type(value).__name__}, expected an array (NumPy, buffer protocol, __array_interface__ or DLPack)"
+            f"{name}: got {type(value).__name__}, expected an array (NumPy, buffer protocol, __array_interface__ or "
+            "DLPack)"
         ) from None
 
 
@@ -91,7 +92,9 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """A new C-contiguous array whose first element is 64-byte aligned."""
     size = math.prod(shape)
     if size * dtype.itemsize > INT64_MAX:
-        raise ValueError(f"result: its shape {shape} has a product that overflows int64, expected less than 2**63 bytes")
+        raise ValueError(
+            f"result: its shape {shape} has a product that overflows int64, expected less than 2**63 bytes"
+        )
     spare = ALIGNMENT // dtype.itemsize
     memory = np.empty(size + spare, dtype)
     start = -(memory.ctypes.data // dtype.itemsize) % spare

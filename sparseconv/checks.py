@@ -176,7 +176,9 @@ def transposed_size(
             )
         length = (size[dim] - 1) * stride[dim] + dilation[dim] * (kernel[dim] - 1) + 1 + extra[dim] - sum(pairs[dim])
         if length < 0 and size[dim]:
-            raise ValueError(f"padding: got {pairs[dim]}, expected no more than the result of a transposed convolution has")
+            raise ValueError(
+                f"padding: got {pairs[dim]}, expected no more than the result of a transposed convolution has"
+            )
         result.append(max(0, length) if size[dim] else 0)
     return tuple(result)
 
@@ -219,4 +221,6 @@ def _addressable(made: Problem) -> None:
     }
     for name, size in biggest.items():
         if size > arrays.INT64_MAX:
-            raise ValueError(f"{name}: got sizes whose product overflows int64 ({made}), expected less than 2**63 bytes")
+            raise ValueError(
+                f"{name}: got sizes whose product overflows int64 ({made}), expected less than 2**63 bytes"
+            )

@@ -17,9 +17,9 @@ Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
 
 
 def conv2d(
-    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1,
-    layout: str = "NCHW", activation: str | None = None, skip: str = "auto", num_threads: int | None = None,
-    out: Any = None,
+    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
+    groups: int = 1, layout: str = "NCHW", activation: str | None = None, skip: str = "auto",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Two-dimensional convolution (cross-correlation, as in every CNN framework) that skips the zeros of `x`.
 
@@ -170,9 +170,9 @@ def conv2d_backward_weight(
 
 
 def conv1d(
-    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1,
-    layout: str = "NCW", activation: str | None = None, skip: str = "auto", num_threads: int | None = None,
-    out: Any = None,
+    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
+    groups: int = 1, layout: str = "NCW", activation: str | None = None, skip: str = "auto",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """One-dimensional convolution: `conv2d` for x (N, C, W) and weight (K, C/groups, S).
 
@@ -205,7 +205,8 @@ def conv1d_backward_weight(
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv1d` with respect to its weight: `conv2d_backward_weight` with one dimension.
 
-    Layouts are "NCW", "NWC" or "NCW16c"; sizes per dimension are one number. All else is as in `conv2d_backward_weight`.
+    Layouts are "NCW", "NWC" or "NCW16c"; sizes per dimension are one number.
+    All else is as in `conv2d_backward_weight`.
     """
     return prepare.conv_backward_weight(
         1, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
@@ -214,9 +215,9 @@ def conv1d_backward_weight(
 
 
 def conv3d(
-    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1,
-    layout: str = "NCDHW", activation: str | None = None, skip: str = "auto", num_threads: int | None = None,
-    out: Any = None,
+    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
+    groups: int = 1, layout: str = "NCDHW", activation: str | None = None, skip: str = "auto",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Three-dimensional convolution: `conv2d` for x (N, C, D, H, W) and weight (K, C/groups, T, R, S).
 
@@ -235,7 +236,8 @@ def conv3d_backward_data(
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv3d` with respect to its input: `conv2d_backward_data` with three dimensions.
 
-    Layouts are "NCDHW", "NDHWC" or "NCDHW16c"; sizes per dimension are one number or three. All else is as in `conv2d_backward_data`.
+    Layouts are "NCDHW", "NDHWC" or "NCDHW16c"; sizes per dimension are one number or three.
+    All else is as in `conv2d_backward_data`.
     """
     return prepare.conv_backward_data(
         3, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
@@ -249,7 +251,8 @@ def conv3d_backward_weight(
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv3d` with respect to its weight: `conv2d_backward_weight` with three dimensions.
 
-    Layouts are "NCDHW", "NDHWC" or "NCDHW16c"; sizes per dimension are one number or three. All else is as in `conv2d_backward_weight`.
+    Layouts are "NCDHW", "NDHWC" or "NCDHW16c"; sizes per dimension are one number or three.
+    All else is as in `conv2d_backward_weight`.
     """
     return prepare.conv_backward_weight(
         3, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,

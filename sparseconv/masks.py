@@ -97,7 +97,8 @@ def relu(x: Any, *, out: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """
     array = arrays.take("x", x)
     inputs = {} if out is x else {"x": array}
-    y = arrays.empty(array.shape, array.dtype) if out is None else arrays.check_out(out, array.shape, array.dtype, inputs)
+    shape, dtype = array.shape, array.dtype
+    y = arrays.empty(shape, dtype) if out is None else arrays.check_out(out, shape, dtype, inputs)
     if not y.flags.c_contiguous:
         raise ValueError(f"out: got strides {y.strides}, expected a C-contiguous array")
     if array.dtype != np.float32:

@@ -25,8 +25,8 @@ class Options:
     """The keywords that all convolutions share, checked."""
 
     def __init__(
-        self, dims: int, skips: tuple[str, ...], *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1,
-        layout: str, skip: str = "auto", num_threads: Any = None,
+        self, dims: int, skips: tuple[str, ...], *, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+        groups: Any = 1, layout: str, skip: str = "auto", num_threads: Any = None,
     ) -> None:  # fmt: skip
         self.dims = dims
         self.order: Layout = parse(layout, dims)
@@ -35,7 +35,9 @@ class Options:
         self.groups: int = checks.whole("groups", groups, 1)
         self.stride, self.padding, self.dilation = stride, padding, dilation
 
-    def problem(self, batch: int, in_channels: int, out_channels: int, in_size: tuple, kernel: tuple, **more: Any) -> Problem:
+    def problem(
+        self, batch: int, in_channels: int, out_channels: int, in_size: tuple, kernel: tuple, **more: Any
+    ) -> Problem:
         """The convolution with these sizes and this call's geometry."""
         return checks.problem(
             self.dims, batch, in_channels, out_channels, in_size, kernel, self.stride, self.padding, self.dilation,
@@ -71,7 +73,9 @@ def conv(
     out = passes.result(out, shape, dtype, {"x": x, "weight": weight, "bias": bias})
     if dtype == np.float64:
         return call.reference(problem, "conv{}d", out, x, weight, bias, activation=activation)
-    return passes.rows(problem, False, x, weight, bias, activation == "relu", out, call.order, call.skip, "input", call.threads)
+    return passes.rows(
+        problem, False, x, weight, bias, activation == "relu", out, call.order, call.skip, "input", call.threads
+    )
 
 
 def conv_backward_data(
@@ -90,7 +94,9 @@ def conv_backward_data(
     out = passes.result(out, shape, dtype, {"grad_output": grad_output, "weight": weight})
     if dtype == np.float64:
         return call.reference(problem, "conv{}d_backward_data", out, grad_output, weight, shape)
-    return passes.rows(problem, True, grad_output, weight, None, False, out, call.order, call.skip, "grad_output", call.threads)
+    return passes.rows(
+        problem, True, grad_output, weight, None, False, out, call.order, call.skip, "grad_output", call.threads
+    )
 
 
 def conv_backward_weight(
@@ -112,8 +118,8 @@ def conv_backward_weight(
 
 
 def conv_transpose(
-    dims: int, x: Any, weight: Any, bias: Any = None, *, output_padding: Any = 0, activation: Any = None, out: Any = None,
-    **options: Any,
+    dims: int, x: Any, weight: Any, bias: Any = None, *, output_padding: Any = 0, activation: Any = None,
+    out: Any = None, **options: Any,
 ) -> Call:  # fmt: skip
     """conv_transpose*d: backward_data of the convolution with the same weight."""
     call = Options(dims, FORWARD, **options)
@@ -132,7 +138,9 @@ def conv_transpose(
     if dtype == np.float64:
         extra = {"output_padding": output_padding, "activation": activation}
         return call.reference(problem, "conv_transpose{}d", out, x, weight, bias, **extra)
-    return passes.rows(problem, True, x, weight, bias, activation == "relu", out, call.order, call.skip, "input", call.threads)
+    return passes.rows(
+        problem, True, x, weight, bias, activation == "relu", out, call.order, call.skip, "input", call.threads
+    )
 
 
 def conv_transpose_backward_data(
@@ -153,7 +161,9 @@ def conv_transpose_backward_data(
     out = passes.result(out, shape, dtype, {"grad_output": grad_output, "weight": weight})
     if dtype == np.float64:
         return call.reference(problem, "conv_transpose{}d_backward_data", out, grad_output, weight, shape)
-    return passes.rows(problem, False, grad_output, weight, None, False, out, call.order, call.skip, "grad_output", call.threads)
+    return passes.rows(
+        problem, False, grad_output, weight, None, False, out, call.order, call.skip, "grad_output", call.threads
+    )
 
 
 def conv_transpose_backward_weight(

@@ -13,6 +13,7 @@ static void bias_gradient(const sc_bias_task *whole, int64_t begin, int64_t end,
         const int64_t first = item * BIAS_CHANNELS, channels = smaller(BIAS_CHANNELS, task.channels - first);
         float total[BIAS_CHANNELS] = {}, tile[16 * BIAS_CHANNELS + 16];
         for (int64_t row = 0; row < task.batch * task.rows; ++row) {
+            if (row % 16 == 0 && task.interrupt.poll(task.interrupt.context)) return;
             const float *from = row_of(task.in, row / task.rows, row % task.rows);
             float sum[BIAS_CHANNELS] = {};
             for (int64_t column = 0; column < task.columns; column += 16) {

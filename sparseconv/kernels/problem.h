@@ -114,4 +114,5 @@ typedef struct {
     sc_view in;
     int64_t batch, rows, columns, channels;
     float *out;
+    sc_interrupt interrupt;
 } sc_bias_task;

@@ -20,9 +20,9 @@ struct bound {  // a table entry with its task, as parallel() takes them
 
 template <class Task>
 status spread(void (*entry)(const Task *, int64_t, int64_t, void *), const Task &task, int64_t items, int threads,
-              int64_t scratch, int64_t reserved, interruption &interrupt) {
+              int64_t scratch_bytes, void *scratch, interruption &interrupt) {
     const bound<Task> call = {entry, &task};
-    return parallel(bound<Task>::work, &call, items, threads, scratch, reserved, interrupt);
+    return parallel(bound<Task>::work, &call, items, threads, scratch_bytes, scratch, interrupt);
 }
 
 }  // namespace
@@ -36,17 +36,19 @@ int run_rows(const sc_table &table, sc_rows_task &task, int threads, int (*signa
     interruption interrupt(signals);
     task.interrupt = {interruption::poll, &interrupt};
     const int64_t packed = rows_packed_bytes(task), scratch = table.rows_scratch(&task);
-    task.packed = static_cast<float *>(scratch_memory(packed + scratch));
-    if (!task.packed) return NO_MEMORY;
+    const scratch_lease lease(packed + scratch);
+    if (!lease.memory()) return NO_MEMORY;
+    char *own = lease.memory() + packed;
     if (task.pack_ahead) {
+        task.packed = reinterpret_cast<float *>(lease.memory());
         const int64_t lane_blocks = ceil_div(ceil_div(task.lanes, 16), task.lane_vectors);
         const int64_t tiles = task.groups * lane_blocks * ceil_div(task.channels, task.channel_block);
         const int packers = packed < 1 << 18 ? 1 : threads;  // waking a thread costs more than packing 256 KB
-        const status result = spread(table.pack_weights, task, tiles, packers, 0, packed + scratch - 64, interrupt);
+        const status result = spread(table.pack_weights, task, tiles, packers, 0, own, interrupt);
         if (result != OK) return result;
     }
     const int64_t chunks = ceil_div(task.batch * task.map.out_rows, task.chunk_rows) * task.segments;
-    return spread(table.rows, task, task.groups * chunks * task.lane_groups, threads, scratch, packed, interrupt);
+    return spread(table.rows, task, task.groups * chunks * task.lane_groups, threads, scratch, own, interrupt);
 }
 
 int run_gradient(const sc_table &table, sc_gradient_task &task, int threads, int (*signals)()) {
@@ -54,12 +56,17 @@ int run_gradient(const sc_table &table, sc_gradient_task &task, int threads, int
     task.interrupt = {interruption::poll, &interrupt};
     const int64_t lane_blocks = ceil_div(ceil_div(task.lanes, 16), task.lane_vectors);
     const int64_t items = task.groups * ceil_div(lane_blocks, task.lane_blocks) * ceil_div(task.channels, task.channel_block);
-    return spread(table.gradient, task, items, threads, table.gradient_scratch(&task), 0, interrupt);
+    const int64_t scratch = table.gradient_scratch(&task);
+    const scratch_lease lease(scratch);
+    if (!lease.memory()) return NO_MEMORY;
+    return spread(table.gradient, task, items, threads, scratch, lease.memory(), interrupt);
 }
 
-int run_bias_gradient(const sc_table &table, const sc_bias_task &task, int threads, int (*signals)()) {
+int run_bias_gradient(const sc_table &table, sc_bias_task &task, int threads, int (*signals)()) {
     interruption interrupt(signals);
-    return spread(table.bias_gradient, task, ceil_div(task.channels, 64), threads, 0, 0, interrupt);
+    task.interrupt = {interruption::poll, &interrupt};
+    const scratch_lease lease(64);  // the kernel needs none; the lease marks the call
+    return spread(table.bias_gradient, task, ceil_div(task.channels, 64), threads, 0, lease.memory(), interrupt);
 }
 
 }  // namespace sparseconv

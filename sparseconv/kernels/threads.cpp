@@ -5,17 +5,16 @@
 
 #include <condition_variable>
 #include <mutex>
-#include <system_error>
+#include <new>
 #include <vector>
-
-#include "float_state.h"
 
 namespace sparseconv {
 
 bool interruption::check() {
-    if (std::this_thread::get_id() == caller_ && now() >= next_) {
+    if (std::this_thread::get_id() == caller_ && clock::now() >= next_) {
+        const float_state_scope as_called(caller_state_);
         if (signals_()) stopped_ = true;
-        next_ = now() + interval;
+        next_ = clock::now() + interval;
     }
     return stopped_.load(std::memory_order_relaxed);
 }
@@ -28,41 +27,46 @@ struct arena {
     ~arena() { free(memory); }
 };
 thread_local arena local;
-thread_local bool inside = false;  // this thread is working for the pool right now
+thread_local int depth = 0;  // calls that this thread is in the middle of
 
 struct job {
     void (*work)(const void *, int64_t, int64_t, void *);
     const void *context;
-    int64_t items, scratch_bytes, reserved;
+    int64_t items, scratch_bytes;
     int parts;
     interruption *interrupt;
-    std::atomic<int> result{OK};
+    std::atomic<bool> left_over{false};  // some worker had no memory: the caller does its part
+    std::vector<char> undone;
 
-    void run(int part) {
+    void run(int part, void *scratch) {
         const int64_t each = items / parts, rest = items % parts;
         const int64_t begin = part * each + (part < rest ? part : rest), end = begin + each + (part < rest);
-        if (begin == end) return;
-        const int64_t skipped = part == 0 ? reserved : 0;
-        char *scratch = static_cast<char *>(scratch_memory(skipped + scratch_bytes));
-        if (!scratch) {
-            result = NO_MEMORY;
-            return;
+        const float_state_scope flushed(float_state() | flush_denormals);
+        for (int64_t item = begin; item < end && !interrupt->check(); ++item) work(context, item, item + 1, scratch);
+    }
+
+    void run_in_worker(int part) {
+        const scratch_lease lease(scratch_bytes);
+        if (lease.memory()) run(part, lease.memory());
+        else undone[part] = 1, left_over = true;
+    }
+
+    status finish(void *scratch) {
+        for (int part = 1; left_over && part < parts; ++part) {
+            if (undone[part]) run(part, scratch);
         }
-        const flush_denormals flush;
-        inside = true;
-        for (int64_t item = begin; item < end && !interrupt->check(); ++item) work(context, item, item + 1, scratch + skipped);
-        inside = false;
+        return interrupt->check() ? INTERRUPTED : OK;
     }
 };
 
 class pool {
 public:
-    status run(job &work) {
-        std::unique_lock<std::timed_mutex> turn(turn_, std::try_to_lock);
+    status run(job &work, void *scratch) {
+        std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
         if (!turn.owns_lock()) {
             work.parts = 1;
-            work.run(0);
-            return finish(work);
+            work.run(0, scratch);
+            return work.finish(scratch);
         }
         work.parts = 1 + start(work.parts - 1);
         {
@@ -70,7 +74,7 @@ public:
             job_ = &work, ++generation_, waiting_ = work.parts - 1;
         }
         if (work.parts > 1) wake_.notify_all();
-        work.run(0);
+        work.run(0, scratch);
         std::unique_lock<std::mutex> lock(mutex_);
         while (!done_.wait_for(lock, interruption::interval, [this] { return waiting_ == 0; })) {
             lock.unlock();
@@ -78,34 +82,45 @@ public:
             lock.lock();
         }
         job_ = nullptr;
-        return finish(work);
+        lock.unlock();
+        return work.finish(scratch);
     }
 
-    // Before a fork: wait for a running call (not for ever: it may need the forking thread), then join the workers.
+    // Before a fork. A running call is not waited for: it may itself wait for the forking thread (Python's GIL).
     void prepare_fork() {
-        quiet_ = turn_.try_lock_for(std::chrono::seconds(10));
+        quiet_ = depth == 0 && turn_.try_lock();
         if (quiet_) stop();
     }
+    // After it, in parent and child; false: the pool's state is unknown in the child.
     bool after_fork() {
         if (quiet_) turn_.unlock();
         return quiet_;
     }
 
 private:
-    static status finish(job &work) {
-        if (work.result != OK) return NO_MEMORY;
-        return work.interrupt->check() ? INTERRUPTED : OK;
-    }
+    struct beginning {
+        pool *self;
+        int part;
+        uint64_t seen;
+    };
 
     // Makes sure of `wanted` workers; fewer where the system refuses more threads. Returns how many there are to use.
+    // pthread rather than std::thread for the size of the stack: kernels need a few KB, not the default 8 MB.
     int start(int wanted) {
-        try {
-            while ((int)workers_.size() < wanted) {
-                const int part = (int)workers_.size() + 1;
-                workers_.emplace_back([this, part, seen = generation_] { serve(part, seen); });
+        workers_.reserve(wanted);
+        pthread_attr_t attributes;
+        if (pthread_attr_init(&attributes)) return (int)workers_.size();
+        pthread_attr_setstacksize(&attributes, 256 * 1024);
+        while ((int)workers_.size() < wanted) {
+            auto *from = new (std::nothrow) beginning{this, (int)workers_.size() + 1, generation_};
+            pthread_t worker;
+            if (!from || pthread_create(&worker, &attributes, serve, from)) {
+                delete from;
+                break;
             }
-        } catch (const std::system_error &) {
+            workers_.push_back(worker);
         }
+        pthread_attr_destroy(&attributes);
         return wanted < (int)workers_.size() ? wanted : (int)workers_.size();
     }
 
@@ -115,12 +130,20 @@ private:
             quit_ = true;
         }
         wake_.notify_all();
-        for (std::thread &worker : workers_) worker.join();
+        for (pthread_t worker : workers_) pthread_join(worker, nullptr);
         workers_.clear();
         quit_ = false;
     }
 
+    static void *serve(void *argument) {
+        const beginning from = *static_cast<beginning *>(argument);
+        delete static_cast<beginning *>(argument);
+        from.self->serve(from.part, from.seen);
+        return nullptr;
+    }
+
     void serve(int part, uint64_t seen) {
+        ++depth;
         std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
             wake_.wait(lock, [&] { return quit_ || generation_ != seen; });
@@ -129,16 +152,16 @@ private:
             job *work = job_;
             if (!work || part >= work->parts) continue;
             lock.unlock();
-            work->run(part);
+            work->run_in_worker(part);
             lock.lock();
             if (--waiting_ == 0) done_.notify_one();
         }
     }
 
-    std::timed_mutex turn_;  // held for the length of a call
-    std::mutex mutex_;       // guards what follows
+    std::mutex turn_;   // held for the length of a call
+    std::mutex mutex_;  // guards what follows
     std::condition_variable wake_, done_;
-    std::vector<std::thread> workers_;
+    std::vector<pthread_t> workers_;
     job *job_ = nullptr;
     uint64_t generation_ = 0;
     int waiting_ = 0;
@@ -159,35 +182,52 @@ pool &the_pool() {
     return *instance;
 }
 
+std::atomic<int> default_threads{1};
+
 }  // namespace
 
-void *scratch_memory(int64_t bytes) {
-    if (local.bytes < bytes) {
-        free(local.memory);
-        local.bytes = (bytes + 4095) / 4096 * 4096;
-        local.memory = aligned_alloc(4096, (size_t)local.bytes);
-        if (!local.memory) local.bytes = 0;
+scratch_lease::scratch_lease(int64_t bytes) : memory_(local.memory), bytes_(local.bytes) {
+    local.memory = nullptr, local.bytes = 0;
+    if (bytes_ < bytes) {
+        free(memory_);
+        bytes_ = (bytes + 4095) / 4096 * 4096;
+        memory_ = bytes_ > 0 ? aligned_alloc(4096, (size_t)bytes_) : nullptr;
     }
-    return local.memory;
+    ++depth;
+}
+
+scratch_lease::~scratch_lease() {
+    --depth;
+    if (memory_ && local.bytes < bytes_) {
+        free(local.memory);
+        local.memory = memory_, local.bytes = bytes_;
+    } else {
+        free(memory_);
+    }
 }
 
 status parallel(void (*work)(const void *, int64_t, int64_t, void *), const void *context, int64_t items, int threads,
-                int64_t scratch_bytes, int64_t reserved, interruption &interrupt) {
+                int64_t scratch_bytes, void *scratch, interruption &interrupt) {
     if (items <= 0) return OK;
     job call;
-    call.work = work, call.context = context, call.items = items;
-    call.scratch_bytes = scratch_bytes > 0 ? scratch_bytes : 64, call.reserved = reserved;
+    call.work = work, call.context = context, call.items = items, call.interrupt = &interrupt;
+    call.scratch_bytes = scratch_bytes > 0 ? scratch_bytes : 64;
     call.parts = threads < items ? threads : (int)items;
-    call.interrupt = &interrupt;
-    if (call.parts > 1 && !inside) return the_pool().run(call);
+    if (call.parts > 1 && depth <= 1) {  // 1: the caller's own lease
+        try {
+            call.undone.resize(call.parts);
+            return the_pool().run(call, scratch);
+        } catch (const std::bad_alloc &) {  // then alone
+        }
+    }
     call.parts = 1;
-    call.run(0);
-    return call.result != OK ? NO_MEMORY : interrupt.check() ? INTERRUPTED : OK;
+    call.run(0, scratch);
+    return call.finish(scratch);
 }
 
 }  // namespace sparseconv
 
-static std::atomic<int> default_threads{1};
-
-int sparseconv_get_num_threads() { return default_threads.load(std::memory_order_relaxed); }
-void sparseconv_set_num_threads(int count) { default_threads.store(count < 1 ? 1 : count, std::memory_order_relaxed); }
+int sparseconv_get_num_threads() { return sparseconv::default_threads.load(std::memory_order_relaxed); }
+void sparseconv_set_num_threads(int count) {
+    sparseconv::default_threads.store(count < 1 ? 1 : count, std::memory_order_relaxed);
+}

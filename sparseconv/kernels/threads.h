@@ -3,8 +3,10 @@
 //
 // - Items are dealt out as one contiguous range per thread, the caller taking part; which thread does an item never
 //   changes its result, since items are independent and their inner order is fixed.
-// - A call from inside the pool, or while another thread's call has it, runs alone in its caller: no queue, no deadlock.
-// - Before a fork the workers are joined; parent and child start new ones when they need them.
+// - A call from inside the pool (a signal handler may make one in the middle of another call), or while another
+//   thread's call has it, runs alone in its caller: no queue, no deadlock.
+// - Before a fork the workers are joined, so that no thread is lost; if a call is running at that moment the child
+//   gets a new pool instead. Parent and child start workers when they need them.
 // - Each thread keeps its scratch memory (grow-only, freed when the thread ends), so calls do not page-fault it anew.
 #pragma once
 #include <stdint.h>
@@ -13,6 +15,8 @@
 #include <chrono>
 #include <thread>
 
+#include "float_state.h"
+
 namespace sparseconv {
 
 enum status { OK = 0, NO_MEMORY = 1, INTERRUPTED = 2 };
@@ -20,27 +24,39 @@ enum status { OK = 0, NO_MEMORY = 1, INTERRUPTED = 2 };
 // One call's way to be interrupted: the calling thread looks for signals every 50 ms, the others for its verdict.
 class interruption {
 public:
-    explicit interruption(int (*signals)()) : signals_(signals), caller_(std::this_thread::get_id()), next_(now() + interval) {}
+    explicit interruption(int (*signals)())
+        : signals_(signals), caller_(std::this_thread::get_id()), caller_state_(float_state()), next_(clock::now() + interval) {}
     bool check();
     static int poll(void *self) { return static_cast<interruption *>(self)->check(); }
     static constexpr std::chrono::milliseconds interval{50};
 
 private:
     using clock = std::chrono::steady_clock;
-    static clock::time_point now() { return clock::now(); }
     int (*signals_)();
     std::thread::id caller_;
+    uint64_t caller_state_;  // signal handlers must not see flushed denormals
     clock::time_point next_;
     std::atomic<bool> stopped_{false};
 };
 
-// At least `bytes` bytes of this thread's scratch memory, 64-byte aligned, or null.
-void *scratch_memory(int64_t bytes);
+// This thread's scratch memory for the length of a call; a call inside that call gets memory of its own.
+class scratch_lease {
+public:
+    explicit scratch_lease(int64_t bytes);
+    ~scratch_lease();
+    scratch_lease(const scratch_lease &) = delete;
+    scratch_lease &operator=(const scratch_lease &) = delete;
+    char *memory() const { return static_cast<char *>(memory_); }  // 64-byte aligned, or null
 
-// Calls work(context, begin, end, scratch) for parts of [0, items) on up to `threads` threads, each with its own
-// scratch memory, in which the first `reserved` bytes of the caller's are left alone.
+private:
+    void *memory_;
+    int64_t bytes_;
+};
+
+// Calls work(context, begin, end, scratch) for parts of [0, items) on up to `threads` threads. The caller brings its
+// scratch memory, `scratch_bytes` at least; the others have their own.
 status parallel(void (*work)(const void *context, int64_t begin, int64_t end, void *scratch), const void *context,
-                int64_t items, int threads, int64_t scratch_bytes, int64_t reserved, interruption &interrupt);
+                int64_t items, int threads, int64_t scratch_bytes, void *scratch, interruption &interrupt);
 
 }  // namespace sparseconv
 

@@ -1,0 +1,103 @@
+from collections.abc import Sequence
+
+import numpy as np
+
+class Map:
+    def __init__(
+        self,
+        *,
+        out_rows: int,
+        out_columns: int,
+        in_rows: int,
+        in_columns: int,
+        outer_taps: int,
+        inner_taps: int,
+        row_table: Sequence[int],
+        passes: Sequence[tuple[int, ...]],
+        taps: Sequence[tuple[int, int, int]],
+    ) -> None: ...
+    @property
+    def shape(self) -> tuple[int, int, int, int]: ...
+    @property
+    def all_taps(self) -> int: ...
+    @property
+    def most_taps(self) -> int: ...
+    @property
+    def most_window(self) -> int: ...
+    @property
+    def most_columns(self) -> int: ...
+
+class View:
+    def __init__(self, image: int, rows: Sequence[int], column: int, channel: int, block: int) -> None: ...
+    @property
+    def pixels_contiguous(self) -> bool: ...
+
+class WeightView:
+    def __init__(
+        self, group: int, lane: int, channel: int, tap: int, outer_taps: Sequence[int], flat: bool
+    ) -> None: ...
+
+class Rows:
+    def __init__(
+        self,
+        map: Map,
+        source: View,
+        target: View,
+        weight: WeightView,
+        *,
+        batch: int,
+        groups: int,
+        channels: int,
+        lanes: int,
+        relu: bool,
+        dense: bool,
+        lane_vectors: int,
+        channel_block: int,
+        chunk_rows: int,
+        segment: int,
+        segments: int,
+        in_segment: int,
+        lane_groups: int,
+        pack_ahead: int,
+    ) -> None: ...
+    @property
+    def scratch_bytes(self) -> tuple[int, int]: ...
+    def run(
+        self, source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, target: np.ndarray, threads: int
+    ) -> None: ...
+
+class Gradient:
+    def __init__(
+        self,
+        map: Map,
+        a: View,
+        b: View,
+        gradient: WeightView,
+        *,
+        batch: int,
+        groups: int,
+        channels: int,
+        lanes: int,
+        dense: bool,
+        lane_vectors: int,
+        lane_blocks: int,
+        channel_block: int,
+        chunk_rows: int,
+        segment: int,
+        segments: int,
+    ) -> None: ...
+    @property
+    def scratch_bytes(self) -> tuple[int, int]: ...
+    def run(self, a: np.ndarray, b: np.ndarray, gradient: np.ndarray, threads: int) -> None: ...
+
+def bias_gradient(
+    view: View,
+    source: np.ndarray,
+    target: np.ndarray,
+    batch: int,
+    rows: int,
+    columns: int,
+    channels: int,
+    threads: int,
+) -> None: ...
+def sampled_nonzero(array: np.ndarray, runs: int) -> tuple[int, int]: ...
