@@ -21,13 +21,28 @@ bool interruption::check() {
 
 namespace {
 
-struct arena {
-    void *memory = nullptr;
-    int64_t bytes = 0;
-    ~arena() { free(memory); }
+// What a thread keeps. Behind a pthread key: a thread_local of a loaded module is allocated at its first use, and
+// where that fails glibc ends the process.
+struct kept {
+    void *memory;
+    int64_t bytes;
+    int depth;  // calls that this thread is in the middle of
 };
-thread_local arena local;
-thread_local int depth = 0;  // calls that this thread is in the middle of
+
+// This thread's, or null where there is no memory for it.
+kept *local() {
+    static pthread_key_t key;
+    static const int failed = pthread_key_create(&key, [](void *mine) {
+        free(static_cast<kept *>(mine)->memory);
+        free(mine);
+    });
+    if (failed) return nullptr;
+    kept *mine = static_cast<kept *>(pthread_getspecific(key));
+    if (mine) return mine;
+    mine = static_cast<kept *>(calloc(1, sizeof(kept)));
+    if (mine && pthread_setspecific(key, mine)) free(mine), mine = nullptr;
+    return mine;
+}
 
 struct job {
     void (*work)(const void *, int64_t, int64_t, void *);
@@ -88,7 +103,8 @@ public:
 
     // Before a fork. A running call is not waited for: it may itself wait for the forking thread (Python's GIL).
     void prepare_fork() {
-        quiet_ = depth == 0 && turn_.try_lock();
+        const kept *mine = local();
+        quiet_ = mine && mine->depth == 0 && turn_.try_lock();
         if (quiet_) stop();
     }
     // After it, in parent and child; false: the pool's state is unknown in the child.
@@ -143,7 +159,6 @@ private:
     }
 
     void serve(int part, uint64_t seen) {
-        ++depth;
         std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
             wake_.wait(lock, [&] { return quit_ || generation_ != seen; });
@@ -186,21 +201,24 @@ std::atomic<int> default_threads{1};
 
 }  // namespace
 
-scratch_lease::scratch_lease(int64_t bytes) : memory_(local.memory), bytes_(local.bytes) {
-    local.memory = nullptr, local.bytes = 0;
-    if (bytes_ < bytes) {
-        free(memory_);
-        bytes_ = (bytes + 4095) / 4096 * 4096;
-        memory_ = bytes_ > 0 ? aligned_alloc(4096, (size_t)bytes_) : nullptr;
-    }
-    ++depth;
+scratch_lease::scratch_lease(int64_t bytes) : memory_(nullptr), bytes_(0) {
+    kept *mine = local();
+    if (!mine) return;
+    memory_ = mine->memory, bytes_ = mine->bytes;
+    mine->memory = nullptr, mine->bytes = 0, ++mine->depth;
+    if (bytes_ >= bytes) return;
+    free(memory_);
+    bytes_ = bytes > 0 ? (bytes + 4095) / 4096 * 4096 : 0;
+    memory_ = bytes_ ? aligned_alloc(4096, (size_t)bytes_) : nullptr;
 }
 
 scratch_lease::~scratch_lease() {
-    --depth;
-    if (memory_ && local.bytes < bytes_) {
-        free(local.memory);
-        local.memory = memory_, local.bytes = bytes_;
+    kept *mine = local();
+    if (!mine) return;
+    --mine->depth;
+    if (memory_ && mine->bytes < bytes_) {
+        free(mine->memory);
+        mine->memory = memory_, mine->bytes = bytes_;
     } else {
         free(memory_);
     }
@@ -213,7 +231,8 @@ status parallel(void (*work)(const void *, int64_t, int64_t, void *), const void
     call.work = work, call.context = context, call.items = items, call.interrupt = &interrupt;
     call.scratch_bytes = scratch_bytes > 0 ? scratch_bytes : 64;
     call.parts = threads < items ? threads : (int)items;
-    if (call.parts > 1 && depth <= 1) {  // 1: the caller's own lease
+    const kept *mine = local();
+    if (call.parts > 1 && mine && mine->depth == 1) {  // 1: the caller's own lease
         try {
             call.undone.resize(call.parts);
             return the_pool().run(call, scratch);
