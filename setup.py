@@ -22,7 +22,12 @@ MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 KERNELS = "sparseconv/kernels"
 COMMON = ["-std=c++17", "-O3", "-fvisibility=hidden", "-Wall", "-Wextra"]
 # -Wmaybe-uninitialized: false alarms in GCC 12's own AVX-512 header.
-KERNEL_ONLY = ["-fno-exceptions", "-fno-rtti", "-fno-math-errno", "-Wno-maybe-uninitialized", "-Wno-unknown-warning-option"]
+KERNEL_ONLY = ["-fno-exceptions", "-fno-rtti", "-fno-math-errno"]
+KERNEL_ONLY += ["-Wno-maybe-uninitialized", "-Wno-unknown-warning-option"]
+
+# Stripped, and exporting nothing but the module's entry and the two names that threadpoolctl looks for: a weak std::
+# symbol of ours cannot take the place of another library's.
+LINK = ["-Wl,-s", "-Wl,--version-script=sparseconv/kernels/exports.map"]
 
 target = sysconfig.get_platform().rsplit("-", 1)[-1].lower() if sys.platform == "darwin" else platform.machine().lower()
 isa_flags = ISA_FLAGS.get(MACHINES.get(target, target), {"scalar": []})
@@ -63,8 +68,8 @@ def extension(name, *sources):
         define_macros=limited,
         py_limited_api=not free_threaded,
         extra_compile_args=COMMON,
-        extra_link_args=["-Wl,-s"] if sys.platform == "linux" else [],
-        depends=["sparseconv/_kernels.pxd", *glob(f"{KERNELS}/*.h")],
+        extra_link_args=LINK if sys.platform == "linux" else [],
+        depends=["sparseconv/_kernels.pxd", f"{KERNELS}/exports.map", *glob(f"{KERNELS}/*.h")],
     )
 
 

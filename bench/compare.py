@@ -61,8 +61,9 @@ def pair(layer: tuple, name: str, sparsity: float, batch: int, skip: str, thread
         return values
 
     dense_x = name == "backward_data"
-    x = rng.standard_normal((batch, size, size, channels), np.float32) if dense_x else zeros(batch, size, size, channels)
-    dy = zeros(batch, out, out, filters) if dense_x else rng.standard_normal((batch, out, out, filters), np.float32)
+    x_shape, dy_shape = (batch, size, size, channels), (batch, out, out, filters)
+    x = rng.standard_normal(x_shape, np.float32) if dense_x else zeros(*x_shape)
+    dy = zeros(*dy_shape) if dense_x else rng.standard_normal(dy_shape, np.float32)
     w = rng.standard_normal((filters, channels, kernel, kernel), np.float32)
     tx, tdy = (torch.from_numpy(a).permute(0, 3, 1, 2) for a in (x, dy))
     tw = torch.from_numpy(w).to(memory_format=torch.channels_last)
@@ -111,7 +112,8 @@ def main() -> None:
                 skip = options.skip
                 if skip == "sparse":
                     skip = "grad_output" if name == "backward_data" else "input"
-                ours, theirs = best_of_pairs(*pair(layer, name, sparsity, options.batch, skip, options.threads), 5, options.seconds)
+                calls = pair(layer, name, sparsity, options.batch, skip, options.threads)
+                ours, theirs = best_of_pairs(*calls, 5, options.seconds)
                 row.append(theirs / ours)
             ratios.append(row)
             channels, filters, size, kernel, stride = layer

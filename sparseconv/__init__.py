@@ -10,7 +10,7 @@ The package, from the outside in (each line uses what stands below it):
 ==================================  ===================================================================================
 conv, transpose, linear, bias       public functions
 prepare, checks, arrays             from arguments to one prepared pass: validation, views, aligned results
-passes, plan                        the three passes: which kernel, why, and the call
+passes, planning                    the three passes: which kernel, why, and the call
 blocking, geometry, layout          tile sizes; rows and columns that meet; strides
 problem                             the sizes of one convolution
 _conv, _masks, _cpu                 Cython: structs filled, kernels called without the GIL
@@ -35,7 +35,7 @@ from .conv import (
     conv3d_backward_weight,
 )
 from .linear import linear, linear_backward_data, linear_backward_weight
-from .plan import Plan, plan
+from .planning import Plan, plan
 from .transpose import (
     conv_transpose1d,
     conv_transpose1d_backward_data,

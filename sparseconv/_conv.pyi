@@ -13,11 +13,14 @@ class Map:
         outer_taps: int,
         inner_taps: int,
         row_table: Sequence[int],
+        stacked: tuple[int, int] | None,
         passes: Sequence[tuple[int, ...]],
         taps: Sequence[tuple[int, int, int]],
     ) -> None: ...
     @property
     def shape(self) -> tuple[int, int, int, int]: ...
+    @property
+    def stacked(self) -> tuple[int, int] | None: ...
     @property
     def all_taps(self) -> int: ...
     @property
@@ -79,6 +82,7 @@ class Gradient:
         channels: int,
         lanes: int,
         dense: bool,
+        outer_group: int,
         lane_vectors: int,
         lane_blocks: int,
         channel_block: int,

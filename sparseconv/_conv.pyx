@@ -42,11 +42,14 @@ cdef class Map:
     cdef sc_map c
     cdef readonly tuple shape
 
-    def __init__(self, *, out_rows, out_columns, in_rows, in_columns, outer_taps, inner_taps, row_table, passes, taps):
+    def __init__(self, *, out_rows, out_columns, in_rows, in_columns, outer_taps, inner_taps, row_table, stacked, passes,
+                 taps):
         self.c.out_rows, self.c.out_columns = out_rows, out_columns
         self.c.in_rows, self.c.in_columns = in_rows, in_columns
         self.c.outer_taps, self.c.inner_taps = outer_taps, inner_taps
         self.c.row_table = <const int64_t *>filled(row_table)
+        self.c.stacked = stacked is not None
+        self.c.outer_first, self.c.outer_step = stacked or (0, 0)
         self.c.passes = <const sc_pass *>filled(passes)
         self.c.pass_count = len(passes)
         self.c.taps = <const sc_tap *>filled(taps)
@@ -56,6 +59,11 @@ cdef class Map:
         free(<void *>self.c.row_table)
         free(<void *>self.c.passes)
         free(<void *>self.c.taps)
+
+    @property
+    def stacked(self):
+        """(outer taps, rows between two of them) where outer taps meet rows a fixed distance apart, else None."""
+        return (self.c.outer_taps, abs(self.c.outer_step)) if self.c.stacked else None
 
     @property
     def all_taps(self):
@@ -150,11 +158,12 @@ cdef class Gradient:
     cdef tuple kept
 
     def __init__(self, Map map not None, View a not None, View b not None, WeightView gradient not None, *, batch, groups,
-                 channels, lanes, dense, lane_vectors, lane_blocks, channel_block, chunk_rows, segment, segments):
+                 channels, lanes, dense, outer_group, lane_vectors, lane_blocks, channel_block, chunk_rows, segment, segments):
         self.kept = (map, a, b, gradient)
         self.c.map, self.c.a, self.c.b, self.c.gradient = map.c, a.c, b.c, gradient.c
         self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
-        self.c.dense, self.c.lane_vectors, self.c.lane_blocks = dense, lane_vectors, lane_blocks
+        self.c.dense, self.c.outer_group = dense, outer_group
+        self.c.lane_vectors, self.c.lane_blocks = lane_vectors, lane_blocks
         self.c.channel_block, self.c.chunk_rows = channel_block, chunk_rows
         self.c.segment, self.c.segments = segment, segments
 

@@ -13,6 +13,7 @@ cdef extern from "kernels/problem.h" nogil:
     ctypedef struct sc_map:
         int64_t out_rows, out_columns, in_rows, in_columns, outer_taps, inner_taps
         const int64_t *row_table
+        int64_t stacked, outer_first, outer_step
         const sc_pass *passes
         int64_t pass_count
         const sc_tap *taps
@@ -43,7 +44,7 @@ cdef extern from "kernels/problem.h" nogil:
         sc_view a, b
         int64_t batch, groups, channels, lanes
         sc_weight_view gradient
-        int64_t dense, lane_vectors, lane_blocks, channel_block, chunk_rows, segment, segments
+        int64_t dense, outer_group, lane_vectors, lane_blocks, channel_block, chunk_rows, segment, segments
 
     ctypedef struct sc_bias_task:
         sc_view in_ "in"

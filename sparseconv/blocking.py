@@ -13,11 +13,13 @@ from . import _conv, _cpu
 from .problem import Problem
 
 MAX_LANE_VECTORS = 8  # SC_MAX_LANE_VECTORS
+MAX_OUTER_GROUP = 3  # outer taps that kernel_gradient_skip.h sweeps together
 VECTOR_BYTES = 64
 WEIGHT_TILE_BYTES = 24 * 1024  # the weight tile of a skipping row kernel: most of L1
 LANE_TILE_BYTES = 28 * 1024  # the lane tile of a gradient kernel: most of L1
-GRADIENT_BYTES = 320 * 1024  # the part of the gradient that a work item keeps in L2
+GRADIENT_BYTES = 512 * 1024  # the part of the gradient that a work item keeps in L2
 PACKED_SHARE = 0.15  # weights are packed ahead of a call up to this share of its operands, else tile by tile
+LANE_BLOCKS = 4  # lane blocks that a work item of a gradient kernel has at least, if there are as many
 CHUNK_COLUMNS = 1024  # outputs that are finished together by the row kernels
 
 
@@ -30,7 +32,9 @@ def even(total: int, most: int) -> int:
     return ceil_div(total, ceil_div(total, max(1, most))) if total else 1
 
 
-def rows(problem: Problem, rows_map: _conv.Map, channels: int, lanes: int, dense: bool, backward: bool, threads: int) -> dict:
+def rows(
+    problem: Problem, rows_map: _conv.Map, channels: int, lanes: int, dense: bool, backward: bool, threads: int
+) -> dict:
     """Blocking of kernel_rows.h; `channels` and `lanes` are those of one group."""
     accumulators, _, dense_vectors = _cpu.registers()
     taps = max(1, rows_map.most_taps)
@@ -85,25 +89,46 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, dense
     accumulators, _, dense_vectors = _cpu.registers()
     taps = max(1, pair.most_taps)
     vectors = ceil_div(lanes, 16)
-    most_vectors = dense_vectors if dense else min(MAX_LANE_VECTORS, accumulators // taps, 4 if taps > 1 else 8)
+    outer_group, span = 1, 0
+    if pair.stacked and not dense and accumulators >= 4 * taps:  # two outer taps of two vectors at least
+        outer_taps, step = pair.stacked
+        outer_group = even(outer_taps, min(MAX_OUTER_GROUP, accumulators // (2 * taps)))
+        span = (outer_taps - 1) * step if outer_group > 1 else 0
+    if dense:
+        most_vectors = dense_vectors
+    else:
+        most_vectors = min(accumulators // (taps * outer_group), 2 if outer_group > 1 else 4 if taps > 1 else 8)
     lane_vectors = even(vectors, most_vectors)
-    all_taps = pair.all_taps
     blocks = ceil_div(vectors, lane_vectors)
-    per_channel = all_taps * lane_vectors * VECTOR_BYTES
-    channel_block = even(channels, max(16, min(256, GRADIENT_BYTES // per_channel)))
+    per_channel = pair.all_taps * lane_vectors * VECTOR_BYTES
+    # A is transposed once for lane_blocks blocks (about a cycle an element), B copied once for channel_block channels
+    # (a fifth of that): several lane blocks come first.
+    channel_block = even(channels, max(16, min(256, GRADIENT_BYTES // (per_channel * min(blocks, LANE_BLOCKS)))))
     lane_blocks = even(blocks, max(1, GRADIENT_BYTES // (per_channel * channel_block)))
     if threads > 1:
         items = problem.groups * ceil_div(blocks, lane_blocks)
         if items * ceil_div(channels, channel_block) < 2 * threads:
             channel_block = min(channel_block, max(8, ceil_div(channels, ceil_div(2 * threads, items))))
-    positions = max(16, LANE_TILE_BYTES // (lane_vectors * VECTOR_BYTES))
-    columns = pair.most_columns
-    segment = even(columns, positions) if 2 * columns > 3 * positions else columns
+    segment, chunk_rows = _gradient_chunk(pair, LANE_TILE_BYTES // (lane_vectors * VECTOR_BYTES), span)
     return {
+        "outer_group": outer_group,
         "lane_vectors": lane_vectors,
         "lane_blocks": lane_blocks,
         "channel_block": channel_block,
-        "chunk_rows": max(1, positions // (columns + pair.most_window)) if segment == columns else 1,
+        "chunk_rows": chunk_rows,
         "segment": segment,
-        "segments": ceil_div(columns, segment),
+        "segments": ceil_div(pair.most_columns, segment),
     }
+
+
+def _gradient_chunk(pair: _conv.Map, positions: int, span: int) -> tuple[int, int]:
+    """(columns, rows) of a chunk whose lane tile, `span` rows taller and a window wider, has `positions` at most."""
+    columns, window = pair.most_columns, pair.most_window
+    best = (min(columns, max(8, positions // (span + 1) - window)), 1)
+    for parts in range(1, ceil_div(columns, 8) + 1):
+        segment = ceil_div(columns, parts)
+        images = 1 + span / pair.shape[0]  # each image brings its own `span` rows
+        rows = int((positions / (segment + window) - span) / images) if span else positions // (segment + window)
+        if rows >= 1 and segment * rows > 1.05 * best[0] * best[1]:
+            best = (segment, rows)
+    return best

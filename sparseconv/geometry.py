@@ -66,6 +66,7 @@ def _map(problem: Problem, backward: bool) -> _conv.Map:
         outer_taps=int(np.prod(problem.kernel[:-1], dtype=np.int64)),
         inner_taps=problem.kernel[-1],
         row_table=row_table(problem, backward).ravel().tolist(),
+        stacked=_stacked(problem, backward),
         passes=_with_windows(passes),
         taps=_tap_places(problem, backward),
     )
@@ -89,6 +90,14 @@ def row_table(problem: Problem, backward: bool) -> np.ndarray:
         joined = np.where((outer < 0) | (inner < 0), -1, outer * limit + inner)
         rows = joined.reshape(joined.shape[0] * joined.shape[1], -1)
     return rows
+
+
+def _stacked(problem: Problem, backward: bool) -> tuple[int, int] | None:
+    """(first, step) if the row of `in` is the row of `out` + first + outer tap * step, as with one outer dimension and
+    stride 1; else None."""
+    if problem.dims != 2 or problem.stride[0] != 1:
+        return None
+    return (problem.padding[0], -problem.dilation[0]) if backward else (-problem.padding[0], problem.dilation[0])
 
 
 def _tap_groups(problem: Problem) -> Iterator[tuple[int, int, int, int]]:

@@ -147,6 +147,7 @@ def vector_density(x: Any, width: int = 16) -> float:
     array = np.ascontiguousarray(arrays.take("x", x))
     if array.size == 0:
         return 0.0
+    width = min(width, array.size)
     vectors = -(-array.size // width)
     if array.dtype != np.float32:
         starts = np.arange(0, array.size, width)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import _cpu, arrays, plan
+from . import _cpu, arrays, planning
 from .layout import Layout
-from .plan import Candidate, Choice, Plan
+from .planning import Candidate, Choice, Plan
 from .problem import Problem
 
 
@@ -56,12 +56,12 @@ def rows(
     if problem.empty:
         return without_kernel(problem, "none", "nothing to sum", lambda: _constant(out, bias, relu, layout))
     source, weight = arrays.addressable(source), arrays.addressable(weight)
-    threads = plan.threads_for(problem, threads)
+    threads = planning.threads_for(problem, threads)
     key = (problem, backward, layout.strides(source), layout.strides(out), _steps(weight), relu)
-    skipping = plan.rows_call(*key, False, threads, _cpu.current())
-    choice = plan.choose(skip, 1.0, [Candidate(scalar, source, 1.0, skipping.fixed)])
+    skipping = planning.rows_call(*key, False, threads, _cpu.current())
+    choice = planning.choose(skip, 1.0, [Candidate(scalar, source, 1.0, skipping.fixed)])
     dense = choice.skip == "none"
-    task, tiles, _ = plan.rows_call(*key, True, threads, _cpu.current()) if dense else skipping
+    task, tiles, _ = planning.rows_call(*key, True, threads, _cpu.current()) if dense else skipping
 
     def execute() -> np.ndarray:
         task.run(source, weight, bias, out, threads)
@@ -80,13 +80,13 @@ def gradient(
         return without_kernel(problem, "none", "nothing to sum", lambda: _constant(out, None, False, layout))
     x, grad_output = arrays.addressable(x), arrays.addressable(grad_output)
     names = names or {"input": "input", "grad_output": "grad_output"}
-    threads = plan.threads_for(problem, threads)
+    threads = planning.threads_for(problem, threads)
     strides = (layout.strides(x), layout.strides(grad_output), _steps(out), threads, _cpu.current())
-    work = {role: plan.gradient_work(problem, role) for role in names}
-    calls = {role: plan.gradient_call(problem, role, False, *strides) for role in names}
+    work = {role: planning.gradient_work(problem, role) for role in names}
+    calls = {role: planning.gradient_call(problem, role, False, *strides) for role in names}
     operands = {"input": x, "grad_output": grad_output}
     scalar = min(work, key=work.__getitem__)  # of the dense kernel: where fewer lanes are padding
-    choice = plan.choose(
+    choice = planning.choose(
         skip,
         work[scalar],
         [Candidate(name, operands[role], work[role], work[role] * calls[role].fixed) for role, name in names.items()],
@@ -94,7 +94,7 @@ def gradient(
     dense = choice.skip == "none"
     if not dense:
         scalar = next(role for role, name in names.items() if name == choice.skip)
-    task, tiles, _ = plan.gradient_call(problem, scalar, True, *strides) if dense else calls[scalar]
+    task, tiles, _ = planning.gradient_call(problem, scalar, True, *strides) if dense else calls[scalar]
     a, b = (grad_output, x) if scalar == "grad_output" else (x, grad_output)
 
     def execute() -> np.ndarray:

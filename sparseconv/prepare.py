@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, checks, cpu, passes, reference
+from . import arrays, checks, cpu, passes
 from .layout import Layout, parse
 from .passes import Call
 from .problem import Problem
@@ -46,6 +46,8 @@ class Options:
 
     def reference(self, problem: Problem, name: str, out: np.ndarray, *args: Any, **more: Any) -> Call:
         """float64 runs on the NumPy oracle."""
+        from . import reference  # 4 ms that float32 users need not spend
+
         function = getattr(reference, name.format(self.dims))
         more |= {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
         more["layout"] = self.order.name

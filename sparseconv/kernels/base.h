@@ -6,5 +6,8 @@
 // GCC 12 keeps acc[..] arrays of data-dependent loops in memory unless every loop over them is unrolled.
 #define SC_UNROLL _Pragma("GCC unroll 32")
 #define SC_INLINE_MEMBER inline __attribute__((always_inline))
+// An address that the compiler must keep as it is: from `base + constant` GCC makes one register per constant, then
+// runs out of them (18 base addresses for 18 accumulators, spilled to vector registers and back in the inner loop).
+#define SC_PIN(pointer) asm("" : "+r"(pointer))
 #define SC_OPEN namespace sparseconv { namespace SC_ISA { namespace {
 #define SC_CLOSE }}}

@@ -1,17 +1,27 @@
-// What kernel_gradient.h asks of a gradient kernel: for one pass, outer tap and lane block, add a run of rows.
+// What kernel_gradient.h asks of a gradient kernel: for one pass, group of outer taps and lane block, add
+// the runs of rows of a chunk.
 #pragma once
 #include "problem.h"
 
 SC_OPEN
 
+// Consecutive rows of A that meet consecutive rows of B; for kernels one row of `positions`.
+struct gradient_run {
+    int64_t a, b;  // where it begins, in positions
+    int64_t rows, positions;
+};
+
 struct gradient_sweep {
-    const float *a;  // [channel][rows * window], channel_pitch floats a channel
+    const float *a;  // [channel][position], channel_pitch floats a channel
     int64_t channel_pitch;
     const uint64_t *live;  // [channel]: its nonzero positions as bits, live_pitch words a channel; for skipping kernels
-    int64_t live_pitch, live_shift;  // position 0 is bit live_shift of the first word
-    const float *b;  // [rows * window][vectors * 16], at the position that tap 0 of position 0 meets
+    int64_t live_pitch;
+    const float *b;  // [position][vectors * 16]; position a of A meets position b at tap 0
     float *sums;     // [channel][tap][vectors * 16]
-    int64_t rows, window, columns, taps;
+    int64_t outer, b_outer_pitch, sums_outer_pitch;  // outer taps of the group, and what lies between two of them
+    const gradient_run *runs;
+    int64_t run_count;
+    int64_t window, columns, taps;
     int channels;
 };
 

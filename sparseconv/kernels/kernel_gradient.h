@@ -11,11 +11,14 @@
 //                to the same element and no partial gradients are summed
 //   chunk        some rows of A (L1-sized), packed as channel tile [a][row][window]
 //   lane block   B's rows for the chunk, packed as lane tile [row][window][b]
-//   pass, outer tap, channel a: T = taps x vectors accumulators in registers sum over the chunk, then are added to
-//                the scratch gradient: two-level summation, hence also more accurate than one long chain
+//   pass, group of outer taps, channel a: T = outer taps x taps x vectors accumulators in registers sum over the
+//                chunk, then are added to the scratch gradient: two-level summation, hence also more accurate than
+//                one long chain
 //
 // A row's window holds its columns and the `in` columns that any tap reaches beyond them, so every row stands
 // alone and rows that follow one another on both sides are one run: 7 x 7 maps fill 64-position words.
+// Outer taps can be swept together where the rows of B that they meet are stacked: a fixed distance apart (stride 1,
+// one outer dimension). Rows outside the image are then rows of zeros in the tile.
 // The order of the sum depends on chunk_rows and segment alone, so threads do not change a bit.
 #pragma once
 #include "kernel_gradient_dense.h"
@@ -31,10 +34,15 @@ SC_INLINE int64_t window_floats(const sc_gradient_task &task) {
     return task.segment + window;
 }
 
+SC_INLINE int64_t stack_span(const sc_map &map) {  // rows of `in` that a row meets, first to last, less one
+    return (map.outer_taps - 1) * (map.outer_step < 0 ? -map.outer_step : map.outer_step);
+}
+
 struct gradient_scratch {
     int64_t *slots;             // B: where an input row has been put, by its distance from the lowest one
-    int64_t *order;             // B: which input row a slot holds
+    int64_t *order;             // B: which input row a slot holds, or -1 for zeros
     int64_t *partner;           // [outer tap][row]: slot of B for a row of A, or -1
+    gradient_run *runs;         // of the tap at hand
     float *gradient;            // weight tiles, one per lane block
     float *channels;            // A: [channel][row][window]
     uint64_t *live;             // A: [channel][position / 64]: nonzero positions as bits, for the skipping kernels
@@ -42,8 +50,8 @@ struct gradient_scratch {
     int64_t channel_pitch, live_pitch;
 
     struct sizes {
-        int64_t slots, order, partner, gradient, channels, live, lanes, channel_pitch, live_pitch;
-        int64_t total() const { return slots + order + partner + gradient + channels + live + lanes; }
+        int64_t slots, order, partner, runs, gradient, channels, live, lanes, channel_pitch, live_pitch;
+        int64_t total() const { return slots + order + partner + runs + gradient + channels + live + lanes; }
     };
     static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
     static sizes measure(const sc_gradient_task &task) {
@@ -53,9 +61,14 @@ struct gradient_scratch {
         const int64_t words = pitch / 64 + 1;                                  // one is read behind the last
         const int64_t taps = map.outer_taps * map.inner_taps;
         const int64_t in_rows = task.batch * map.in_rows;
-        return {line(2 * in_rows), line(2 * smaller(pairs, in_rows)), line(2 * pairs),
+        int64_t slots = smaller(pairs, in_rows);
+        if (task.outer_group > 1) {  // each image of the chunk brings the rows around it
+            const int64_t images = smaller(task.batch, task.chunk_rows / map.out_rows + 2);
+            slots = task.chunk_rows + images * stack_span(map);
+        }
+        return {line(2 * in_rows), line(2 * slots), line(2 * pairs), line(8 * task.chunk_rows),
                 line(task.lane_blocks * task.channel_block * taps * task.lane_vectors * 16), task.channel_block * pitch,
-                line(2 * task.channel_block * words), line(smaller(pairs, in_rows) * window * task.lane_vectors * 16 + 16), pitch, words};
+                line(2 * task.channel_block * words), line(slots * window * task.lane_vectors * 16 + 16), pitch, words};
     }
     gradient_scratch(const sc_gradient_task &task, void *memory) {
         const sizes size = measure(task);
@@ -63,6 +76,7 @@ struct gradient_scratch {
         slots = (int64_t *)next, next += size.slots;
         order = (int64_t *)next, next += size.order;
         partner = (int64_t *)next, next += size.partner;
+        runs = (gradient_run *)next, next += size.runs;
         gradient = next, next += size.gradient;
         channels = next, next += size.channels;
         live = (uint64_t *)next, next += size.live;
@@ -104,6 +118,26 @@ static int64_t find_partners(const sc_gradient_task &task, const gradient_chunk 
             scratch.partner[tap * task.chunk_rows + i] = slot;
         }
     }
+    for (int64_t slot = 0; slot < used; ++slot) scratch.slots[scratch.order[slot]] = -1;
+    return used;
+}
+
+// The same where outer taps are swept together: for each image all rows from the first to the last that any tap
+// meets, those outside the image as zeros. Only the partners of tap 0 are needed.
+static int64_t stack_partners(const sc_gradient_task &task, const gradient_chunk &chunk, const gradient_scratch &scratch) {
+    const sc_map &map = task.map;
+    const int64_t span = stack_span(map), lowest = map.outer_first - (map.outer_step < 0 ? span : 0);
+    int64_t used = 0;
+    for (int64_t i = 0; i < chunk.rows;) {
+        const int64_t image = (chunk.first + i) / map.out_rows, row = (chunk.first + i) % map.out_rows;
+        const int64_t rows = smaller(chunk.rows - i, map.out_rows - row);
+        for (int64_t k = 0; k < rows; ++k) scratch.partner[i + k] = used + k + (map.outer_first - lowest);
+        for (int64_t k = 0; k < rows + span; ++k) {
+            const int64_t in = row + k + lowest;
+            scratch.order[used++] = in >= 0 && in < map.in_rows ? image * map.in_rows + in : -1;
+        }
+        i += rows;
+    }
     return used;
 }
 
@@ -143,6 +177,10 @@ static void pack_lanes(const sc_gradient_task &task, const gradient_chunk &chunk
     for (int64_t slot = 0; slot < slots; ++slot) {
         const int64_t row = scratch.order[slot];
         float *to = scratch.lanes + slot * window * pitch;
+        if (row < 0) {
+            for (int64_t i = 0; i < window * pitch; i += 16) store(to + i, zero());
+            continue;
+        }
         for (int64_t i = 0; i < low * pitch; i += 16) store(to + i, zero());
         for (int64_t i = high * pitch; i < window * pitch; i += 16) store(to + i, zero());
         load_pixels(to + low * pitch, pitch, task.b, row_of(task.b, row / map.in_rows, row % map.in_rows), lane,
@@ -150,31 +188,30 @@ static void pack_lanes(const sc_gradient_task &task, const gradient_chunk &chunk
     }
 }
 
-// One pass and outer tap of one lane block over the chunk.
-static void gradient_tap(const sc_gradient_task &task, const gradient_chunk &chunk, const gradient_scratch &scratch,
-                         const sc_pass &pass, int64_t window, int64_t tap, int64_t vectors, int64_t channels, float *sums) {
-    const int64_t *partner = scratch.partner + tap * task.chunk_rows;
+// One pass and group of outer taps of one lane block over the chunk.
+static void gradient_taps(const sc_gradient_task &task, const gradient_chunk &chunk, const gradient_scratch &scratch,
+                          const sc_pass &pass, int64_t window, int64_t tap, const weight_tile &shape, float *tile) {
+    const bool stacked = task.outer_group > 1;
+    const int64_t *partner = scratch.partner + (stacked ? 0 : tap * task.chunk_rows);
     int64_t begin, end;
     segment_range(task, chunk, pass, begin, end);
-    gradient_sweep sweep;
-    sweep.channel_pitch = scratch.channel_pitch, sweep.channels = (int)channels, sweep.taps = pass.taps;
+    gradient_sweep sweep = {};
+    sweep.channel_pitch = scratch.channel_pitch, sweep.channels = (int)shape.channels, sweep.taps = pass.taps;
     sweep.window = window, sweep.columns = end - begin;
-    for (int64_t row = 0; row < chunk.rows;) {
-        if (partner[row] < 0) {
-            ++row;
-            continue;
-        }
-        int64_t rows = 1;
+    sweep.live_pitch = scratch.live_pitch;
+    sweep.sums = tile + shape.pass_offset(tap, pass.taps_before);
+    sweep.outer = smaller(task.outer_group, task.map.outer_taps - tap);
+    sweep.b_outer_pitch = task.map.outer_step * window * shape.vectors * 16;
+    sweep.sums_outer_pitch = shape.pass_offset(1, 0);
+    sweep.a = scratch.channels, sweep.live = scratch.live, sweep.runs = scratch.runs;
+    sweep.b = scratch.lanes + (pass.window_shift - pass.shift + (stacked ? tap * task.map.outer_step * window : 0)) * shape.vectors * 16;
+    for (int64_t row = 0, rows; row < chunk.rows; row += rows) {
+        rows = 1;
+        if (partner[row] < 0) continue;
         while (row + rows < chunk.rows && partner[row + rows] == partner[row] + rows) ++rows;
-        sweep.rows = rows;
-        sweep.a = scratch.channels + row * window;
-        sweep.live = scratch.live + row * window / 64, sweep.live_shift = row * window % 64;
-        sweep.live_pitch = scratch.live_pitch;
-        sweep.b = scratch.lanes + (partner[row] * window + pass.window_shift - pass.shift) * vectors * 16;
-        sweep.sums = sums;
-        (task.dense ? gradient_dense_kernel(vectors) : gradient_skip_kernel(vectors))(sweep);
-        row += rows;
+        scratch.runs[sweep.run_count++] = {row * window, partner[row] * window, rows, (rows - 1) * window + sweep.columns};
     }
+    if (sweep.run_count) (task.dense ? gradient_dense_kernel(shape.vectors) : gradient_skip_kernel(shape.vectors))(sweep);
 }
 
 static void gradient_item(const sc_gradient_task &task, int64_t item, const gradient_scratch &scratch) {
@@ -193,7 +230,7 @@ static void gradient_item(const sc_gradient_task &task, int64_t item, const grad
     for (chunk.first = 0; chunk.first < task.batch * map.out_rows; chunk.first += task.chunk_rows) {
         chunk.rows = smaller(task.chunk_rows, task.batch * map.out_rows - chunk.first);
         if (task.interrupt.poll(task.interrupt.context)) return;
-        const int64_t slots = find_partners(task, chunk, scratch);
+        const int64_t slots = task.outer_group > 1 ? stack_partners(task, chunk, scratch) : find_partners(task, chunk, scratch);
         for (chunk.segment = 0; chunk.segment < task.segments; ++chunk.segment) {
             for (int64_t p = 0, next; p < map.pass_count; p = next) {  // passes with equal columns share both tiles
                 const sc_pass &pass = map.passes[p];
@@ -210,15 +247,13 @@ static void gradient_item(const sc_gradient_task &task, int64_t item, const grad
                     const weight_tile shape = {map, channels, vectors, false};
                     float *tile = scratch.gradient + (block - first_block) * tile_floats;
                     for (int64_t q = p; q < next; ++q) {
-                        for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
-                            gradient_tap(task, chunk, scratch, map.passes[q], window, tap, vectors, channels,
-                                         tile + shape.pass_offset(tap, map.passes[q].taps_before));
+                        for (int64_t tap = 0; tap < map.outer_taps; tap += task.outer_group) {
+                            gradient_taps(task, chunk, scratch, map.passes[q], window, tap, shape, tile);
                         }
                     }
                 }
             }
         }
-        for (int64_t slot = 0; slot < slots; ++slot) scratch.slots[scratch.order[slot]] = -1;
     }
     for (int64_t block = first_block; block < end_block; ++block) {
         const int64_t vector = blocks.begin(block), vectors = blocks.begin(block + 1) - vector;

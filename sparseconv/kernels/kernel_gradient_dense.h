@@ -10,15 +10,17 @@ template <int P, int Q>
 SC_INLINE void gradient_tile(const gradient_sweep &sweep, int64_t first, int64_t tap) {
     f32x16 acc[P][Q];
     SC_UNROLL for (int p = 0; p < P; ++p) SC_UNROLL for (int q = 0; q < Q; ++q) acc[p][q] = zero();
-    for (int64_t row = 0; row < sweep.rows; ++row) {
-        const float *a = sweep.a + first * sweep.channel_pitch + row * sweep.window;
-        const float *b = sweep.b + (row * sweep.window + tap) * (Q * 16);
-        for (int64_t column = 0; column < sweep.columns; ++column, ++a, b += Q * 16) {
-            f32x16 bv[Q];
-            SC_UNROLL for (int q = 0; q < Q; ++q) bv[q] = load(b + q * 16);
-            SC_UNROLL for (int p = 0; p < P; ++p) {
-                const f32x16 av = splat(a + p * sweep.channel_pitch);
-                SC_UNROLL for (int q = 0; q < Q; ++q) acc[p][q] = fma(av, bv[q], acc[p][q]);
+    for (const gradient_run *run = sweep.runs; run < sweep.runs + sweep.run_count; ++run) {
+        for (int64_t row = 0; row < run->rows; ++row) {
+            const float *a = sweep.a + first * sweep.channel_pitch + run->a + row * sweep.window;
+            const float *b = sweep.b + (run->b + row * sweep.window + tap) * (Q * 16);
+            for (int64_t column = 0; column < sweep.columns; ++column, ++a, b += Q * 16) {
+                f32x16 bv[Q];
+                SC_UNROLL for (int q = 0; q < Q; ++q) bv[q] = load(b + q * 16);
+                SC_UNROLL for (int p = 0; p < P; ++p) {
+                    const f32x16 av = splat(a + p * sweep.channel_pitch);
+                    SC_UNROLL for (int q = 0; q < Q; ++q) acc[p][q] = fma(av, bv[q], acc[p][q]);
+                }
             }
         }
     }

@@ -1,53 +1,69 @@
-// backward_weight, skipping zeros of A: one tap group of one channel after the other.
+// backward_weight, skipping zeros of A: one channel after the other.
 //
-// For a channel, 64 positions are one word. Each set bit broadcasts A at that position; B's window of S consecutive
-// positions x Q vectors lies contiguously in the tile and feeds S * Q multiply-adds as memory operands. The S * Q
-// accumulators stay in registers over the whole run of rows. Positions behind a row's columns are zero in A, so a
-// run of short rows is one long row.
+// For a channel, 64 positions are one word. Each set bit broadcasts A at that position; for each of R outer taps, B's
+// window of S consecutive positions x Q vectors lies contiguously in the tile and feeds S * Q multiply-adds as memory
+// operands. The R * S * Q accumulators stay in registers over the whole chunk. Positions behind a row's columns
+// are zero in A, so a run of short rows is one long row.
+//
+// Why all outer taps of a 3 x 3 kernel at once (R = 3, Q = 2: 18 accumulators) and not one after the other (R = 1,
+// Q = 4: 12): each word's mispredicted branch and each accumulator's way to memory and back serve more multiply-adds.
 #pragma once
 #include "gradient_sweep.h"
 
 SC_OPEN
 
-template <int S, int Q>
+template <int R, int S, int Q>
 static void gradient_skip(const gradient_sweep &sweep) {
-    static_assert(S * Q <= f32x16::accumulators, "the gradient of one channel must stay in registers");
-    const int64_t positions = (sweep.rows - 1) * sweep.window + sweep.columns;
+    static_assert(R * S * Q <= f32x16::accumulators, "the gradient of one channel must stay in registers");
+    const int64_t b_pitch = sweep.b_outer_pitch;
     for (int64_t channel = 0; channel < sweep.channels; ++channel) {
-        const float *a = sweep.a + channel * sweep.channel_pitch;
-        const uint64_t *words = sweep.live + channel * sweep.live_pitch;
-        f32x16 acc[S][Q];
-        SC_UNROLL for (int s = 0; s < S; ++s) SC_UNROLL for (int q = 0; q < Q; ++q) acc[s][q] = zero();
-        for (int64_t first = 0; first < positions; first += 64) {
-            uint64_t live = *words++ >> sweep.live_shift;
-            if (sweep.live_shift) live |= *words << (64 - sweep.live_shift);
-            if (positions - first < 64) live &= (1ull << (positions - first)) - 1;
-            for (; live; live &= live - 1) {
-                const int64_t position = first + __builtin_ctzll(live);
-                const f32x16 av = splat(a + position);
-                const float *b = sweep.b + position * (Q * 16);
-                SC_UNROLL for (int s = 0; s < S; ++s) {
-                    SC_UNROLL for (int q = 0; q < Q; ++q) acc[s][q] = fma(av, load(b + (s * Q + q) * 16), acc[s][q]);
+        f32x16 acc[R][S * Q];
+        SC_UNROLL for (int r = 0; r < R; ++r) SC_UNROLL for (int i = 0; i < S * Q; ++i) acc[r][i] = zero();
+        for (const gradient_run *run = sweep.runs; run < sweep.runs + sweep.run_count; ++run) {
+            const float *a_run = sweep.a + channel * sweep.channel_pitch + run->a, *b_run = sweep.b + run->b * (Q * 16);
+            const uint64_t *words = sweep.live + channel * sweep.live_pitch + run->a / 64;
+            const int64_t positions = run->positions, shift = run->a % 64;
+            for (int64_t first = 0; first < positions; first += 64) {
+                uint64_t live = *words++ >> shift;
+                if (shift) live |= *words << (64 - shift);
+                if (positions - first < 64) live &= (1ull << (positions - first)) - 1;
+                for (; live; live &= live - 1) {
+                    const int64_t position = first + __builtin_ctzll(live);
+                    const f32x16 av = splat(a_run + position);
+                    const float *b = b_run + position * (Q * 16);
+                    SC_UNROLL for (int r = 0; r < R; ++r, b += b_pitch) {
+                        SC_PIN(b);
+                        SC_UNROLL for (int i = 0; i < S * Q; ++i) acc[r][i] = fma(av, load(b + i * 16), acc[r][i]);
+                    }
                 }
             }
         }
-        float *sums = sweep.sums + channel * (S * Q * 16);
-        SC_UNROLL for (int i = 0; i < S * Q; ++i) store(sums + i * 16, add(load(sums + i * 16), acc[i / Q][i % Q]));
+        SC_UNROLL for (int r = 0; r < R; ++r) {
+            float *sums = sweep.sums + r * sweep.sums_outer_pitch + channel * (S * Q * 16);
+            SC_UNROLL for (int i = 0; i < S * Q; ++i) store(sums + i * 16, add(load(sums + i * 16), acc[r][i]));
+        }
     }
 }
 
+template <int R, int Q>
+SC_INLINE void gradient_skip_taps(const gradient_sweep &sweep) {
+    constexpr int most = R > 1 && Q > 2 ? 0 : f32x16::accumulators / (R * Q);  // blocking.py asks for no other
+    if constexpr (most >= 1) { if (sweep.taps == 1) gradient_skip<R, 1, Q>(sweep); }
+    if constexpr (most >= 2) { if (sweep.taps == 2) gradient_skip<R, 2, Q>(sweep); }
+    if constexpr (most >= 3) { if (sweep.taps == 3) gradient_skip<R, 3, Q>(sweep); }
+}
+
 template <int Q>
-static void gradient_skip_taps(const gradient_sweep &sweep) {
-    constexpr int most = f32x16::accumulators / Q;
-    if constexpr (most >= 1) { if (sweep.taps == 1) gradient_skip<1, Q>(sweep); }
-    if constexpr (most >= 2) { if (sweep.taps == 2) gradient_skip<2, Q>(sweep); }
-    if constexpr (most >= 3) { if (sweep.taps == 3) gradient_skip<3, Q>(sweep); }
+static void gradient_skip_outer(const gradient_sweep &sweep) {
+    if (sweep.outer == 1) gradient_skip_taps<1, Q>(sweep);
+    else if (sweep.outer == 2) gradient_skip_taps<2, Q>(sweep);
+    else gradient_skip_taps<3, Q>(sweep);
 }
 
 SC_INLINE gradient_kernel gradient_skip_kernel(int64_t vectors) {
     static constexpr gradient_kernel kernels[] = {
-        gradient_skip_taps<1>, gradient_skip_taps<2>, gradient_skip_taps<3>, gradient_skip_taps<4>,
-        gradient_skip_taps<5>, gradient_skip_taps<6>, gradient_skip_taps<7>, gradient_skip_taps<8>};
+        gradient_skip_outer<1>, gradient_skip_outer<2>, gradient_skip_outer<3>, gradient_skip_outer<4>,
+        gradient_skip_outer<5>, gradient_skip_outer<6>, gradient_skip_outer<7>, gradient_skip_outer<8>};
     return kernels[vectors - 1];
 }
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <vector>
@@ -86,9 +87,10 @@ public:
         work.parts = 1 + start(work.parts - 1);
         {
             std::lock_guard<std::mutex> lock(mutex_);
-            job_ = &work, ++generation_, waiting_ = work.parts - 1;
+            job_ = &work, waiting_ = work.parts - 1;
+            for (int part = 1; part < work.parts; ++part) workers_[part - 1]->wanted = true;
         }
-        if (work.parts > 1) wake_.notify_all();
+        for (int part = 1; part < work.parts; ++part) workers_[part - 1]->wake.notify_one();
         work.run(0, scratch);
         std::unique_lock<std::mutex> lock(mutex_);
         while (!done_.wait_for(lock, interruption::interval, [this] { return waiting_ == 0; })) {
@@ -114,10 +116,12 @@ public:
     }
 
 private:
-    struct beginning {
-        pool *self;
+    struct worker {
+        pool *home;
         int part;
-        uint64_t seen;
+        pthread_t thread;
+        std::condition_variable wake;  // its own: those that are not wanted sleep on
+        bool wanted = false;
     };
 
     // Makes sure of `wanted` workers; fewer where the system refuses more threads. Returns how many there are to use.
@@ -125,49 +129,47 @@ private:
     int start(int wanted) {
         workers_.reserve(wanted);
         pthread_attr_t attributes;
-        if (pthread_attr_init(&attributes)) return (int)workers_.size();
+        if (pthread_attr_init(&attributes)) return smaller(wanted);
         pthread_attr_setstacksize(&attributes, 256 * 1024);
         while ((int)workers_.size() < wanted) {
-            auto *from = new (std::nothrow) beginning{this, (int)workers_.size() + 1, generation_};
-            pthread_t worker;
-            if (!from || pthread_create(&worker, &attributes, serve, from)) {
-                delete from;
-                break;
-            }
-            workers_.push_back(worker);
+            std::unique_ptr<worker> one(new (std::nothrow) worker);
+            if (!one) break;
+            one->home = this, one->part = (int)workers_.size() + 1;
+            if (pthread_create(&one->thread, &attributes, serve, one.get())) break;
+            workers_.push_back(std::move(one));
         }
         pthread_attr_destroy(&attributes);
-        return wanted < (int)workers_.size() ? wanted : (int)workers_.size();
+        return smaller(wanted);
     }
+
+    int smaller(int wanted) const { return wanted < (int)workers_.size() ? wanted : (int)workers_.size(); }
 
     void stop() {
         {
             std::lock_guard<std::mutex> lock(mutex_);
             quit_ = true;
         }
-        wake_.notify_all();
-        for (pthread_t worker : workers_) pthread_join(worker, nullptr);
+        for (auto &one : workers_) one->wake.notify_one();
+        for (auto &one : workers_) pthread_join(one->thread, nullptr);
         workers_.clear();
         quit_ = false;
     }
 
     static void *serve(void *argument) {
-        const beginning from = *static_cast<beginning *>(argument);
-        delete static_cast<beginning *>(argument);
-        from.self->serve(from.part, from.seen);
+        worker *self = static_cast<worker *>(argument);
+        self->home->serve(*self);
         return nullptr;
     }
 
-    void serve(int part, uint64_t seen) {
+    void serve(worker &self) {
         std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
-            wake_.wait(lock, [&] { return quit_ || generation_ != seen; });
+            self.wake.wait(lock, [&] { return quit_ || self.wanted; });
             if (quit_) return;
-            seen = generation_;
+            self.wanted = false;
             job *work = job_;
-            if (!work || part >= work->parts) continue;
             lock.unlock();
-            work->run_in_worker(part);
+            work->run_in_worker(self.part);
             lock.lock();
             if (--waiting_ == 0) done_.notify_one();
         }
@@ -175,10 +177,9 @@ private:
 
     std::mutex turn_;   // held for the length of a call
     std::mutex mutex_;  // guards what follows
-    std::condition_variable wake_, done_;
-    std::vector<pthread_t> workers_;
+    std::condition_variable done_;
+    std::vector<std::unique_ptr<worker>> workers_;
     job *job_ = nullptr;
-    uint64_t generation_ = 0;
     int waiting_ = 0;
     bool quit_ = false, quiet_ = false;
 };

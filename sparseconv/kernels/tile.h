@@ -23,21 +23,13 @@ SC_INLINE int64_t channel_offset(const sc_view &view, int64_t channel) {
 }
 // channels lie side by side, whatever 16-block they belong to
 SC_INLINE bool channels_contiguous(const sc_view &view) { return view.channel_stride == 1 && view.block_stride == 16; }
-static void load_edge_block(f32x16 (&rows)[16], const float *from, int64_t row_stride, int row_count,
-                            int64_t column_stride, int column_count) {
-    if (column_stride == 1) {
-        for (int i = 0; i < 16; ++i) {
-            rows[i] = i >= row_count ? zero()
-                      : column_count == 16 ? load(from + i * row_stride)
-                                           : load_partial(from + i * row_stride, column_count);
-        }
-    } else {
-        float block[16][16] = {};
-        for (int i = 0; i < row_count; ++i) {
-            for (int j = 0; j < column_count; ++j) block[i][j] = from[i * row_stride + j * column_stride];
-        }
-        for (int i = 0; i < 16; ++i) rows[i] = load(block[i]);
+static void load_strided_block(f32x16 (&rows)[16], const float *from, int64_t row_stride, int row_count,
+                               int64_t column_stride, int column_count) {
+    float block[16][16] = {};
+    for (int i = 0; i < row_count; ++i) {
+        for (int j = 0; j < column_count; ++j) block[i][j] = from[i * row_stride + j * column_stride];
     }
+    for (int i = 0; i < 16; ++i) rows[i] = load(block[i]);
 }
 
 static void store_edge_block(const f32x16 (&rows)[16], float *to, int64_t row_stride, int row_count,
@@ -60,16 +52,16 @@ SC_INLINE float *row_of(const sc_view &view, int64_t image, int64_t row) {
     return view.data + image * view.image_stride + view.rows[row];
 }
 
-// rows[i][j] = from[i * row_stride + j * column_stride], an up to 16 x 16 block, zeros around it. Whole blocks with
+// rows[i][j] = from[i * row_stride + j * column_stride], an up to 16 x 16 block, zeros around it. Blocks with
 // contiguous rows stay in registers from the loads through a transpose to the stores.
 SC_INLINE void load_block(f32x16 (&rows)[16], const float *from, int64_t row_stride, int row_count,
                           int64_t column_stride, int column_count) {
-    if (column_stride == 1 && row_count == 16 && column_count == 16) {
-        SC_UNROLL for (int i = 0; i < 16; ++i) rows[i] = load(from + i * row_stride);
-    } else if (column_stride == 1 && row_count == 16) {
-        SC_UNROLL for (int i = 0; i < 16; ++i) rows[i] = load_partial(from + i * row_stride, column_count);
+    if (column_stride != 1) {
+        load_strided_block(rows, from, row_stride, row_count, column_stride, column_count);
+    } else if (column_count == 16) {
+        SC_UNROLL for (int i = 0; i < 16; ++i) rows[i] = i < row_count ? load(from + i * row_stride) : zero();
     } else {
-        load_edge_block(rows, from, row_stride, row_count, column_stride, column_count);
+        SC_UNROLL for (int i = 0; i < 16; ++i) rows[i] = i < row_count ? load_partial(from + i * row_stride, column_count) : zero();
     }
 }
 

@@ -23,9 +23,9 @@ SAMPLED_RUNS = 128  # of 64 elements: the standard error of a density is below 0
 SERIAL_MACS = 400_000  # about 10 us of work, what waking a thread costs
 
 
-# Time of one multiply-add in a skipping kernel over that in a dense one. A skipping kernel reads its second operand from
-# memory: free on Zen 4, whose AVX-512 units do one multiply-add for each 64-byte load, dear on Intel's, which do two.
-# Zen 4: measured with bench/compare.py. Intel: the prototypes on Granite Rapids (0.63 of dense speed at no zeros).
+# Time of one multiply-add in a skipping kernel over that in a dense one. A skipping kernel reads its second operand
+# from memory: free on Zen 4, whose AVX-512 units do one multiply-add for each 64-byte load, dear on Intel's, which do
+# two. Zen 4: measured with bench/compare.py. Intel: the prototypes on Granite Rapids (0.63 of dense speed at no zeros).
 SLOPES = {"avx512": 1.1, "avx2": 1.07, "neon": 1.2, "scalar": 1.1}
 INTEL_SLOPE = 1.5
 
@@ -168,8 +168,8 @@ class Prepared(NamedTuple):
 
 @lru_cache(maxsize=2048)
 def rows_call(
-    problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], relu: bool, dense: bool,
-    threads: int, isa: str,
+    problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], relu: bool,
+    dense: bool, threads: int, isa: str,
 ) -> Prepared:  # fmt: skip
     """The forward or backward_data kernel for arrays with these strides; `isa` is part of the key."""
     channels, lanes = problem.in_channels // problem.groups, problem.out_channels // problem.groups
@@ -198,7 +198,7 @@ def gradient_call(
     problem: Problem, scalar: str, dense: bool, x: Strides, grad_output: Strides, weight: tuple[int, ...], threads: int,
     isa: str,
 ) -> Prepared:  # fmt: skip
-    """The backward_weight kernel with operand `scalar` as scalars and the other one as lanes; `isa` is part of the key."""
+    """The backward_weight kernel with `scalar` as scalars, the other operand as lanes; `isa` is part of the key."""
     in_channels, out_channels = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     flat, x, grad_output = _merged(problem, x, grad_output)
     if flat.dims != problem.dims:
@@ -253,7 +253,7 @@ def plan(operation: str, *args: object, **keywords: object) -> Plan:
     >>> sc.plan("conv2d", x, w, padding=1).kernel
     'rows_skip'
     """
-    from . import prepare  # plan is below prepare: it is what prepare asks
+    from . import prepare  # planning is below prepare: it is what prepare asks
 
     match = re.fullmatch(r"(conv(?:_transpose)?)([123])d(_backward_data|_backward_weight)?", operation)
     if match:

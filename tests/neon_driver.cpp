@@ -1,0 +1,191 @@
+// Runs recorded calls on the tables of two instruction sets and compares every bit: see test_neon.py, which writes
+// cases.h (one function per call, ending in `check`) and the file of arrays that it refers to.
+//
+// What run.cpp does is done here on one thread, with scratch memory of just the size that was asked for, full of garbage
+// before each item and with canaries around it.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <memory>
+#include <vector>
+
+#include "float_state.h"
+#include "table.h"
+
+namespace sparseconv {
+
+namespace neon { extern const sc_table table; }
+namespace scalar { extern const sc_table table; }
+
+static int failures = 0;
+
+static void expect(bool good, const char *name, const char *table, const char *what) {
+    if (good) return;
+    printf("%s on %s: %s\n", name, table, what);
+    ++failures;
+}
+
+// A block between canaries, its bytes 0x7f: as floats 3e38, as indices far outside of everything.
+class block {
+public:
+    explicit block(int64_t bytes) : bytes_(bytes), memory_((char *)aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64 + 2 * edge)) {
+        memset(memory_.get(), canary, edge);
+        memset(memory_.get() + edge, garbage, (size_t)bytes);
+        memset(memory_.get() + edge + bytes, canary, edge);
+    }
+    char *data() const { return memory_.get() + edge; }
+    void refill() { memset(data(), garbage, (size_t)bytes_); }
+    bool intact() const { return all(memory_.get(), edge, canary) && all(data() + bytes_, edge, canary); }
+
+private:
+    static constexpr int64_t edge = 4096;
+    static constexpr char canary = 0x55, garbage = 0x7f;
+    static bool all(const char *from, int64_t bytes, char value) {
+        for (int64_t i = 0; i < bytes; ++i) {
+            if (from[i] != value) return false;
+        }
+        return true;
+    }
+    struct release { void operator()(char *p) const { free(p); } };
+    int64_t bytes_;
+    std::unique_ptr<char, release> memory_;
+};
+
+// --- whole calls, item after item ---
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+static int go_on(void *) { return 0; }
+
+// Every item begins with scratch memory of which it knows nothing.
+template <class Task>
+static bool work(void (*entry)(const Task *, int64_t, int64_t, void *), const Task &task, int64_t items, int64_t bytes) {
+    block scratch(bytes);
+    const float_state_scope flushed(float_state() | flush_denormals);
+    for (int64_t item = 0; item < items; ++item) {
+        scratch.refill();
+        entry(&task, item, item + 1, scratch.data());
+    }
+    return scratch.intact();
+}
+
+static bool run(const sc_table &table, sc_rows_task &task) {
+    const int64_t vectors = ceil_div(task.lanes, 16), lane_blocks = ceil_div(vectors, task.lane_vectors);
+    const int64_t taps = task.map.outer_taps * task.map.inner_taps;
+    const int64_t chunks = ceil_div(task.batch * task.map.out_rows, task.chunk_rows) * task.segments;
+    block packed(task.pack_ahead ? task.groups * task.channels * vectors * 64 * taps : 0);
+    bool good = true;
+    if (task.pack_ahead) {
+        task.packed = (float *)packed.data();
+        good = work(table.pack_weights, task, task.groups * lane_blocks * ceil_div(task.channels, task.channel_block), 0);
+    }
+    return work(table.rows, task, task.groups * chunks * task.lane_groups, table.rows_scratch(&task)) && packed.intact() && good;
+}
+
+static bool run(const sc_table &table, sc_gradient_task &task) {
+    const int64_t blocks = ceil_div(ceil_div(task.lanes, 16), task.lane_vectors);
+    const int64_t items = task.groups * ceil_div(blocks, task.lane_blocks) * ceil_div(task.channels, task.channel_block);
+    return work(table.gradient, task, items, table.gradient_scratch(&task));
+}
+
+static bool run(const sc_table &table, sc_bias_task &task) {
+    return work(table.bias_gradient, task, ceil_div(task.channels, 64), 0);
+}
+
+// Both tables must turn `before`, the memory around the result, into `after`; `target` is the member of the task that
+// points to the result, `first` floats behind the start of that memory.
+template <class Task>
+static void check(const char *name, Task &task, float *&target, int64_t first, const float *before, const float *after,
+                  int64_t floats) {
+    const int64_t bytes = floats * (int64_t)sizeof(float);
+    std::vector<char> results[2];
+    int64_t nonzero = 0;
+    task.interrupt = {go_on, nullptr};
+    for (const sc_table *table : {&neon::table, &scalar::table}) {
+        block memory(bytes);
+        memcpy(memory.data(), before, (size_t)bytes);
+        target = (float *)memory.data() + first;
+        expect(run(*table, task), name, table->name, "memory around the scratch was written");
+        expect(memory.intact(), name, table->name, "memory around the result was written");
+        expect(!memcmp(memory.data(), after, (size_t)bytes), name, table->name, "not what was expected");
+        results[table == &scalar::table].assign(memory.data(), memory.data() + bytes);
+    }
+    expect(results[0] == results[1], name, "neon", "not the bits of scalar");
+    for (int64_t i = 0; i < floats; ++i) nonzero += after[i] != before[i] && after[i] != 0;
+    printf("%s: %lld of %lld nonzero\n", name, (long long)nonzero, (long long)floats);
+}
+
+// --- masks ---
+
+static bool same(float a, float b) { return a == b || (a != a && b != b); }
+
+static void check_masks() {
+    static const uint32_t special[] = {0x00000000, 0x80000000, 0x7fc00000, 0xffc00000, 0x7f800000, 0xff800000, 0x00000001,
+                                       0x80000001, 0x3f800000, 0xbf800000, 0x007fffff, 0x7f7fffff, 0x00000000};
+    uint32_t state = 1;
+    for (int64_t size = 0; size < 140; ++size) {
+        std::vector<float> x((size_t)size);
+        for (float &value : x) {
+            state = state * 1664525u + 1013904223u;
+            memcpy(&value, &special[(state >> 16) % (sizeof special / sizeof *special)], sizeof value);
+        }
+        const int64_t bytes = (size + 7) / 8;
+        block masks[2] = {block(bytes), block(bytes)}, relu_masks[2] = {block(bytes), block(bytes)};
+        block relus[2] = {block(4 * size), block(4 * size)}, bools[2] = {block(size), block(size)};
+        int64_t counts[2], vectors[2][3];
+        for (int i = 0; i < 2; ++i) {
+            const sc_table &table = i ? scalar::table : neon::table;
+            counts[i] = table.count_nonzero(x.data(), size);
+            table.mask_nonzero(x.data(), size, (uint8_t *)masks[i].data());
+            table.mask_relu(x.data(), size, (float *)relus[i].data(), (uint8_t *)relu_masks[i].data());
+            table.mask_unpack((const uint8_t *)masks[i].data(), size, (uint8_t *)bools[i].data());
+            for (int w = 0; w < 3; ++w) vectors[i][w] = table.mask_live_vectors(x.data(), size, w == 0 ? 1 : w == 1 ? 16 : 21);
+            for (const block *one : {&masks[i], &relu_masks[i], &relus[i], &bools[i]}) {
+                expect(one->intact(), "masks", table.name, "memory around a result was written");
+            }
+        }
+        expect(counts[0] == counts[1], "count_nonzero", "neon", "not the count of scalar");
+        expect(!memcmp(vectors[0], vectors[1], sizeof vectors[0]), "mask_live_vectors", "neon", "not the counts of scalar");
+        expect(!memcmp(masks[0].data(), masks[1].data(), (size_t)bytes), "mask_nonzero", "neon", "not the bits of scalar");
+        expect(!memcmp(relu_masks[0].data(), relu_masks[1].data(), (size_t)bytes), "mask_relu", "neon", "not the bits of scalar");
+        for (int64_t i = 0; i < size; ++i) {
+            const float value = x[(size_t)i], relu = ((const float *)relus[0].data())[i];
+            expect(bools[0].data()[i] == (value != 0) && bools[1].data()[i] == (value != 0), "mask_unpack", "neon", "wrong");
+            expect(same(relu, value != value || value > 0 ? value : 0), "mask_relu", "neon", "not max(x, 0)");
+            expect(same(relu, ((const float *)relus[1].data())[i]), "mask_relu", "neon", "not the values of scalar");
+        }
+    }
+    printf("masks: done\n");
+}
+
+static void check_float_state() {
+    volatile float tiny = 1e-39f, one = 1;
+    expect(tiny * one > 0, "float_state", "neon", "denormals are zero before");
+    {
+        const float_state_scope flushed(float_state() | flush_denormals);
+        expect(!(tiny * one > 0), "float_state", "neon", "denormals are not flushed");
+    }
+    expect(tiny * one > 0, "float_state", "neon", "denormals are zero after");
+    printf("float_state: done\n");
+}
+
+#include "cases.h"
+
+}  // namespace sparseconv
+
+int main(int argc, char **argv) {
+    using namespace sparseconv;
+    FILE *file = argc > 1 ? fopen(argv[1], "rb") : nullptr;
+    if (!file) return 2;
+    fseek(file, 0, SEEK_END);
+    std::vector<float> data((size_t)ftell(file) / sizeof(float));
+    rewind(file);
+    if (fread(data.data(), sizeof(float), data.size(), file) != data.size()) return 2;
+    fclose(file);
+    check_float_state();
+    check_masks();
+    run_cases(data.data());
+    printf("%d failures\n", failures);
+    return failures != 0;
+}

@@ -1,0 +1,198 @@
+"""What the compiler made of the kernels: nothing leaks from one instruction set into another, nothing is spilled.
+
+The kernels are compiled anew, with the flags of setup.py, and looked at with nm and objdump.
+"""
+
+import ast
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from sparseconv import _conv, _cpu, _masks
+
+ROOT = Path(__file__).resolve().parents[1]
+KERNELS = ROOT / "sparseconv" / "kernels"
+COMPILER = shlex.split(os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "g++")
+VECTOR_ISAS = ("avx512", "avx2")
+ISAS = (*VECTOR_ISAS, "scalar")
+PLAIN = ("dispatch", "run", "threads")  # what runs on every x86-64
+EXPORTED = {
+    _cpu: {"PyInit__cpu", "sparseconv_get_num_threads", "sparseconv_set_num_threads"},
+    _conv: {"PyInit__conv"},
+    _masks: {"PyInit__masks"},
+}
+INNER_KERNEL = re.compile(r"::(rows|gradient)_(skip|dense)\w*<")
+VECTOR = re.compile(r"%[xyz]mm\d")
+# GCC 12 spills nothing in any inner kernel. A few accesses more are no reason to stop, but one to look.
+MOST_STACK_ACCESSES = 8
+
+pytestmark = [
+    pytest.mark.skipif(
+        sys.platform != "linux" or platform.machine() != "x86_64", reason="looks at ELF files of x86-64 Linux"
+    ),
+    pytest.mark.skipif(not shutil.which("objdump") or not shutil.which("nm"), reason="needs objdump and nm"),
+]
+needs_sources = pytest.mark.skipif(
+    not (ROOT / "setup.py").exists() or not shutil.which(COMPILER[0]), reason="needs the sources and a C++ compiler"
+)
+
+
+def output(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def setup_constants():
+    """The constants of setup.py, without running it."""
+    found = {}
+    for node in ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if not isinstance(target, ast.Name) or not target.id.isupper():
+            continue
+        value = ast.literal_eval(node.value)
+        found[target.id] = found[target.id] + value if isinstance(node, ast.AugAssign) else value
+    return found
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory):
+    """Object file of every translation unit that is no Cython output."""
+    folder, known = tmp_path_factory.mktemp("objects"), setup_constants()
+
+    def build(name):
+        extra = []
+        if name in ISAS:
+            extra = known["ISA_FLAGS"]["x86_64"][name] + known["KERNEL_ONLY"]
+        if name == "scalar":  # -O3 takes long, and the fewer functions are inlined, the more symbols could show
+            extra.append("-O1")
+        source, to = KERNELS / f"{'isa_' if name in ISAS else ''}{name}.cpp", folder / f"{name}.o"
+        command = [*COMPILER, *known["COMMON"], "-fPIC", "-DNDEBUG", *extra, "-c", str(source), "-o", str(to)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "warning" not in done.stderr, done.stderr
+        return to
+
+    with ThreadPoolExecutor(2) as executor:
+        return dict(zip((*ISAS, *PLAIN), executor.map(build, (*ISAS, *PLAIN)), strict=True))
+
+
+def functions(binary):
+    """Name and instructions of every function."""
+    found = {}
+    for line in output("objdump", "-d", "-C", "--no-show-raw-insn", str(binary)).splitlines():
+        head = re.fullmatch(r"[0-9a-f]+ <(.*)>:", line)
+        if head:
+            code = found.setdefault(head.group(1), [])
+        elif "\t" in line:
+            code.append(line.split("\t", 1)[1].partition("#")[0].strip())
+    return found
+
+
+def symbols(binary, *options):
+    """(type, name) of symbols as nm gives them."""
+    lines = output("nm", "-C", *options, str(binary)).splitlines()
+    return [tuple(re.fullmatch(r"[0-9a-f ]* ?([A-Za-z]) (.*)", line).groups()) for line in lines]
+
+
+def stack_accesses(code):
+    """Vector instructions that read or write the stack frame, through either register that may hold its address.
+
+    Moves of four or eight bytes are left out: GCC keeps integers in vector registers too.
+    """
+    frame = any(re.fullmatch(r"mov\s+%rsp,%rbp", one) for one in code)
+    place = re.compile(r"\(%rsp\b|-0x[0-9a-f]+\(%rbp\)" if frame else r"\(%rsp\b")
+    vectors = [one for one in code if VECTOR.search(one) and not re.match(r"vmov[dq]\s", one)]
+    return [one for one in vectors if place.search(one)]
+
+
+# --- the extension that is installed ---
+
+
+@pytest.mark.parametrize("module", EXPORTED, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_exported_symbols(module):
+    """An extension exports its initialisation and what threadpoolctl needs; no kernel, nothing of the C++ library."""
+    assert {name for _, name in symbols(module.__file__, "-D", "--defined-only")} == EXPORTED[module]
+
+
+@pytest.mark.parametrize("module", [_conv, _masks], ids=lambda module: module.__name__.rpartition(".")[2])
+def test_kernels_are_in_one_extension(module):
+    """The others hold no instruction beyond baseline x86-64."""
+    wide = [one for code in functions(module.__file__).values() for one in code if beyond_baseline(one)]
+    assert wide == []
+
+
+def beyond_baseline(instruction):
+    """Whether an instruction is AVX or newer: wide registers, mask registers or the VEX forms of old ones."""
+    return bool(re.search(r"%[yz]mm\d|%k[0-7]\b", instruction)) or bool(
+        re.match(r"v\w+\s", instruction) and VECTOR.search(instruction)
+    )
+
+
+# --- translation units ---
+
+
+@needs_sources
+@pytest.mark.parametrize("name", ISAS)
+def test_one_external_symbol(objects, name):
+    """The table is all that a kernel file offers; nothing weak that a linker could share between instruction sets."""
+    external = [(kind, symbol) for kind, symbol in symbols(objects[name], "--defined-only") if kind.isupper()]
+    assert external == [("D", f"sparseconv::{name}::table")]
+    every = symbols(objects[name])
+    assert not [symbol for kind, symbol in every if kind in "wWvVu"]
+    wanted = {symbol for kind, symbol in every if kind == "U"}
+    assert wanted <= {"memset", "memcpy", "memmove", "__popcountdi2"}
+
+
+@needs_sources
+@pytest.mark.parametrize("name", ISAS)
+def test_nothing_runs_at_import(objects, name):
+    sections = output("objdump", "-h", str(objects[name]))
+    assert ".text" in sections
+    assert not re.search(r"\.init_array|\.ctors|\.preinit_array", sections)
+
+
+@needs_sources
+@pytest.mark.parametrize("name", VECTOR_ISAS)
+def test_no_spills(objects, name):
+    """The accumulators of the inner kernels stay in registers."""
+    kernels = {function: code for function, code in functions(objects[name]).items() if INNER_KERNEL.search(function)}
+    for kind in ("rows_skip", "rows_dense", "gradient_skip", "gradient_dense"):
+        assert any(f"::{kind}" in function for function in kernels), f"no function of {kind} was found"
+    assert sum("vfmadd" in one for code in kernels.values() for one in code) > 200
+    spills = {function: lines for function, code in kernels.items() if (lines := stack_accesses(code))}
+    assert sum(map(len, spills.values())) <= MOST_STACK_ACCESSES, spills
+
+
+def test_what_counts_as_a_spill():
+    spills = ["vmovaps %zmm1,0x40(%rsp)", "vfmadd231ps (%rsp,%rax,1),%ymm0,%ymm1"]
+    other = ["mov 0x8(%rsp),%rax", "vmovq %xmm25,-0x8(%rsp)", "vmovups (%rdi),%zmm0", "lea 0x40(%rsp),%rax"]
+    other += ["vmovups -0x40(%rbp),%zmm0"]
+    assert stack_accesses(spills + other) == spills
+    assert stack_accesses(["mov    %rsp,%rbp", *other]) == ["vmovups -0x40(%rbp),%zmm0"]
+
+
+@needs_sources
+def test_registers(objects):
+    """Each instruction set uses its own registers and no wider ones."""
+    code = {name: "\n".join(one for code in functions(objects[name]).values() for one in code) for name in ISAS}
+    assert "%zmm" in code["avx512"]
+    assert "%zmm" not in code["avx2"]
+    assert not re.search(r"%k[0-7]\b|%ymm(1[6-9]|[23]\d)\b|%xmm(1[6-9]|[23]\d)\b", code["avx2"])
+    assert "%ymm" in code["avx2"]
+
+
+@needs_sources
+@pytest.mark.parametrize("name", ["scalar", *PLAIN])
+def test_baseline(objects, name):
+    """What runs before anyone has asked what the CPU can do."""
+    every = functions(objects[name])
+    assert every
+    assert [one for code in every.values() for one in code if beyond_baseline(one)] == []

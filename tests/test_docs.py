@@ -1,0 +1,115 @@
+"""What is written about the code is true of it: examples run, files exist, stubs have the names and parameters."""
+
+import ast
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import sparseconv
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = Path(sparseconv.__file__).parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_readme_has_examples():
+    assert len(BLOCKS) >= 2
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_readme_example(number, capsys):
+    source = BLOCKS[number]
+    if "import torch" in source:
+        pytest.importorskip("torch")
+    exec(compile(source, f"README.md, example {number}", "exec"), {"__name__": "example"})
+
+
+@pytest.mark.parametrize("command", ["pip install . && sparseconv train", "pip install -e '.[test]' && pytest"])
+def test_readme_command(command):
+    assert command in README.splitlines()
+
+
+def test_readme_names_are_public():
+    """Every `sc.name` of the README exists; every public function is covered by one of its names or patterns."""
+    for name in set(re.findall(r"\bsc\.([a-z_0-9.]+[a-z_0-9])", README)):
+        part = sparseconv
+        for word in name.split("."):
+            part = getattr(part, word)
+    shown = {name for short in re.findall(r"`([a-zA-Z_0-9{,}\[\]]+)`", README) for name in expanded(short)}
+    assert set(sparseconv.__all__) - shown == set()
+
+
+def expanded(text):
+    """The names that a pattern stands for: a{1,2}b is a1b and a2b, a[_b] is a and a_b."""
+    match = re.search(r"\{([^}]*)\}|\[([^\]]*)\]", text)
+    if not match:
+        return [text]
+    choices = match[1].split(",") if match[1] is not None else ["", match[2]]
+    return [name for one in choices for name in expanded(text[: match.start()] + one + text[match.end() :])]
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/architecture.md"])
+def test_named_files_exist(document):
+    """Every file in backquotes is there, named from the root, from the package, or by its last part alone."""
+    if not (ROOT / document).exists():
+        pytest.skip("this source archive has no docs")
+    text = (ROOT / document).read_text(encoding="utf-8")
+    names = set(re.findall(r"`([\w./]+\.(?:py|pyx|pxd|pyi|h|cpp|toml|md|npz))`", text))
+    known = {path.name for folder in (PACKAGE, ROOT / "tests", ROOT / "bench") for path in folder.rglob("*")}
+    missing = [
+        name for name in names
+        if not ((ROOT / name).exists() or (PACKAGE / name).exists() or ("/" not in name and name in known))
+    ]  # fmt: skip
+    assert not missing
+
+
+@pytest.mark.parametrize("name", ["conv", "cpu", "plan"])
+def test_docstring_examples(name):
+    done = doctest.testmod(importlib.import_module(f"sparseconv.{name}"))
+    assert done.attempted > 0
+    assert done.failed == 0
+
+
+def stub_functions(path):
+    """{name: parameters} of a stub; methods as Class.method."""
+    found = {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for name, one in functions(node):
+            found[name] = [argument.arg for argument in one.args.args + one.args.kwonlyargs]
+    return found
+
+
+def functions(node):
+    if isinstance(node, ast.FunctionDef):
+        yield node.name, node
+    elif isinstance(node, ast.ClassDef):
+        for inner in node.body:
+            if isinstance(inner, ast.FunctionDef):
+                yield f"{node.name}.{inner.name}", inner
+
+
+def cython_functions(path):
+    """The same of a .pyx: its Python functions, methods and readonly attributes."""
+    found, owner = {}, ""
+    line = re.compile(r"^(?:cdef class (\w+):|( *)def (\w+)\(([^)]*)\):|    cdef readonly \w+ (\w+))", re.MULTILINE)
+    for match in line.finditer(path.read_text(encoding="utf-8")):
+        kind, indent, name, parameters, attribute = match.groups()
+        if kind:
+            owner = kind
+        elif attribute:
+            found[f"{owner}.{attribute}"] = ["self"]
+        elif name != "__dealloc__":
+            words = [one.split("=")[0].replace(" not None", "").split() for one in parameters.split(",")]
+            found[f"{owner}.{name}" if indent else name] = [one[-1] for one in words if one and one != ["*"]]
+    return found
+
+
+@pytest.mark.parametrize("module", ["_conv", "_cpu", "_masks"])
+def test_stubs(module):
+    source = ROOT / "sparseconv" / f"{module}.pyx"
+    assert stub_functions(source.with_suffix(".pyi")) == cython_functions(source)

@@ -1,0 +1,296 @@
+"""The tables of geometry.py say what the definition says: every product once, every result opened and closed once."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+from helpers import GEOMETRIES, TRANSPOSED
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparseconv import blocking, checks, cpu, geometry
+from sparseconv.problem import Problem
+
+# The last fields of an sc_pass, behind those of geometry.Pass.
+ENDS = ("opens", "closes", "new_columns", "window_shift", "window")
+
+
+@st.composite
+def problems(draw, most_dims=3):
+    """Any geometry; the sizes of both sides need not be those that a convolution without output_padding leads to."""
+    dims = draw(st.integers(1, most_dims))
+
+    def per_dim(low, high):
+        return tuple(draw(st.integers(low, high)) for _ in range(dims))
+
+    kernel, stride, dilation, padding, after = (
+        per_dim(1, 9), per_dim(1, 5), per_dim(1, 5), per_dim(0, 9), per_dim(0, 9)
+    )  # fmt: skip
+    in_size, out_size = [], []
+    for dim in range(dims):
+        reach = (kernel[dim] - 1) * dilation[dim] + 1
+        least = max(1, reach - padding[dim] - after[dim])
+        in_size.append(least + draw(st.integers(0, 20 if dims == 1 else 5)))
+        most = (in_size[dim] + padding[dim] + after[dim] - reach) // stride[dim] + 1
+        out_size.append(draw(st.integers(max(1, most - 2), most)))
+    return Problem(1, 1, 1, 1, tuple(in_size), tuple(out_size), kernel, stride, padding, dilation)
+
+
+def problem_of(case):
+    """The Problem of a case of helpers.py."""
+    first, second = (case.out_c, case.in_c) if case.transposed else (case.in_c, case.out_c)
+    in_size, out_size = case.in_size, None
+    if case.transposed:
+        in_size, out_size = case.out_shape[2:], case.in_size
+    return checks.problem(case.ndim, 1, first, second, in_size, case.kernel, **case.options, out_size=out_size)
+
+
+def column_triples(problem):
+    """Definition: (output column, input column, tap) that meet in a row."""
+    for out, tap in itertools.product(range(problem.out_size[-1]), range(problem.kernel[-1])):
+        column = out * problem.stride[-1] + tap * problem.dilation[-1] - problem.padding[-1]
+        if 0 <= column < problem.in_size[-1]:
+            yield out, column, tap
+
+
+def row_triples(problem):
+    """Definition: (output row, input row, outer tap) that meet, each a flat index over all outer dimensions."""
+    outs, ins, taps = problem.out_size[:-1], problem.in_size[:-1], problem.kernel[:-1]
+    for out in np.ndindex(*outs):
+        for tap in np.ndindex(*taps):
+            rows = [
+                o * s + t * d - p
+                for o, t, s, d, p in zip(out, tap, problem.stride, problem.dilation, problem.padding, strict=False)
+            ]
+            if all(0 <= row < size for row, size in zip(rows, ins, strict=True)):
+                yield flat(out, outs), flat(rows, ins), flat(tap, taps)
+
+
+def flat(index, sizes):
+    return int(np.ravel_multi_index(tuple(index), sizes)) if sizes else 0
+
+
+def passes_of(problem, backward):
+    """The passes with their ends, as dicts."""
+    passes = list(geometry._backward_passes(problem) if backward else geometry._forward_passes(problem))
+    names = (*geometry.Pass._fields, *ENDS)
+    return [dict(zip(names, row, strict=True)) for row in geometry._with_windows(passes)]
+
+
+def out_columns(one):
+    return [one["out_start"] + m * one["out_step"] for m in range(one["out_count"])]
+
+
+def expand(one):
+    """(out column, in column, tap) of a pass, as kernels/problem.h defines it."""
+    for m, j in itertools.product(range(one["out_count"]), range(one["taps"])):
+        i = m + j - one["shift"]
+        if 0 <= i < one["in_count"]:
+            yield (
+                one["out_start"] + m * one["out_step"],
+                one["in_start"] + i * one["in_step"],
+                one["first_tap"] + j * one["tap_step"],
+            )
+
+
+def check_columns(problem, backward):
+    """All passes of a row together are the definition, no product twice."""
+    sizes = (problem.in_size, problem.out_size) if backward else (problem.out_size, problem.in_size)
+    wanted = Counter((i, o, t) if backward else (o, i, t) for o, i, t in column_triples(problem))
+    passes = passes_of(problem, backward)
+    assert Counter(itertools.chain.from_iterable(map(expand, passes))) == wanted
+    for one in passes:
+        assert 0 <= one["taps"] <= geometry.MAX_TAPS
+        assert one["out_step"] >= 1 and one["in_step"] >= 1
+        assert all(0 <= column < sizes[0][-1] for column in out_columns(one))
+        assert one["in_count"] == 0 or 0 <= one["in_start"]
+        assert one["in_start"] + (one["in_count"] - 1) * one["in_step"] < sizes[1][-1]
+
+
+def check_ends(problem, backward):
+    """Every output column is opened once, before anything is added, and closed once, after all is added."""
+    size = (problem.in_size if backward else problem.out_size)[-1]
+    opened, closed = [0] * size, [0] * size
+    for one in passes_of(problem, backward):
+        for column in out_columns(one):
+            opened[column] += one["opens"]
+            assert opened[column] == 1
+            assert closed[column] == 0
+            closed[column] += one["closes"]
+    assert opened == closed == [1] * size
+
+
+def check_windows(problem, backward):
+    """A window holds whatever columns any of the passes that share it reach; sharing passes are neighbours."""
+    passes = passes_of(problem, backward)
+    groups = []
+    for index, one in enumerate(passes):
+        columns = [one[name] for name in geometry.Pass._fields[:6]]
+        assert one["new_columns"] == (index == 0 or columns != groups[-1][0])
+        if one["new_columns"]:
+            assert columns not in [known for known, _ in groups]
+            groups.append((columns, []))
+        groups[-1][1].append(one)
+    for _, together in groups:
+        shift, window = together[0]["window_shift"], together[0]["window"]
+        for one in together:
+            assert (one["window_shift"], one["window"]) == (shift, window)
+            assert window >= 0
+            if one["taps"]:  # columns m + j - shift of the pass lie in [-window_shift, count + window - window_shift)
+                assert one["shift"] <= shift
+                assert one["taps"] - 1 - one["shift"] + shift <= window
+
+
+def check_weights(problem, backward):
+    """Where a pass looks for the weight of a tap is where the tap has been put, and no two taps share a place."""
+    places = geometry._tap_places(problem, backward)
+    assert len(places) == problem.kernel[-1]
+    for one in passes_of(problem, backward):
+        for j in range(one["taps"]):
+            assert places[one["first_tap"] + j * one["tap_step"]] == (one["taps_before"], one["taps"], j)
+    used = sorted(before + index for before, _, index in places)
+    assert used == list(range(problem.kernel[-1]))
+    assert all(0 <= index < taps for _, taps, index in places)
+
+
+def check_rows(problem, backward):
+    table = geometry.row_table(problem, backward)
+    outs = (problem.in_size if backward else problem.out_size)[:-1]
+    assert table.dtype == np.int64
+    assert table.shape == (np.prod(outs, dtype=int), np.prod(problem.kernel[:-1], dtype=int))
+    wanted = np.full(table.shape, -1)
+    for out, row, tap in row_triples(problem):
+        target, source = (row, out) if backward else (out, row)
+        wanted[target, tap] = source
+    np.testing.assert_array_equal(table, wanted)
+
+
+def check_stacked(problem, backward):
+    """Where rows are said to meet at a fixed distance, they do."""
+    stacked, table = geometry._stacked(problem, backward), geometry.row_table(problem, backward)
+    made = geometry.backward_map(problem) if backward else geometry.forward_map(problem)
+    if stacked is None:
+        assert made.stacked is None
+        return
+    first, step = stacked
+    assert made.stacked == (table.shape[1], abs(step))
+    rows = np.arange(table.shape[0])[:, None] + first + np.arange(table.shape[1]) * step
+    np.testing.assert_array_equal(table, np.where((rows >= 0) & (rows < made.shape[2]), rows, -1))
+
+
+CHECKS = (check_columns, check_ends, check_windows, check_weights, check_rows, check_stacked)
+DIRECTIONS = pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+
+
+@DIRECTIONS
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+@given(problem=problems())
+def test_any_geometry(check, backward, problem):
+    check(problem, backward)
+
+
+@DIRECTIONS
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+def test_all_cases(check, backward):
+    for case in (*GEOMETRIES, *TRANSPOSED):
+        check(problem_of(case), backward)
+
+
+def test_every_small_row():
+    """One dimension, all small sizes, where mistakes at the edges show."""
+    for kernel, stride, dilation, padding in itertools.product(range(1, 8), range(1, 5), range(1, 5), range(3)):
+        for size in (1, 2, 5, 12):
+            most = (size + 2 * padding - (kernel - 1) * dilation - 1) // stride + 1
+            if most < 1:
+                continue
+            problem = Problem(1, 1, 1, 1, (size,), (most,), (kernel,), (stride,), (padding,), (dilation,))
+            for backward in (False, True):
+                check_columns(problem, backward)
+                check_ends(problem, backward)
+
+
+@DIRECTIONS
+@given(problem=problems())
+def test_both_directions_hold_the_same_products(backward, problem):
+    """backward_data visits what forward visits, seen from the other side."""
+    triples = [
+        {(i, o, t) if backward else (o, i, t) for one in passes_of(problem, backward) for o, i, t in expand(one)}
+        for backward in (False, True)
+    ]
+    assert triples[0] == {(o, i, t) for o, i, t in triples[1]}
+
+
+@DIRECTIONS
+@given(problem=problems())
+def test_maps(backward, problem):
+    """The C tables have the sizes of the problem."""
+    made = geometry.backward_map(problem) if backward else geometry.forward_map(problem)
+    outs, ins = (problem.in_size, problem.out_size) if backward else (problem.out_size, problem.in_size)
+    assert made.shape == (np.prod(outs[:-1], dtype=int), outs[-1], np.prod(ins[:-1], dtype=int), ins[-1])
+    assert made.all_taps == np.prod(problem.kernel)
+    passes = passes_of(problem, backward)
+    assert made.most_taps == max(one["taps"] for one in passes) <= geometry.MAX_TAPS
+    assert made.most_columns == max(one["out_count"] for one in passes)
+    assert made.most_window == max(one["window"] for one in passes)
+
+
+@DIRECTIONS
+@given(problem=problems(most_dims=1), data=st.data())
+def test_segments_have_room(backward, problem, data):
+    """`in_segment` is no less than the columns of `in` that a kernel packs for a segment of `out`."""
+    passes = passes_of(problem, backward)
+    size, in_size = (problem.in_size, problem.out_size) if backward else (problem.out_size, problem.in_size)
+    segment = data.draw(st.integers(1, size[-1]))
+    room = min(in_size[-1], blocking._in_columns(problem, segment, backward))
+    for column in range(0, size[-1], segment):
+        low, high = in_size[-1], 0
+        for one in passes:
+            meets = [source for target, source, _ in expand(one) if column <= target < min(column + segment, size[-1])]
+            low, high = min([low, *meets]), max([high, *(source + 1 for source in meets)])
+        assert high - low <= room
+
+
+@DIRECTIONS
+@pytest.mark.parametrize("dense", [False, True], ids=["skip", "dense"])
+@given(
+    problem=problems(), batch=st.integers(1, 40), channels=st.integers(1, 600), lanes=st.integers(1, 600),
+    threads=st.sampled_from((1, 2, 3, 16)),
+)  # fmt: skip
+def test_blocking(isa, dense, backward, problem, batch, channels, lanes, threads):
+    """Tiles lie within what the kernels were compiled for, and within the problem."""
+    problem = Problem(
+        batch, 1, channels, lanes, problem.in_size, problem.out_size, problem.kernel, problem.stride, problem.padding,
+        problem.dilation,
+    )  # fmt: skip
+    made = geometry.backward_map(problem) if backward else geometry.forward_map(problem)
+    _, columns, _, in_columns = made.shape
+    accumulators, _, dense_vectors = cpu._cpu.registers()
+    taps, vectors = max(1, made.most_taps), -(-lanes // 16)
+    serial = blocking.rows(problem, made, channels, lanes, dense, backward, 1)
+    tiles = blocking.rows(problem, made, channels, lanes, dense, backward, threads)
+    assert 1 <= tiles["lane_vectors"] <= min(vectors, 8)
+    assert tiles["lane_vectors"] <= dense_vectors if dense else tiles["lane_vectors"] * taps <= accumulators
+    assert 1 <= tiles["channel_block"] <= (256 if dense else 64)
+    assert 1 <= tiles["chunk_rows"]
+    assert 1 <= tiles["segment"] <= columns
+    assert tiles["segments"] == -(-columns // tiles["segment"])
+    assert tiles["segments"] == 1 or tiles["chunk_rows"] == 1
+    assert 1 <= tiles["in_segment"] <= in_columns
+    assert 1 <= tiles["lane_groups"] <= -(-vectors // tiles["lane_vectors"])
+    for name in ("lane_vectors", "channel_block"):  # what decides about the order of sums does not know of threads
+        assert tiles[name] == serial[name]
+
+    serial = blocking.gradient(problem, made, channels, lanes, dense, 1)
+    tiles = blocking.gradient(problem, made, channels, lanes, dense, threads)
+    assert 1 <= tiles["lane_vectors"] <= min(vectors, 8)
+    together = taps * tiles["outer_group"]
+    assert tiles["lane_vectors"] <= dense_vectors if dense else tiles["lane_vectors"] * together <= accumulators
+    assert tiles["outer_group"] >= 1
+    assert tiles["outer_group"] == 1 or (made.stacked and not dense)
+    assert 1 <= tiles["channel_block"] <= channels
+    assert 1 <= tiles["lane_blocks"] <= -(-vectors // tiles["lane_vectors"])
+    assert 1 <= tiles["chunk_rows"]
+    assert tiles["segments"] == -(-made.most_columns // tiles["segment"])
+    for name in ("outer_group", "lane_vectors", "chunk_rows", "segment"):
+        assert tiles[name] == serial[name]

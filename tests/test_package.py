@@ -1,0 +1,147 @@
+"""The package as a whole: names, documentation, version, what an import costs and brings along."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from importlib import metadata
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+import sparseconv as sc
+
+DIMS = (1, 2, 3)
+CONVOLUTIONS = {
+    f"{base}{dims}d{rest}"
+    for base in ("conv", "conv_transpose")
+    for dims in DIMS
+    for rest in ("", "_backward_data", "_backward_weight")
+}
+LINEAR = {"linear", "linear_backward_data", "linear_backward_weight"}
+FUNCTIONS = sorted(CONVOLUTIONS | LINEAR | {"grad_bias", "plan"})
+MASKS = ("density", "nonzero_mask", "pack", "relu", "unpack", "vector_density")
+CPU = ("available_isas", "isa", "num_threads", "set_num_threads", "use_isa")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_version():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", sc.__version__)
+    assert metadata.version("sparseconv") == sc.__version__
+
+
+def test_typed():
+    assert files("sparseconv").joinpath("py.typed").is_file()
+
+
+def test_public_names():
+    """The contract: no name is missing, none is there by accident."""
+    assert set(sc.__all__) == CONVOLUTIONS | LINEAR | {"grad_bias", "plan", "Plan", "masks", "cpu"}
+    assert list(sc.__all__) == sorted(sc.__all__)
+    assert len(set(sc.__all__)) == len(sc.__all__)
+    for name in sc.__all__:
+        assert getattr(sc, name) is not None
+    namespace = {}
+    exec("from sparseconv import *", namespace)
+    assert set(sc.__all__) <= set(namespace)
+
+
+@pytest.mark.parametrize("name", sorted(sc.__all__))
+def test_documentation(name):
+    public = getattr(sc, name)
+    text = inspect.getdoc(public)
+    assert text
+    assert len(text.splitlines()[0]) <= 120
+    assert text.splitlines()[0].rstrip().endswith((".", ":"))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_signatures_are_annotated(name):
+    signature = inspect.signature(getattr(sc, name))
+    assert signature.return_annotation is not inspect.Signature.empty
+    for parameter in signature.parameters.values():
+        assert parameter.annotation is not inspect.Parameter.empty, parameter
+
+
+def test_functions_of_one_kind_have_one_signature():
+    """1d, 2d and 3d differ in nothing but the layout; the common options come in the same order everywhere."""
+    for base in ("conv", "conv_transpose"):
+        for rest in ("", "_backward_data", "_backward_weight"):
+            signatures = [inspect.signature(getattr(sc, f"{base}{dims}d{rest}")).parameters for dims in DIMS]
+            for other in signatures:
+                assert list(other) == list(signatures[0])
+                for name, parameter in other.items():
+                    assert parameter.kind == signatures[0][name].kind
+                    assert name == "layout" or parameter.default == signatures[0][name].default
+            assert [one["layout"].default for one in signatures] == ["NCW", "NCHW", "NCDHW"]
+            assert {"skip", "num_threads", "out"} <= set(signatures[0])
+
+
+def test_modules():
+    for name in MASKS:
+        assert inspect.getdoc(getattr(sc.masks, name))
+    for name in CPU:
+        assert inspect.getdoc(getattr(sc.cpu, name))
+    assert sorted(sc.masks.__all__) == sorted(MASKS)
+
+
+def test_map_of_the_package():
+    """The docstring of the package names every module, and no module that is not there."""
+    package = Path(sc.__file__).parent
+    modules = {path.stem for path in package.iterdir() if path.suffix in (".py", ".pyx")}
+    modules |= {path.name for path in package.iterdir() if path.is_dir() and list(path.glob("*.[ph]*"))}
+    modules -= {"__init__", "__main__", "__pycache__"}
+    named = set(re.findall(r"\b\w+\b", sc.__doc__))
+    assert modules <= named, "modules that the docstring of sparseconv does not name"
+
+
+def test_sources_have_docstrings():
+    for path in Path(sc.__file__).parent.rglob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        assert not source or ast.get_docstring(ast.parse(source)), path
+
+
+def run(code):
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_import_is_light():
+    """It brings NumPy, threadpoolctl and the standard library, and nothing that these do not bring themselves."""
+    names = "import sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    before, after = (set(run(f"import {what}; {names}").split()) for what in ("numpy, threadpoolctl", "sparseconv"))
+    new = after - before - set(sys.stdlib_module_names)
+    assert {name for name in new if not name.startswith(("_cython", "cython_runtime"))} == {"sparseconv"}
+
+
+def test_import_is_quick():
+    """On top of NumPy, best of three: some hundredths of a second; the bound is for the slowest of machines."""
+    code = "import time, numpy; start = time.perf_counter(); import sparseconv; print(time.perf_counter() - start)"
+    assert min(float(run(code)) for _ in range(3)) < 0.5
+
+
+def test_import_changes_nothing():
+    """Neither warnings, nor signal handlers, nor NumPy's error state, nor the floating-point unit."""
+    run(
+        "import signal, warnings; import numpy as np\n"
+        "def state():\n"
+        "    handlers = [signal.getsignal(number) for number in sorted(signal.valid_signals())]\n"
+        "    tiny = float(np.full(4, 1e-38, np.float32)[0] * np.float32(0.1))\n"
+        "    return list(warnings.filters), handlers, np.geterr(), tiny\n"
+        "before = state()\n"
+        "import sparseconv\n"
+        "assert state() == before and before[-1] > 0\n"
+    )
+
+
+@pytest.mark.skipif(not (ROOT / "pyproject.toml").exists(), reason="needs the source tree")
+def test_versions_agree():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == sc.__version__
+    assert {re.match(r"[\w-]+", one).group() for one in project["dependencies"]} == {"numpy", "threadpoolctl"}
