@@ -58,10 +58,12 @@ def rows(
     source, weight = arrays.addressable(source), arrays.addressable(weight)
     threads = planning.threads_for(problem, threads)
     key = (problem, backward, layout.strides(source), layout.strides(out), _steps(weight), relu)
-    skipping = planning.rows_call(*key, False, threads, _cpu.current())
-    choice = planning.choose(skip, 1.0, [Candidate(scalar, source, 1.0, skipping.fixed)])
+    call = planning.rows_call(*key, "skip", threads, _cpu.current())
+    choice = planning.choose(skip, 1.0, [Candidate(scalar, source, 1.0, call.fixed)])
     dense = choice.skip == "none"
-    task, tiles, _ = planning.rows_call(*key, True, threads, _cpu.current()) if dense else skipping
+    if dense or choice.density[scalar] <= planning.SPARSE:
+        call = planning.rows_call(*key, "dense" if dense else "sparse", threads, _cpu.current())
+    task, tiles, _ = call
 
     def execute() -> np.ndarray:
         task.run(source, weight, bias, out, threads)

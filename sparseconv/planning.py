@@ -20,6 +20,7 @@ from .layout import Strides
 from .problem import Problem
 
 SAMPLED_RUNS = 128  # of 64 elements: the standard error of a density is below 0.006 for independent zeros
+SPARSE = 0.15  # density from which on the row kernels take longer words
 SERIAL_MACS = 400_000  # about 10 us of work, what waking a thread costs
 
 
@@ -169,9 +170,12 @@ class Prepared(NamedTuple):
 @lru_cache(maxsize=2048)
 def rows_call(
     problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], relu: bool,
-    dense: bool, threads: int, isa: str,
+    variant: str, threads: int, isa: str,
 ) -> Prepared:  # fmt: skip
-    """The forward or backward_data kernel for arrays with these strides; `isa` is part of the key."""
+    """The forward or backward_data kernel for arrays with these strides; `isa` is part of the key.
+
+    `variant` is "dense", "skip", or "sparse": the skipping kernel with tiles for a density of at most SPARSE.
+    """
     channels, lanes = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     group = lanes
     flat, source, target = _merged(problem, source, target)
@@ -181,11 +185,12 @@ def rows_call(
         channels, lanes = lanes, channels
     used = geometry.backward_map(flat) if backward else geometry.forward_map(flat)
     source_size, target_size = (flat.out_size, flat.in_size) if backward else (flat.in_size, flat.out_size)
-    tiles = blocking.rows(flat, used, channels, lanes, dense, backward, threads)
+    tiles = blocking.rows(flat, used, channels, lanes, variant, backward, threads)
     task = _conv.Rows(
         used, layout.view(source, source_size), layout.view(target, target_size),
         layout.weight_view(weight, flat.kernel, group, not backward),
-        batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, relu=relu, dense=dense, **tiles,
+        batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, relu=relu, dense=variant == "dense",
+        **tiles,
     )  # fmt: skip
     # One word of channels costs about 25 cycles (window moved, bits tested, one branch mispredicted) beside its
     # multiply-adds; measured 0.09 for a tile of 384 vectors, 0.23 for 96, 0.55 for 18.

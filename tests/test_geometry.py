@@ -252,13 +252,14 @@ def test_segments_have_room(backward, problem, data):
 
 
 @DIRECTIONS
-@pytest.mark.parametrize("dense", [False, True], ids=["skip", "dense"])
+@pytest.mark.parametrize("variant", ["skip", "sparse", "dense"])
 @given(
     problem=problems(), batch=st.integers(1, 40), channels=st.integers(1, 600), lanes=st.integers(1, 600),
     threads=st.sampled_from((1, 2, 3, 16)),
 )  # fmt: skip
-def test_blocking(isa, dense, backward, problem, batch, channels, lanes, threads):
+def test_blocking(isa, variant, backward, problem, batch, channels, lanes, threads):
     """Tiles lie within what the kernels were compiled for, and within the problem."""
+    dense = variant == "dense"
     problem = Problem(
         batch, 1, channels, lanes, problem.in_size, problem.out_size, problem.kernel, problem.stride, problem.padding,
         problem.dilation,
@@ -267,8 +268,8 @@ def test_blocking(isa, dense, backward, problem, batch, channels, lanes, threads
     _, columns, _, in_columns = made.shape
     accumulators, _, dense_vectors = cpu._cpu.registers()
     taps, vectors = max(1, made.most_taps), -(-lanes // 16)
-    serial = blocking.rows(problem, made, channels, lanes, dense, backward, 1)
-    tiles = blocking.rows(problem, made, channels, lanes, dense, backward, threads)
+    serial = blocking.rows(problem, made, channels, lanes, variant, backward, 1)
+    tiles = blocking.rows(problem, made, channels, lanes, variant, backward, threads)
     assert 1 <= tiles["lane_vectors"] <= min(vectors, 8)
     assert tiles["lane_vectors"] <= dense_vectors if dense else tiles["lane_vectors"] * taps <= accumulators
     assert 1 <= tiles["channel_block"] <= (256 if dense else 64)
