@@ -220,7 +220,8 @@ def gradient_call(
         batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, dense=dense, **tiles,
     )  # fmt: skip
     # A run of positions costs about 100 cycles (accumulators stored, branches mispredicted) beside its multiply-adds.
-    run = min(tiles["chunk_rows"], used.shape[0]) * tiles["segment"] * max(1, used.most_taps) * tiles["lane_vectors"]
+    taps = max(1, used.most_taps) * tiles["outer_group"]
+    run = min(tiles["chunk_rows"], used.shape[0]) * tiles["segment"] * taps * tiles["lane_vectors"]
     return Prepared(task, tiles, 0.05 + 100 / run)
 
 
