@@ -3,9 +3,11 @@
 Everything that is not a list of files lives in pyproject.toml.
 """
 
+import os
 import platform
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 
 from Cython.Build import cythonize
@@ -36,17 +38,23 @@ limited = [] if free_threaded else [("Py_LIMITED_API", "0x030B0000")]
 
 
 class BuildExt(build_ext):
-    """Adds an instruction set's flags to its own translation unit."""
+    """Adds an instruction set's flags to its own translation unit, and compiles the units side by side."""
 
     def build_extensions(self):
-        compile_one = self.compiler._compile
+        compile_one, link = self.compiler._compile, self.compiler.link_shared_object
+        pool, running = ThreadPoolExecutor(os.cpu_count()), []
 
         def with_flags(obj, src, ext, cc_args, extra_postargs, pp_opts):
             name = src.rsplit("isa_", 1)[-1].removesuffix(".cpp") if "isa_" in src else None
             extra = isa_flags[name] + KERNEL_ONLY if name else []
-            compile_one(obj, src, ext, cc_args, [*extra_postargs, *extra], pp_opts)
+            running.append(pool.submit(compile_one, obj, src, ext, cc_args, [*extra_postargs, *extra], pp_opts))
 
-        self.compiler._compile = with_flags
+        def link_when_compiled(*args, **keywords):
+            while running:
+                running.pop().result()
+            link(*args, **keywords)
+
+        self.compiler._compile, self.compiler.link_shared_object = with_flags, link_when_compiled
         super().build_extensions()
 
 
