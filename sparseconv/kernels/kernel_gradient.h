@@ -102,7 +102,8 @@ SC_INLINE void segment_range(const sc_gradient_task &task, const gradient_chunk 
 }
 
 // The rows of B that the chunk meets, in the order in which the outer taps meet them. Returns their number.
-static int64_t find_partners(const sc_gradient_task &task, const gradient_chunk &chunk, const gradient_scratch &scratch) {
+static int64_t find_partners(const sc_gradient_task &task, const gradient_chunk &chunk,
+                             const gradient_scratch &scratch) {
     const sc_map &map = task.map;
     int64_t used = 0;
     for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
@@ -124,7 +125,8 @@ static int64_t find_partners(const sc_gradient_task &task, const gradient_chunk 
 
 // The same where outer taps are swept together: for each image all rows from the first to the last that any tap
 // meets, those outside the image as zeros. Only the partners of tap 0 are needed.
-static int64_t stack_partners(const sc_gradient_task &task, const gradient_chunk &chunk, const gradient_scratch &scratch) {
+static int64_t stack_partners(const sc_gradient_task &task, const gradient_chunk &chunk,
+                              const gradient_scratch &scratch) {
     const sc_map &map = task.map;
     const int64_t span = stack_span(map), lowest = map.outer_first - (map.outer_step < 0 ? span : 0);
     int64_t used = 0;
@@ -161,7 +163,9 @@ static void pack_channels(const sc_gradient_task &task, const gradient_chunk &ch
         float *to = scratch.channels + c * scratch.channel_pitch;
         for (int64_t m = chunk.rows * window; m < scratch.channel_pitch; ++m) to[m] = 0;
         uint64_t *live = scratch.live + c * scratch.live_pitch;
-        for (int64_t word = 0; !task.dense && word < scratch.live_pitch - 1; ++word) live[word] = live_word(to + 64 * word, 64);
+        for (int64_t word = 0; !task.dense && word < scratch.live_pitch - 1; ++word) {
+            live[word] = live_word(to + 64 * word, 64);
+        }
         live[scratch.live_pitch - 1] = 0;
     }
 }
@@ -204,20 +208,25 @@ static void gradient_taps(const sc_gradient_task &task, const gradient_chunk &ch
     sweep.b_outer_pitch = task.map.outer_step * window * shape.vectors * 16;
     sweep.sums_outer_pitch = shape.pass_offset(1, 0);
     sweep.a = scratch.channels, sweep.live = scratch.live, sweep.runs = scratch.runs;
-    sweep.b = scratch.lanes + (pass.window_shift - pass.shift + (stacked ? tap * task.map.outer_step * window : 0)) * shape.vectors * 16;
+    const int64_t offset = pass.window_shift - pass.shift + (stacked ? tap * task.map.outer_step * window : 0);
+    sweep.b = scratch.lanes + offset * shape.vectors * 16;
     for (int64_t row = 0, rows; row < chunk.rows; row += rows) {
         rows = 1;
         if (partner[row] < 0) continue;
         while (row + rows < chunk.rows && partner[row + rows] == partner[row] + rows) ++rows;
-        scratch.runs[sweep.run_count++] = {row * window, partner[row] * window, rows, (rows - 1) * window + sweep.columns};
+        const int64_t positions = (rows - 1) * window + sweep.columns;
+        scratch.runs[sweep.run_count++] = {row * window, partner[row] * window, rows, positions};
     }
-    if (sweep.run_count) (task.dense ? gradient_dense_kernel(shape.vectors) : gradient_skip_kernel(shape.vectors))(sweep);
+    if (sweep.run_count == 0) return;
+    if (task.dense) gradient_dense_kernel(shape.vectors)(sweep);
+    else gradient_skip_kernel(shape.vectors)(sweep);
 }
 
 static void gradient_item(const sc_gradient_task &task, int64_t item, const gradient_scratch &scratch) {
     const sc_map &map = task.map;
     const lane_blocks blocks(task.lanes, task.lane_vectors);
-    const int64_t supers = ceil_div(blocks.count, task.lane_blocks), channel_blocks = ceil_div(task.channels, task.channel_block);
+    const int64_t supers = ceil_div(blocks.count, task.lane_blocks);
+    const int64_t channel_blocks = ceil_div(task.channels, task.channel_block);
     const int64_t channel = item % channel_blocks * task.channel_block, group = item / channel_blocks / supers;
     const int64_t channels = smaller(task.channel_block, task.channels - channel);
     const int64_t first_block = item / channel_blocks % supers * task.lane_blocks;
@@ -230,7 +239,8 @@ static void gradient_item(const sc_gradient_task &task, int64_t item, const grad
     for (chunk.first = 0; chunk.first < task.batch * map.out_rows; chunk.first += task.chunk_rows) {
         chunk.rows = smaller(task.chunk_rows, task.batch * map.out_rows - chunk.first);
         if (task.interrupt.poll(task.interrupt.context)) return;
-        const int64_t slots = task.outer_group > 1 ? stack_partners(task, chunk, scratch) : find_partners(task, chunk, scratch);
+        const int64_t slots =
+            task.outer_group > 1 ? stack_partners(task, chunk, scratch) : find_partners(task, chunk, scratch);
         for (chunk.segment = 0; chunk.segment < task.segments; ++chunk.segment) {
             for (int64_t p = 0, next; p < map.pass_count; p = next) {  // passes with equal columns share both tiles
                 const sc_pass &pass = map.passes[p];
@@ -243,7 +253,8 @@ static void gradient_item(const sc_gradient_task &task, int64_t item, const grad
                 for (int64_t block = first_block; block < end_block; ++block) {
                     const int64_t vector = blocks.begin(block), vectors = blocks.begin(block + 1) - vector;
                     const int64_t lanes = smaller(vectors * 16, task.lanes - vector * 16);
-                    pack_lanes(task, chunk, scratch, pass, window, slots, group * task.lanes + vector * 16, lanes, vectors * 16);
+                    pack_lanes(task, chunk, scratch, pass, window, slots, group * task.lanes + vector * 16, lanes,
+                               vectors * 16);
                     const weight_tile shape = {map, channels, vectors, false};
                     float *tile = scratch.gradient + (block - first_block) * tile_floats;
                     for (int64_t q = p; q < next; ++q) {
@@ -259,9 +270,10 @@ static void gradient_item(const sc_gradient_task &task, int64_t item, const grad
         const int64_t vector = blocks.begin(block), vectors = blocks.begin(block + 1) - vector;
         const weight_tile shape = {map, channels, vectors, false};
         const sc_weight_view &view = task.gradient;
-        move_weights<false>(scratch.gradient + (block - first_block) * tile_floats, shape, view,
-                            view.data + group * view.group_stride + vector * 16 * view.lane_stride + channel * view.channel_stride,
-                            task.lanes - vector * 16);
+        float *to = view.data + group * view.group_stride + channel * view.channel_stride;
+        to += vector * 16 * view.lane_stride;
+        float *tile = scratch.gradient + (block - first_block) * tile_floats;
+        move_weights<false>(tile, shape, view, to, task.lanes - vector * 16);
     }
 }
 

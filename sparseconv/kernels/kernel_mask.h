@@ -1,22 +1,16 @@
 // Bit masks of nonzero elements: element i is bit i % 8 of byte i / 8 (NumPy's bitorder="little"), in memory order.
 // Bits behind the last element are zero. All of it runs at the speed of the memory it reads.
 #pragma once
-#include "problem.h"
+#include "live_word.h"
 
 SC_OPEN
 
-SC_INLINE int bit_count(uint32_t bits) { return __builtin_popcount(bits); }
-
-// 16 elements at a time; the last few through load_partial, so nothing is read behind the end.
 static int64_t count_nonzero(const float *data, int64_t count) {
     int64_t live = 0, i = 0;
     for (; i + 64 <= count; i += 64) {
-        const uint64_t word = (uint64_t)nonzero(load(data + i)) | (uint64_t)nonzero(load(data + i + 16)) << 16 |
-                              (uint64_t)nonzero(load(data + i + 32)) << 32 | (uint64_t)nonzero(load(data + i + 48)) << 48;
-        live += __builtin_popcountll(word);
+        live += __builtin_popcountll(live_word(data + i, 64));
     }
-    for (; i < count; i += 16) live += bit_count(nonzero(load_partial(data + i, count - i < 16 ? (int)(count - i) : 16)));
-    return live;
+    return live + __builtin_popcountll(live_word(data + i, (int)(count - i)));
 }
 
 SC_INLINE void store_bits(uint8_t *bits, uint32_t word, int64_t count) {

@@ -23,17 +23,33 @@
 
 SC_OPEN
 
-SC_INLINE float *packed_tile(const sc_rows_task &task, int64_t group, int64_t first_vector, int64_t vectors, int64_t channel) {
+// Some neighbouring vectors of output channels of one group.
+struct lane_block {
+    int64_t group, vector, vectors;
+    int64_t lanes;  // those of them that are channels
+};
+
+SC_INLINE lane_block lane_block_of(const sc_rows_task &task, const lane_blocks &blocks, int64_t group, int64_t index) {
+    const int64_t vector = blocks.begin(index), vectors = blocks.begin(index + 1) - vector;
+    return {group, vector, vectors, smaller(vectors * 16, task.lanes - vector * 16)};
+}
+
+SC_INLINE weight_tile tile_shape(const sc_rows_task &task, const lane_block &block, int64_t channel) {
+    return {task.map, smaller(task.channel_block, task.channels - channel), block.vectors, task.dense != 0};
+}
+
+// Where the weights of one lane block and channel block lie if they are packed ahead.
+SC_INLINE float *packed_tile(const sc_rows_task &task, const lane_block &block, int64_t channel) {
     const int64_t taps = task.map.outer_taps * task.map.inner_taps * 16, all = ceil_div(task.lanes, 16);
-    return task.packed + taps * ((group * all + first_vector) * task.channels + channel * vectors);
+    return task.packed + taps * ((block.group * all + block.vector) * task.channels + channel * block.vectors);
 }
 
 // The weights of one lane block and channel block, for all taps.
-static void pack_tile(const sc_rows_task &task, int64_t group, int64_t vector, int64_t vectors, int64_t channel, float *tile) {
-    const weight_tile shape = {task.map, smaller(task.channel_block, task.channels - channel), vectors, task.dense != 0};
+static void pack_tile(const sc_rows_task &task, const lane_block &block, int64_t channel, float *tile) {
     const sc_weight_view &view = task.weight;
-    float *data = view.data + group * view.group_stride + vector * 16 * view.lane_stride + channel * view.channel_stride;
-    move_weights<true>(tile, shape, view, data, task.lanes - vector * 16);
+    const int64_t lane = block.vector * 16;
+    float *data = view.data + block.group * view.group_stride + lane * view.lane_stride + channel * view.channel_stride;
+    move_weights<true>(tile, tile_shape(task, block, channel), view, data, task.lanes - lane);
 }
 
 static void pack_weights(const sc_rows_task *whole, int64_t begin, int64_t end, void *) {
@@ -41,10 +57,9 @@ static void pack_weights(const sc_rows_task *whole, int64_t begin, int64_t end, 
     const lane_blocks blocks(task.lanes, task.lane_vectors);
     const int64_t channel_blocks = ceil_div(task.channels, task.channel_block);
     for (int64_t item = begin; item < end; ++item) {
-        const int64_t group = item / channel_blocks / blocks.count, block = item / channel_blocks % blocks.count;
-        const int64_t channel = item % channel_blocks * task.channel_block;
-        const int64_t vector = blocks.begin(block), vectors = blocks.begin(block + 1) - vector;
-        pack_tile(task, group, vector, vectors, channel, packed_tile(task, group, vector, vectors, channel));
+        const int64_t index = item / channel_blocks, channel = item % channel_blocks * task.channel_block;
+        const lane_block block = lane_block_of(task, blocks, index / blocks.count, index % blocks.count);
+        pack_tile(task, block, channel, packed_tile(task, block, channel));
     }
 }
 
@@ -66,7 +81,8 @@ struct row_chunk {
             const sc_pass &pass = map.passes[p];
             int64_t begin, end;
             range(pass, begin, end);
-            const int64_t low = larger(0, begin - pass.shift), high = smaller(pass.in_count, end + pass.taps - 1 - pass.shift);
+            const int64_t low = larger(0, begin - pass.shift);
+            const int64_t high = smaller(pass.in_count, end + pass.taps - 1 - pass.shift);
             if (begin >= end || low >= high) continue;
             in_column = smaller(in_column, pass.in_start + low * pass.in_step);
             in_end = larger(in_end, pass.in_start + (high - 1) * pass.in_step + 1);
@@ -105,9 +121,10 @@ struct row_scratch {
         const sc_map &map = task.map;
         const int64_t pairs = task.chunk_rows * map.outer_taps, in_rows = task.batch * map.in_rows;
         const int64_t columns = smaller(pairs, in_rows) * task.in_segment;
+        const int64_t weights = map.outer_taps * map.inner_taps * task.lane_vectors * 16;
         return {line(4 * pairs), line(2 * in_rows), channels_contiguous(task.in) ? 0 : line(columns * task.channels),
                 task.dense ? 0 : line(2 * columns * ceil_div(task.channels, task.channel_block)),
-                task.pack_ahead ? 0 : smaller(task.channel_block, task.channels) * map.outer_taps * map.inner_taps * task.lane_vectors * 16,
+                task.pack_ahead ? 0 : smaller(task.channel_block, task.channels) * weights,
                 line(task.chunk_rows * task.segment * task.lane_vectors * 16 + 16)};
     }
     static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
@@ -149,7 +166,8 @@ static int64_t rows_scratch_bytes(const sc_rows_task *task) {
 // Makes the chunk's input rows ready: packs those whose pixels are not contiguous and finds their nonzero channels.
 // Doing so ahead of the sweeps reads memory in order and without branches; a sweep that tested zeros itself would wait
 // for memory in every mispredicted branch. Returns the pixel pitch.
-static int64_t find_sources(const sc_rows_task &task, const row_chunk &chunk, int64_t group, const row_scratch &scratch) {
+static int64_t find_sources(const sc_rows_task &task, const row_chunk &chunk, int64_t group,
+                            const row_scratch &scratch) {
     const sc_map &map = task.map;
     const bool packed = !channels_contiguous(task.in);
     const int64_t channel = group * task.channels, blocks = ceil_div(task.channels, task.channel_block);
@@ -189,77 +207,89 @@ static int64_t find_sources(const sc_rows_task &task, const row_chunk &chunk, in
     return pitch;
 }
 
-static void rows_item(const sc_rows_task &task, int64_t item, const row_scratch &scratch) {
+// Sweeps the weights of one channel block, outer tap and pass over all rows of the chunk.
+static void sweep_chunk(const sc_rows_task &task, const row_chunk &chunk, const row_scratch &scratch, int64_t in_pitch,
+                        const lane_block &block, const float *bias, const float *tile, int64_t channel, int64_t tap,
+                        const sc_pass &pass) {
     const sc_map &map = task.map;
-    const int64_t chunks = ceil_div(task.batch * map.out_rows, task.chunk_rows) * task.segments;
-    const int64_t share = item % task.lane_groups, group = item / task.lane_groups / chunks;
-    const row_chunk chunk(task, item / task.lane_groups % chunks);
-    const int64_t in_pitch = find_sources(task, chunk, group, scratch);
+    const weight_tile shape = tile_shape(task, block, channel);
+    const row_kernel kernel = task.dense ? dense_kernel(block.vectors) : skip_kernel(block.vectors);
     const bool direct = channels_contiguous(task.out);
-    const lane_blocks blocks(task.lanes, task.lane_vectors);
+    const int64_t pitch = block.vectors * 16;
+    row_sweep sweep = {};
+    chunk.range(pass, sweep.begin, sweep.end);
+    if (sweep.begin >= sweep.end) return;
+    sweep.in_pitch = pass.in_step * in_pitch, sweep.live_pitch = pass.in_step;
+    sweep.shift = pass.shift, sweep.taps = pass.taps, sweep.channels = (int)shape.channels;
+    sweep.weights = tile + shape.pass_offset(tap, pass.taps_before);
+    const int64_t first_column = pass.out_start + sweep.begin * pass.out_step;
 
-    for (int64_t block = part_begin(blocks.count, task.lane_groups, share);
-         block < part_begin(blocks.count, task.lane_groups, share + 1); ++block) {
-        const int64_t vector = blocks.begin(block), vectors = blocks.begin(block + 1) - vector;
-        const int64_t lanes = smaller(vectors * 16, task.lanes - vector * 16), lane = group * task.lanes + vector * 16;
-        const int64_t pitch = vectors * 16, row_pitch = chunk.columns * pitch;
-        float bias[SC_MAX_LANE_VECTORS * 16] = {};
-        for (int64_t i = 0; task.bias && i < lanes; ++i) bias[i] = task.bias[lane + i];
-        const row_kernel kernel = task.dense ? dense_kernel(vectors) : skip_kernel(vectors);
+    for (int64_t row = 0; row < chunk.rows; ++row) {
+        const row_source *sources = scratch.sources + row * map.outer_taps, &source = sources[tap];
+        int64_t open_tap = 0, close_tap = map.outer_taps - 1;  // the taps that this row really has
+        while (open_tap < close_tap && !sources[open_tap].pixels) ++open_tap;
+        while (close_tap > open_tap && !sources[close_tap].pixels) --close_tap;
+        const bool opens = channel == 0 && tap == open_tap && pass.opens;
+        const bool closes = channel + shape.channels == task.channels && tap == close_tap && pass.closes;
+        if (!(source.pixels && pass.taps) && !opens && !closes) continue;
 
-        for (int64_t channel = 0; channel < task.channels; channel += task.channel_block) {
-            const weight_tile shape = {map, smaller(task.channel_block, task.channels - channel), vectors, task.dense != 0};
-            const float *tile = scratch.tile;
-            if (task.pack_ahead) tile = packed_tile(task, group, vector, vectors, channel);
-            else pack_tile(task, group, vector, vectors, channel, scratch.tile);
-            const bool last_channels = channel + task.channel_block >= task.channels;
-            if (task.interrupt.poll(task.interrupt.context)) return;
-            for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
-                for (int64_t p = 0; p < map.pass_count; ++p) {
-                    const sc_pass &pass = map.passes[p];
-                    row_sweep sweep = {};
-                    chunk.range(pass, sweep.begin, sweep.end);
-                    if (sweep.begin >= sweep.end) continue;
-                    sweep.in_pitch = pass.in_step * in_pitch, sweep.live_pitch = pass.in_step, sweep.shift = pass.shift, sweep.taps = pass.taps;
-                    sweep.channels = (int)shape.channels;
-                    sweep.weights = tile + shape.pass_offset(tap, pass.taps_before);
-                    const int64_t first_column = pass.out_start + sweep.begin * pass.out_step;
-                    for (int64_t row = 0; row < chunk.rows; ++row) {
-                        const row_source *sources = scratch.sources + row * map.outer_taps;
-                        int64_t open_tap = 0, close_tap = map.outer_taps - 1;  // the taps that this row really has
-                        while (open_tap < close_tap && !sources[open_tap].pixels) ++open_tap;
-                        while (close_tap > open_tap && !sources[close_tap].pixels) --close_tap;
-                        const bool opens = channel == 0 && tap == open_tap && pass.opens;
-                        const bool closes = last_channels && tap == close_tap && pass.closes;
-                        const row_source &source = sources[tap];
-                        if (!(source.pixels && pass.taps) && !opens && !closes) continue;
-                        sweep.in = source.pixels, sweep.in_count = 0;
-                        if (source.pixels) {
-                            sweep.in += channel + pass.in_start * in_pitch, sweep.in_count = pass.in_count;
-                            sweep.live = source.live + channel / task.channel_block * chunk.in_columns + pass.in_start;
-                        }
-                        float *sums = scratch.sums + row * row_pitch + (first_column - chunk.column) * pitch;
-                        sweep.from = opens ? bias : sums, sweep.from_pitch = opens ? 0 : pass.out_step * pitch;
-                        sweep.to = sums, sweep.to_pitch = pass.out_step * pitch, sweep.last_lanes = 16;
-                        sweep.relu = closes && task.relu;
-                        if (closes && direct) {
-                            const int64_t out = chunk.first + row;
-                            sweep.to = row_of(task.out, out / map.out_rows, out % map.out_rows) + lane +
-                                       first_column * task.out.column_stride;
-                            sweep.to_pitch = pass.out_step * task.out.column_stride;
-                            sweep.last_lanes = (int)(lanes - (vectors - 1) * 16);
-                        }
-                        kernel(sweep);
-                    }
-                }
+        sweep.in = source.pixels, sweep.live = nullptr, sweep.in_count = 0;
+        if (source.pixels) {
+            sweep.in += channel + pass.in_start * in_pitch, sweep.in_count = pass.in_count;
+            sweep.live = source.live + channel / task.channel_block * chunk.in_columns + pass.in_start;
+        }
+        float *sums = scratch.sums + (row * chunk.columns + first_column - chunk.column) * pitch;
+        sweep.from = opens ? bias : sums, sweep.from_pitch = opens ? 0 : pass.out_step * pitch;
+        sweep.to = sums, sweep.to_pitch = pass.out_step * pitch, sweep.last_lanes = 16;
+        sweep.relu = closes && task.relu;
+        if (closes && direct) {
+            const int64_t out = chunk.first + row, lane = block.group * task.lanes + block.vector * 16;
+            sweep.to = row_of(task.out, out / map.out_rows, out % map.out_rows) + lane;
+            sweep.to += first_column * task.out.column_stride;
+            sweep.to_pitch = pass.out_step * task.out.column_stride;
+            sweep.last_lanes = (int)(block.lanes - (block.vectors - 1) * 16);
+        }
+        kernel(sweep);
+    }
+}
+
+// One lane block of the chunk, from its bias to its place in memory. Returns false if the call was interrupted.
+static bool finish_block(const sc_rows_task &task, const row_chunk &chunk, const row_scratch &scratch, int64_t in_pitch,
+                         const lane_block &block) {
+    const sc_map &map = task.map;
+    const int64_t lane = block.group * task.lanes + block.vector * 16, pitch = block.vectors * 16;
+    float bias[SC_MAX_LANE_VECTORS * 16] = {};
+    for (int64_t i = 0; task.bias && i < block.lanes; ++i) bias[i] = task.bias[lane + i];
+
+    for (int64_t channel = 0; channel < task.channels; channel += task.channel_block) {
+        if (task.interrupt.poll(task.interrupt.context)) return false;
+        const float *tile = scratch.tile;
+        if (task.pack_ahead) tile = packed_tile(task, block, channel);
+        else pack_tile(task, block, channel, scratch.tile);
+        for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
+            for (int64_t p = 0; p < map.pass_count; ++p) {
+                sweep_chunk(task, chunk, scratch, in_pitch, block, bias, tile, channel, tap, map.passes[p]);
             }
         }
-        for (int64_t row = 0; row < chunk.rows && !direct; ++row) {
-            const int64_t out = chunk.first + row;
-            store_pixels(scratch.sums + row * row_pitch, pitch, task.out,
-                         row_of(task.out, out / map.out_rows, out % map.out_rows), lane, lane + lanes, chunk.column,
-                         chunk.columns);
-        }
+    }
+    for (int64_t row = 0; row < chunk.rows && !channels_contiguous(task.out); ++row) {
+        const int64_t out = chunk.first + row;
+        store_pixels(scratch.sums + row * chunk.columns * pitch, pitch, task.out,
+                     row_of(task.out, out / map.out_rows, out % map.out_rows), lane, lane + block.lanes, chunk.column,
+                     chunk.columns);
+    }
+    return true;
+}
+
+static void rows_item(const sc_rows_task &task, int64_t item, const row_scratch &scratch) {
+    const int64_t chunks = ceil_div(task.batch * task.map.out_rows, task.chunk_rows) * task.segments;
+    const int64_t share = item % task.lane_groups, group = item / task.lane_groups / chunks;
+    const row_chunk chunk(task, item / task.lane_groups % chunks);
+    const lane_blocks blocks(task.lanes, task.lane_vectors);
+    const int64_t in_pitch = find_sources(task, chunk, group, scratch);
+    const int64_t end = part_begin(blocks.count, task.lane_groups, share + 1);
+    for (int64_t index = part_begin(blocks.count, task.lane_groups, share); index < end; ++index) {
+        if (!finish_block(task, chunk, scratch, in_pitch, lane_block_of(task, blocks, group, index))) return;
     }
 }
 

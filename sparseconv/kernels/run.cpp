@@ -55,7 +55,8 @@ int run_gradient(const sc_table &table, sc_gradient_task &task, int threads, int
     interruption interrupt(signals);
     task.interrupt = {interruption::poll, &interrupt};
     const int64_t lane_blocks = ceil_div(ceil_div(task.lanes, 16), task.lane_vectors);
-    const int64_t items = task.groups * ceil_div(lane_blocks, task.lane_blocks) * ceil_div(task.channels, task.channel_block);
+    const int64_t supers = ceil_div(lane_blocks, task.lane_blocks);
+    const int64_t items = task.groups * supers * ceil_div(task.channels, task.channel_block);
     const int64_t scratch = table.gradient_scratch(&task);
     const scratch_lease lease(scratch);
     if (!lease.memory()) return NO_MEMORY;

@@ -17,7 +17,9 @@ SC_INLINE f32x16 zero() {
     float32x4_t none = vdupq_n_f32(0);
     return {{none, none, none, none}};
 }
-SC_INLINE f32x16 load(const float *p) { return {{vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}}; }
+SC_INLINE f32x16 load(const float *p) {
+    return {{vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}};
+}
 SC_INLINE void store(float *p, f32x16 a) { SC_UNROLL for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, a.q[i]); }
 SC_INLINE f32x16 load_partial(const float *p, int n) {
     float whole[16] = {};

@@ -25,7 +25,10 @@ enum status { OK = 0, NO_MEMORY = 1, INTERRUPTED = 2 };
 class interruption {
 public:
     explicit interruption(int (*signals)())
-        : signals_(signals), caller_(std::this_thread::get_id()), caller_state_(float_state()), next_(clock::now() + interval) {}
+        : signals_(signals),
+          caller_(std::this_thread::get_id()),
+          caller_state_(float_state()),
+          next_(clock::now() + interval) {}
     bool check();
     static int poll(void *self) { return static_cast<interruption *>(self)->check(); }
     static constexpr std::chrono::milliseconds interval{50};

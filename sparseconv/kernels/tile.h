@@ -61,7 +61,9 @@ SC_INLINE void load_block(f32x16 (&rows)[16], const float *from, int64_t row_str
     } else if (column_count == 16) {
         SC_UNROLL for (int i = 0; i < 16; ++i) rows[i] = i < row_count ? load(from + i * row_stride) : zero();
     } else {
-        SC_UNROLL for (int i = 0; i < 16; ++i) rows[i] = i < row_count ? load_partial(from + i * row_stride, column_count) : zero();
+        SC_UNROLL for (int i = 0; i < 16; ++i) {
+            rows[i] = i < row_count ? load_partial(from + i * row_stride, column_count) : zero();
+        }
     }
 }
 
@@ -128,7 +130,7 @@ static void load_pixels(float *to, int64_t pitch, const sc_view &view, const flo
         const int count = (int)smaller(16, columns - done);
         for (int64_t channel = first; channel < end;) {
             const int run = channel_run(view, channel, end), room = (int)smaller(16, pitch - (channel - first));
-            const float *source = from + channel_offset(view, channel) + (column + done * column_step) * view.column_stride;
+            const float *source = from + channel_offset(view, channel) + column * view.column_stride + done * step;
             load_block_transposed(block, source, view.channel_stride, run, step, count);
             store_block(block, to + done * pitch + channel - first, pitch, count, 1, room);
             channel += run;
@@ -145,7 +147,7 @@ static void load_channels(float *to, int64_t pitch, const sc_view &view, const f
         const int count = (int)smaller(16, columns - done);
         for (int64_t channel = first; channel < end;) {
             const int run = channel_run(view, channel, end);
-            const float *source = from + channel_offset(view, channel) + (column + done * column_step) * view.column_stride;
+            const float *source = from + channel_offset(view, channel) + column * view.column_stride + done * step;
             load_block_transposed(block, source, step, count, view.channel_stride, run);
             for (int i = 0; i < run; ++i) store(to + (channel - first + i) * pitch + done, block[i]);
             channel += run;
@@ -172,7 +174,8 @@ static void store_pixels(const float *from, int64_t pitch, const sc_view &view, 
 // Lane blocks of one group, balanced: no block of one vector beside blocks of four.
 struct lane_blocks {
     int64_t vectors, count;
-    SC_INLINE_MEMBER lane_blocks(int64_t lanes, int64_t most) : vectors(ceil_div(lanes, 16)), count(ceil_div(vectors, most)) {}
+    SC_INLINE_MEMBER lane_blocks(int64_t lanes, int64_t most)
+        : vectors(ceil_div(lanes, 16)), count(ceil_div(vectors, most)) {}
     SC_INLINE_MEMBER int64_t begin(int64_t block) const { return part_begin(vectors, count, block); }
 };
 
@@ -198,7 +201,8 @@ struct weight_tile {
 // inner tap) is one run in forward, (outer tap, inner tap) in backward_data. Lanes of one vector are often whole
 // pages apart, so the next block's lines are asked for while this one is transposed.
 template <bool LOAD>
-static void move_weights(float *tile, const weight_tile &shape, const sc_weight_view &view, float *data, int64_t lanes) {
+static void move_weights(float *tile, const weight_tile &shape, const sc_weight_view &view, float *data,
+                         int64_t lanes) {
     const int64_t inner = shape.map.inner_taps, outer = shape.map.outer_taps, taps = inner * outer;
     const int64_t stride = taps == 1 ? view.channel_stride : view.tap_stride;
     const bool flat_channels = taps == 1 || (view.flat_taps && view.channel_stride == taps * stride);
@@ -211,12 +215,14 @@ static void move_weights(float *tile, const weight_tile &shape, const sc_weight_
         const int64_t first = (flat_channels ? step % runs : step / shape.vectors) * run;
         const int count = (int)larger(0, smaller(16, lanes - 16 * vector));
         int64_t channel = first / taps, outer_tap = first % taps / inner, inner_tap = 0;
-        float *memory = data + vector * 16 * view.lane_stride + channel * view.channel_stride + view.outer_taps[outer_tap];
+        float *memory = data + vector * 16 * view.lane_stride + channel * view.channel_stride;
+        memory += view.outer_taps[outer_tap];
         for (int64_t done = 0; done < run; done += 16) {
             const int elements = (int)smaller(16, run - done);
             if (LOAD) {
                 if (done + 32 < run) {
-                    for (int i = 0; i < count; ++i) __builtin_prefetch(memory + i * view.lane_stride + (done + 32) * stride);
+                    const float *next = memory + (done + 32) * stride;
+                    for (int i = 0; i < count; ++i) __builtin_prefetch(next + i * view.lane_stride);
                 }
                 load_block_transposed(block, memory + done * stride, view.lane_stride, count, stride, elements);
             }
