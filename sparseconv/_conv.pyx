@@ -10,6 +10,10 @@ from ._kernels cimport sc_bias_task, sc_gradient_task, sc_map, sc_pass, sc_rows_
 cdef extern from "Python.h":
     ctypedef struct Py_buffer:
         void *buf
+        int ndim
+        Py_ssize_t itemsize
+        Py_ssize_t *shape
+        Py_ssize_t *strides
     int PyBUF_STRIDED_RO, PyBUF_STRIDED
     int PyObject_GetBuffer(object, Py_buffer *, int) except -1
     void PyBuffer_Release(Py_buffer *)
@@ -199,20 +203,23 @@ def sampled_nonzero(array, int runs):
     Each run starts at a scattered place (multiplicative hashing), so that it does not meet the same channels again
     and again. Returns (nonzero, seen).
     """
-    cdef int64_t shape[16]
-    cdef int64_t strides[16]
+    cdef Py_buffer buffer
+    PyObject_GetBuffer(array, &buffer, PyBUF_STRIDED_RO)
+    cdef int64_t shape[64]
+    cdef int64_t strides[64]
     cdef int dims = 0
     cdef int inner = -1
-    for size, stride in zip(array.shape, array.strides):
-        if size == 1:
-            continue
-        shape[dims], strides[dims] = size, stride // array.itemsize
-        if inner < 0 or abs(stride) <= abs(strides[inner] * array.itemsize):
-            inner = dims
-        dims += 1
-    cdef const float *data = address(array, PyBUF_STRIDED_RO)
+    cdef int axis
+    for axis in range(buffer.ndim):
+        if buffer.shape[axis] > 1:
+            shape[dims], strides[dims] = buffer.shape[axis], buffer.strides[axis] // buffer.itemsize
+            if inner < 0 or abs(strides[dims]) <= abs(strides[inner]):
+                inner = dims
+            dims += 1
+    cdef const float *data = <const float *>buffer.buf
+    PyBuffer_Release(&buffer)
     cdef const float *start
-    cdef int64_t nonzero = 0, seen = 0, length, place, offset, size_
+    cdef int64_t nonzero = 0, seen = 0, length = 0, place, offset, size_
     cdef unsigned long long state = 0x9e3779b97f4a7c15ull, draw
     cdef int run, dim, i
     if dims == 0:
