@@ -33,7 +33,7 @@ def nonzero_mask(x: Any) -> np.ndarray:
     if array.dtype != np.float32:
         return np.packbits(array != 0, bitorder="little")
     bits = np.empty(-(-array.size // 8), np.uint8)
-    _masks.nonzero(np.ascontiguousarray(array), array.size, bits)
+    _masks.nonzero(_plain(array), array.size, bits)
     return bits
 
 
@@ -105,7 +105,7 @@ def relu(x: Any, *, out: Any = None) -> tuple[np.ndarray, np.ndarray]:
         np.maximum(array, 0, out=y)
         return y, nonzero_mask(y)
     bits = np.empty(-(-array.size // 8), np.uint8)
-    _masks.relu(np.ascontiguousarray(array), array.size, y, bits)
+    _masks.relu(_plain(array), array.size, y, bits)
     return y, bits
 
 
@@ -144,7 +144,7 @@ def vector_density(x: Any, width: int = 16) -> float:
     float
     """
     width = checks.whole("width", width, 1)
-    array = np.ascontiguousarray(arrays.take("x", x))
+    array = _plain(arrays.take("x", x))
     if array.size == 0:
         return 0.0
     width = min(width, array.size)
@@ -155,6 +155,11 @@ def vector_density(x: Any, width: int = 16) -> float:
     return _masks.live_vectors(array, array.size, width) / vectors
 
 
+def _plain(array: np.ndarray) -> np.ndarray:
+    """C-contiguous with aligned elements: the array itself or a copy."""
+    return arrays.addressable(np.ascontiguousarray(array))
+
+
 def _dense(array: np.ndarray) -> np.ndarray:
     """The same elements in any order, contiguous: a view where memory has no gaps (NHWC views of NCHW and so on)."""
-    return array.ravel(order="K")
+    return arrays.addressable(array.ravel(order="K"))

@@ -51,8 +51,8 @@ static void rows_skip(const row_sweep &row) {
     const int64_t begin = row.begin, end = row.end, last = end + S - 1, shift = row.shift;
     const int64_t in_count = row.in_count, in_pitch = row.in_pitch;
     const int64_t live_pitch = row.live_pitch, from_pitch = row.from_pitch, to_pitch = row.to_pitch;
-    const float *weights = row.weights, *from = row.from, *in = row.in + (begin - shift) * in_pitch;
-    const uint64_t *live = row.live + (begin - shift) * live_pitch;
+    const float *weights = row.weights, *from = row.from;
+    int64_t in_offset = (begin - shift) * in_pitch, live_offset = (begin - shift) * live_pitch;
     float *to = row.to;
     const int lines = row.channels;
     for (int64_t entering = begin; entering < last; entering += S) {
@@ -64,10 +64,11 @@ static void rows_skip(const row_sweep &row) {
                 from += from_pitch;
             }
             if ((uint64_t)(m - shift) < (uint64_t)in_count) {
+                const float *in = row.in + in_offset;
                 for (int line = 0; line < lines; line += 16) __builtin_prefetch(in + 4 * in_pitch + line);
-                skip_column<S, Q>(acc, turn, in, weights, *live);
+                skip_column<S, Q>(acc, turn, in, weights, row.live[live_offset]);
             }
-            in += in_pitch, live += live_pitch;
+            in_offset += in_pitch, live_offset += live_pitch;
             if (m - (S - 1) >= begin) {
                 f32x16 (&sum)[Q] = acc[(turn + 1) % S];
                 SC_UNROLL for (int q = 0; q < Q; ++q) {
