@@ -32,8 +32,6 @@ class Map:
 
 class View:
     def __init__(self, image: int, rows: Sequence[int], column: int, channel: int, block: int) -> None: ...
-    @property
-    def pixels_contiguous(self) -> bool: ...
 
 class WeightView:
     def __init__(

@@ -4,7 +4,7 @@
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
-from ._cpu cimport active_table, call_bias_gradient, call_gradient, call_rows, packed_bytes
+from ._cpu cimport active_table, address, call_bias_gradient, call_gradient, call_rows, packed_bytes
 from ._kernels cimport sc_bias_task, sc_gradient_task, sc_map, sc_pass, sc_rows_task, sc_tap, sc_view, sc_weight_view
 
 cdef extern from "Python.h":
@@ -17,15 +17,6 @@ cdef extern from "Python.h":
     int PyBUF_STRIDED_RO, PyBUF_STRIDED
     int PyObject_GetBuffer(object, Py_buffer *, int) except -1
     void PyBuffer_Release(Py_buffer *)
-
-
-cdef float *address(object array, int flags) except? NULL:
-    """Where an array's first element lies; the caller keeps the array alive."""
-    cdef Py_buffer buffer
-    PyObject_GetBuffer(array, &buffer, flags)
-    cdef float *data = <float *>buffer.buf
-    PyBuffer_Release(&buffer)
-    return data
 
 
 cdef void *filled(values) except NULL:
@@ -103,11 +94,6 @@ cdef class View:
     def __dealloc__(self):
         free(<void *>self.c.rows)
 
-    @property
-    def pixels_contiguous(self):
-        """Whether the channels of a pixel lie side by side."""
-        return self.c.channel_stride == 1 and self.c.block_stride == 16
-
 
 cdef class WeightView:
     """An sc_weight_view without its address. Made by layout.py."""
@@ -146,11 +132,11 @@ cdef class Rows:
 
     def run(self, source, weight, bias, target, int threads):
         cdef sc_rows_task task = self.c
-        task.in_.data = address(source, PyBUF_STRIDED_RO)
-        task.weight.data = address(weight, PyBUF_STRIDED_RO)
+        task.in_.data = <float *>address(source, PyBUF_STRIDED_RO)
+        task.weight.data = <float *>address(weight, PyBUF_STRIDED_RO)
         if bias is not None:
-            task.bias = address(bias, PyBUF_STRIDED_RO)
-        task.out.data = address(target, PyBUF_STRIDED)
+            task.bias = <float *>address(bias, PyBUF_STRIDED_RO)
+        task.out.data = <float *>address(target, PyBUF_STRIDED)
         with nogil:
             call_rows(&task, threads)
 
@@ -178,9 +164,9 @@ cdef class Gradient:
 
     def run(self, a, b, gradient, int threads):
         cdef sc_gradient_task task = self.c
-        task.a.data = address(a, PyBUF_STRIDED_RO)
-        task.b.data = address(b, PyBUF_STRIDED_RO)
-        task.gradient.data = address(gradient, PyBUF_STRIDED)
+        task.a.data = <float *>address(a, PyBUF_STRIDED_RO)
+        task.b.data = <float *>address(b, PyBUF_STRIDED_RO)
+        task.gradient.data = <float *>address(gradient, PyBUF_STRIDED)
         with nogil:
             call_gradient(&task, threads)
 
@@ -190,9 +176,9 @@ def bias_gradient(View view not None, source, target, int64_t batch, int64_t row
     """Sums `source` over images, rows and columns into `target` (channels,)."""
     cdef sc_bias_task task
     task.in_ = view.c
-    task.in_.data = address(source, PyBUF_STRIDED_RO)
+    task.in_.data = <float *>address(source, PyBUF_STRIDED_RO)
     task.batch, task.rows, task.columns, task.channels = batch, rows, columns, channels
-    task.out = address(target, PyBUF_STRIDED)
+    task.out = <float *>address(target, PyBUF_STRIDED)
     with nogil:
         call_bias_gradient(&task, threads)
 

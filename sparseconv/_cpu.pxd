@@ -8,3 +8,4 @@ cdef int call_rows(sc_rows_task *task, int threads) except -1 nogil
 cdef int call_gradient(sc_gradient_task *task, int threads) except -1 nogil
 cdef int call_bias_gradient(sc_bias_task *task, int threads) except -1 nogil
 cdef int64_t packed_bytes(const sc_rows_task *task) noexcept nogil
+cdef void *address(object array, int flags) except? NULL

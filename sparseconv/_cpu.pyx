@@ -9,7 +9,11 @@ from ._kernels cimport (
 )
 
 cdef extern from "Python.h":
+    ctypedef struct Py_buffer:
+        void *buf
     int PyErr_CheckSignals() noexcept
+    int PyObject_GetBuffer(object, Py_buffer *, int) except -1
+    void PyBuffer_Release(Py_buffer *)
 
 cdef extern from "kernels/threads.h" nogil:
     int sparseconv_get_num_threads()
@@ -48,6 +52,15 @@ cdef int finish(int status) except -1 nogil:
 
 cdef const sc_table *active_table() noexcept nogil:
     return active()
+
+
+cdef void *address(object array, int flags) except? NULL:
+    """Where an array's first element lies; the caller keeps the array alive."""
+    cdef Py_buffer buffer
+    PyObject_GetBuffer(array, &buffer, flags)
+    cdef void *data = buffer.buf
+    PyBuffer_Release(&buffer)
+    return data
 
 
 cdef int call_rows(sc_rows_task *task, int threads) except -1 nogil:

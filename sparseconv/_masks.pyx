@@ -3,22 +3,10 @@
 
 from libc.stdint cimport int64_t, uint8_t
 
-from ._cpu cimport active_table
+from ._cpu cimport active_table, address
 
 cdef extern from "Python.h":
-    ctypedef struct Py_buffer:
-        void *buf
     int PyBUF_ANY_CONTIGUOUS, PyBUF_WRITABLE
-    int PyObject_GetBuffer(object, Py_buffer *, int) except -1
-    void PyBuffer_Release(Py_buffer *)
-
-
-cdef void *address(object array, int flags) except? NULL:
-    cdef Py_buffer buffer
-    PyObject_GetBuffer(array, &buffer, flags)
-    cdef void *data = buffer.buf
-    PyBuffer_Release(&buffer)
-    return data
 
 
 def count_nonzero(array, int64_t count):

@@ -54,11 +54,12 @@ def rows(
     all_rows = problem.batch * out_rows
     lane_blocks = ceil_div(vectors, lane_vectors)
     wanted = 4 * threads if threads > 1 else 1
+    heavy = _packed_share(problem) > PACKED_SHARE  # each chunk packs the weights: threads share lane blocks, not rows
     if out_columns > 2 * CHUNK_COLUMNS:
         segment, chunk_rows = even(out_columns, CHUNK_COLUMNS), 1
     else:
-        segment = out_columns
-        chunk_rows = min(ceil_div(CHUNK_COLUMNS, out_columns), max(1, all_rows * problem.groups // wanted))
+        most = all_rows if heavy else max(1, all_rows * problem.groups // wanted)
+        segment, chunk_rows = out_columns, even(all_rows, min(ceil_div(CHUNK_COLUMNS, out_columns), most))
     if threads > 1 and all_rows == 1:
         segment = min(segment, max(64, ceil_div(out_columns, wanted)))
     segments = ceil_div(out_columns, segment)
@@ -71,7 +72,7 @@ def rows(
         "segments": segments,
         "in_segment": min(in_columns, _in_columns(problem, segment, backward)),
         "lane_groups": min(lane_blocks, ceil_div(wanted, chunks)),
-        "pack_ahead": int(chunks > 1 and _packed_share(problem) <= PACKED_SHARE),
+        "pack_ahead": int(chunks > 1 and not heavy),
     }
 
 
