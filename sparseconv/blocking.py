@@ -1,8 +1,8 @@
 """How big the tiles are: loop blocking for each kernel, from the problem and the register file, not from the caller.
 
-Only `threads`-dependent numbers are those that do not touch the order of any sum (chunks and shares of the row
-kernels, channel blocks of the gradient kernels), so results are the same for every number of threads.
-Sizes assume 32 KB of L1 and a few hundred KB of L2 per core, the least that current CPUs have.
+Numbers that depend on `threads` do not touch the order of any sum (chunks and shares of the row kernels, channel blocks
+of the gradient kernels), so results are the same for every number of threads. Sizes assume 32 KB of L1 and about half
+a MB of L2 per core. The figures beside them are runs one after the other, good to about 10%.
 """
 
 from __future__ import annotations

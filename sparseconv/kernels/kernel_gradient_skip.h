@@ -8,7 +8,8 @@
 // Why all outer taps of a 3 x 3 kernel at once (R = 3, Q = 2: 18 accumulators) and not one after the other (R = 1,
 // Q = 4: 12): each word's mispredicted branch and each accumulator's way to memory and back serve more multiply-adds.
 //
-// Tried (Zen 4, one thread, dense-equivalent GF/s at 90% zeros, 2026-11):
+// Tried (Zen 4, one thread, dense-equivalent GF/s at 90% zeros, 2026-11; best of many calls, but one variant after the
+// other on a machine that others used too: differences below 10% mean little):
 // - R = 1, Q = 4: 64,64,56 316, 256,256,14 417, 512,512,7 306 (batch 8); R = 3, Q = 2: 367, 440, 284. The last is short
 //   of positions (392): its gradient goes through L2 more often than it is worth; at batch 16 it is 412.
 // - accumulators stored after every run of rows instead of once per chunk: 512,512,7 237 against 257;

@@ -10,7 +10,8 @@
 // Registers: S * Q accumulators + 1 broadcast; weights are memory operands (T = S * Q of them per nonzero).
 // The only branch that is hard to predict is the end of the bit loop, once per word.
 //
-// Tried (Zen 4, one thread, batch 8, dense-equivalent GF/s at 90% zeros, 2026-11):
+// Tried (Zen 4, one thread, batch 8, dense-equivalent GF/s at 90% zeros, 2026-11; best of many calls, but one variant
+// after the other on a machine that others used too: differences below 10% mean little):
 // - zeros tested here instead of ahead (kernel_rows.h): 430 against 690 for 64,64,56, 250 against 493 for 512,512,7, 71
 //   against 343 for 1x1 256->64 at 56: each mispredicted branch waits for memory;
 // - before that, prefetching the inputs of later columns: 64,64,56 423 -> 430, 256,256,14 365 -> 428 (kept: they now
