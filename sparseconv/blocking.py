@@ -21,9 +21,9 @@ VECTOR_BYTES = 64
 # 95% 792 and 1037. One tap: 64 channels x 8 vectors are 32 KB; 24 KB (48 channels, broken words) lose 5 to 20%.
 WEIGHT_TILE_BYTES = {"skip": 24 * 1024, "sparse": 48 * 1024, "pointwise": 32 * 1024}
 LANE_TILE_BYTES = 28 * 1024  # the lane tile of a gradient kernel: most of L1
-GRADIENT_BYTES = 512 * 1024  # the part of the gradient that a work item keeps in L2
+GRADIENT_BYTES = 2 * 1024 * 1024  # the part of the gradient that a work item keeps in L2
 PACKED_SHARE = 0.15  # weights are packed ahead of a call up to this share of its operands, else tile by tile
-LANE_BLOCKS = 4  # lane blocks that a work item of a gradient kernel has at least, if there are as many
+LANE_BLOCKS = 8  # lane blocks that a work item of a gradient kernel has at least, if there are as many
 CHUNK_COLUMNS = 1024  # outputs that are finished together by the row kernels
 
 

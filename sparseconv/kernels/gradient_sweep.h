@@ -2,6 +2,7 @@
 // the runs of rows of a chunk.
 #pragma once
 #include "problem.h"
+#include "read_ahead.h"
 
 SC_OPEN
 
@@ -23,6 +24,7 @@ struct gradient_sweep {
     int64_t run_count;
     int64_t window, columns, taps;
     int channels;
+    read_ahead *ahead;  // of the skipping kernels, which leave more time between two loads than dense ones
 };
 
 typedef void (*gradient_kernel)(const gradient_sweep &);

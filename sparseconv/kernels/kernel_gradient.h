@@ -192,9 +192,52 @@ static void pack_lanes(const sc_gradient_task &task, const gradient_chunk &chunk
     }
 }
 
+// The highest input row, over all images, that a chunk's rows meet, or -1.
+static int64_t last_partner(const sc_gradient_task &task, int64_t first, int64_t rows) {
+    const sc_map &map = task.map;
+    for (int64_t row = first + rows - 1; row >= first; --row) {
+        int64_t last = -1;
+        for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
+            last = larger(last, map.row_table[row % map.out_rows * map.outer_taps + tap]);
+        }
+        if (last >= 0) return row / map.out_rows * map.in_rows + last;
+    }
+    return -1;
+}
+
+// What the next chunk (or, of long rows, the next segment) will read, to be asked for while this one is summed.
+static read_ahead next_reads(const sc_gradient_task &task, const gradient_chunk &chunk, int64_t channel,
+                             int64_t channels, int64_t lane, int64_t lanes) {
+    const sc_map &map = task.map;
+    read_ahead ahead = {};
+    const int64_t all_rows = task.batch * map.out_rows, next = chunk.first + chunk.rows;
+    if (task.segments == 1 && next < all_rows) {
+        const int64_t rows = smaller(task.chunk_rows, all_rows - next);
+        if (adjacent_rows(task.a, map.out_rows, map.out_columns)) {
+            ahead.add(task.a, row_of(task.a, next / map.out_rows, next % map.out_rows), channel, channels,
+                      rows * map.out_columns);
+        }
+        const int64_t low = last_partner(task, chunk.first, chunk.rows) + 1, high = last_partner(task, next, rows) + 1;
+        if (adjacent_rows(task.b, map.in_rows, map.in_columns) && low < high) {
+            ahead.add(task.b, row_of(task.b, low / map.in_rows, low % map.in_rows), lane, lanes,
+                      (high - low) * map.in_columns);
+        }
+    } else if (all_rows == 1 && chunk.segment + 1 < task.segments && map.pass_count == 1) {
+        const sc_pass &pass = map.passes[0];
+        int64_t begin, end;
+        segment_range(task, {chunk.first, chunk.rows, chunk.segment + 1}, pass, begin, end);
+        const int64_t out = pass.out_start + begin * pass.out_step, in = pass.in_start + begin * pass.in_step;
+        ahead.add(task.a, row_of(task.a, 0, 0) + out * task.a.column_stride, channel, channels,
+                  (end - begin) * pass.out_step);
+        ahead.add(task.b, row_of(task.b, 0, 0) + in * task.b.column_stride, lane, lanes, (end - begin) * pass.in_step);
+    }
+    return ahead;
+}
+
 // One pass and group of outer taps of one lane block over the chunk.
 static void gradient_taps(const sc_gradient_task &task, const gradient_chunk &chunk, const gradient_scratch &scratch,
-                          const sc_pass &pass, int64_t window, int64_t tap, const weight_tile &shape, float *tile) {
+                          const sc_pass &pass, int64_t window, int64_t tap, const weight_tile &shape, float *tile,
+                          read_ahead &ahead) {
     const bool stacked = task.outer_group > 1;
     const int64_t *partner = scratch.partner + (stacked ? 0 : tap * task.chunk_rows);
     int64_t begin, end;
@@ -202,7 +245,7 @@ static void gradient_taps(const sc_gradient_task &task, const gradient_chunk &ch
     gradient_sweep sweep = {};
     sweep.channel_pitch = scratch.channel_pitch, sweep.channels = (int)shape.channels, sweep.taps = pass.taps;
     sweep.window = window, sweep.columns = end - begin;
-    sweep.live_pitch = scratch.live_pitch;
+    sweep.live_pitch = scratch.live_pitch, sweep.ahead = &ahead;
     sweep.sums = tile + shape.pass_offset(tap, pass.taps_before);
     sweep.outer = smaller(task.outer_group, task.map.outer_taps - tap);
     sweep.b_outer_pitch = task.map.outer_step * window * shape.vectors * 16;
@@ -242,6 +285,12 @@ static void gradient_item(const sc_gradient_task &task, int64_t item, const grad
         const int64_t slots =
             task.outer_group > 1 ? stack_partners(task, chunk, scratch) : find_partners(task, chunk, scratch);
         for (chunk.segment = 0; chunk.segment < task.segments; ++chunk.segment) {
+            read_ahead ahead = next_reads(task, chunk, group * task.channels + channel, channels,
+                                          group * task.lanes + blocks.begin(first_block) * 16,
+                                          smaller(blocks.begin(end_block) * 16, task.lanes) -
+                                              blocks.begin(first_block) * 16);
+            ahead.spread(channels * (end_block - first_block) * map.pass_count *
+                         ceil_div(map.outer_taps, task.outer_group));
             for (int64_t p = 0, next; p < map.pass_count; p = next) {  // passes with equal columns share both tiles
                 const sc_pass &pass = map.passes[p];
                 for (next = p + 1; next < map.pass_count && !map.passes[next].new_columns;) ++next;
@@ -259,7 +308,7 @@ static void gradient_item(const sc_gradient_task &task, int64_t item, const grad
                     float *tile = scratch.gradient + (block - first_block) * tile_floats;
                     for (int64_t q = p; q < next; ++q) {
                         for (int64_t tap = 0; tap < map.outer_taps; tap += task.outer_group) {
-                            gradient_taps(task, chunk, scratch, map.passes[q], window, tap, shape, tile);
+                            gradient_taps(task, chunk, scratch, map.passes[q], window, tap, shape, tile, ahead);
                         }
                     }
                 }

@@ -31,7 +31,7 @@ SC_INLINE void gradient_tile(const gradient_sweep &sweep, int64_t first, int64_t
 }
 
 template <int Q>
-static void gradient_dense(const gradient_sweep &sweep) {
+__attribute__((noinline)) static void gradient_dense(const gradient_sweep &sweep) {
     constexpr int most = f32x16::dense_pixels;
     const int64_t tiles = (sweep.channels + most - 1) / most;
     for (int64_t tap = 0; tap < sweep.taps; ++tap) {
