@@ -7,6 +7,8 @@ import argparse
 import math
 import sys
 
+from sparseconv.benchmark import command
+
 __all__ = ["main"]
 
 
@@ -77,6 +79,15 @@ def _parser():
     train.add_argument("--output", default=".", metavar="DIR", help="where the report goes (default: here)")
     train.add_argument("--quiet", action="store_true", help="print results and errors only")
     train.set_defaults(run=_train)
+
+    bench = commands.add_parser(
+        "bench",
+        help="compare with oneDNN, layer by layer",
+        description="Time the passes of convolutions with zeros at random places, here and by oneDNN (through PyTorch) "
+        "or by this library's dense kernels, in turn. Prints the peer's time divided by ours.",
+    )
+    command.add_arguments(bench, _number)
+    bench.set_defaults(run=command.run)
     return parser
 
 
@@ -128,8 +139,8 @@ def _train(arguments):
     from pathlib import Path
 
     from sparseconv import data
+    from sparseconv.progress import Progress
     from sparseconv.training import report, train
-    from sparseconv.training.progress import Progress
 
     images = tuple(array[: arguments.limit] for array in data.load(arguments.data))
     output = Path(arguments.output)

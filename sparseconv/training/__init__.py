@@ -5,6 +5,5 @@
 `train`          the training loop; `run` is the whole demo
 `measure`        time and zeros of every convolution of a training step
 `report`         terminal table, report.json, report.png
-`progress`       progress on stderr
 ===============  ======================================================================
 """

@@ -7,9 +7,9 @@ import numpy as np
 
 import sparseconv
 from sparseconv import cpu
+from sparseconv.progress import Progress
 from sparseconv.training.measure import measure
 from sparseconv.training.network import SGD, build
-from sparseconv.training.progress import Progress
 
 __all__ = ["accuracy", "fit", "run", "to_input"]
 
