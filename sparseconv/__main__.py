@@ -77,6 +77,11 @@ def _parser():
     )
     train.add_argument("--limit", type=positive, metavar="N", help="take only the first N images (default: all)")
     train.add_argument("--output", default=".", metavar="DIR", help="where the report goes (default: here)")
+    train.add_argument(
+        "--save-activations",
+        metavar="FILE",
+        help="write inputs and gradients of the convolutions, for one batch, for 'sparseconv bench --activations FILE'",
+    )
     train.add_argument("--quiet", action="store_true", help="print results and errors only")
     train.set_defaults(run=_train)
 
@@ -145,6 +150,8 @@ def _train(arguments):
     images = tuple(array[: arguments.limit] for array in data.load(arguments.data))
     output = Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)
+    if arguments.save_activations:
+        Path(arguments.save_activations).parent.mkdir(parents=True, exist_ok=True)
     with Progress(quiet=arguments.quiet) as progress:
         result = train.run(
             images,
@@ -153,9 +160,10 @@ def _train(arguments):
             learning_rate=arguments.learning_rate,
             seed=arguments.seed,
             num_threads=arguments.threads,
+            save_activations=arguments.save_activations,
             progress=progress,
         )
-        written = [report.save_json(result, output), report.save_picture(result, output)]
+        written = [report.save_json(result, output), report.save_picture(result, output), arguments.save_activations]
         progress.say(f"wrote {' and '.join(str(path) for path in written if path)}")
     print(report.table(result))
     print()

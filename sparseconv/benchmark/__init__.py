@@ -2,7 +2,8 @@
 
 ===============  ======================================================================
 `layers`         one layer as text, and the sets of layers: networks, unusual shapes
-`operands`       arrays with zeros at random places for a layer
+`operands`       arrays for a layer, with zeros at random places
+`activations`    arrays of a training step, in a file
 `peers`          one pass of a layer, by this library and by those it is compared with
 `measure`        times of both sides, taken in turn; memory kept from call to call
 `report`         rows of text, means, a CSV file

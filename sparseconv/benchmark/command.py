@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from sparseconv import cpu
-from sparseconv.benchmark import report
+from sparseconv.benchmark import activations, report
 from sparseconv.benchmark.layers import SETS, select
-from sparseconv.benchmark.measure import Cell, Settings, keep_memory, measure
+from sparseconv.benchmark.measure import Cell, Settings, keep_memory, measure, measure_saved
 from sparseconv.benchmark.operands import PASSES
 from sparseconv.benchmark.peers import PEERS, default_peer, prepare_torch
 from sparseconv.benchmark.picture import require_matplotlib, save_picture
@@ -72,6 +72,12 @@ def add_arguments(parser: argparse.ArgumentParser, number: Callable) -> None:
         metavar="S",
         help="time for each number (%(default)s)",
     )
+    add(
+        "--activations",
+        metavar="FILE",
+        help="layers and zeros of 'sparseconv train --save-activations FILE', beside as many random zeros; "
+        "instead of --layers, --sparsities, --batch and --layout",
+    )
     add("--csv", metavar="FILE", help="write the times as a CSV file")
     add("--plot", metavar="FILE", help="draw speed-up over sparsity: .svg, .png or .pdf (needs matplotlib)")
     add("--quiet", action="store_true", help="no progress bar")
@@ -79,14 +85,17 @@ def add_arguments(parser: argparse.ArgumentParser, number: Callable) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure, printing each layer's row as soon as it is there."""
+    saved = activations.load(arguments.activations) if arguments.activations else []
     layers = select(arguments.layers, arguments.only)
+    if arguments.plot and saved:
+        raise ValueError("plot: not with --activations, whose layers have one sparsity each")
     if arguments.plot:
         require_matplotlib()
     kept = keep_memory()
     settings = Settings(
         against=arguments.against or default_peer(),
-        batch=arguments.batch,
-        layout=arguments.layout,
+        batch=len(saved[0].operands.x) if saved else arguments.batch,
+        layout=saved[0].operands.layout if saved else arguments.layout,
         skip=arguments.skip,
         zeros_in=arguments.zeros_in,
         threads=arguments.threads,
@@ -100,34 +109,45 @@ def run(arguments: argparse.Namespace) -> None:
         )
         print(f"time of {peer} / ours: above 1, we are faster; {setting}")
         print(f"malloc {'keeps freed memory: no' if kept else 'may return memory:'} page faults in the times")
-        cells = _print_table(layers, arguments.passes, arguments.sparsities, settings, progress)
+        if saved:
+            columns = ["zeros", "real", "random"]
+            rows = measure_saved(saved, arguments.passes, settings)
+            counts = {which: sum(which in one.passes for one in saved) for which in arguments.passes}
+        else:
+            columns = [f"{sparsity:.0%}" for sparsity in arguments.sparsities]
+            rows = measure(layers, arguments.passes, arguments.sparsities, settings)
+            counts = dict.fromkeys(arguments.passes, len(layers))
+        cells = _print_tables(rows, counts, columns, settings, progress)
         if arguments.csv:
             report.save_csv(cells, settings, cpu.isa(), arguments.csv)
         if arguments.plot:
             save_picture(cells, f"{peer}: its time / ours; {setting}", arguments.plot)
 
 
-def _print_table(layers: list, passes: list, sparsities: list, settings: Settings, progress: Progress) -> list[Cell]:
-    cells, total = [], len(passes) * len(layers) * len(sparsities)
-    measured = measure(layers, passes, sparsities, settings)
-    for which in passes:
-        print(report.head(which, sparsities, settings))
-        rows = []
-        for layer in layers:
-            row = []
-            for sparsity in sparsities:
-                progress.advance(len(cells) / total, f"{which} {layer}, {sparsity:.0%} zeros")
-                row.append(next(measured))
-                cells.append(row[-1])
+def _print_tables(
+    rows: Iterator[Sequence[Cell]], counts: dict[str, int], columns: list[str], settings: Settings, progress: Progress
+) -> list[Cell]:
+    """Print a table per pass, of so many rows; return all cells."""
+    cells, done = [], 0
+    for which, count in counts.items():
+        if not count:
+            continue
+        print(report.head(which, columns, settings), flush=True)
+        table = []
+        for number in range(1, count + 1):
+            progress.advance(done / sum(counts.values()), f"{which}, layer {number} of {count}")
+            row = next(rows)
+            done += 1
             progress.clear()
             print(report.row(row), flush=True)
-            rows.append(row)
-        print(*report.summary(rows), "", sep="\n")
+            table.append(row)
+            cells.extend(row)
+        print(*report.summary(table), "", sep="\n")
     return cells
 
 
 def _passes(text: str) -> list[str]:
-    names = text.split(",")
+    names = list(dict.fromkeys(text.split(",")))
     if not set(names) <= set(PASSES):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected some of {','.join(PASSES)}")
     return names

@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from sparseconv.benchmark.activations import Saved
 from sparseconv.benchmark.layers import Layer
-from sparseconv.benchmark.operands import Operands, random_operands
+from sparseconv.benchmark.operands import SPARSE_OPERANDS, Operands, random_operands
 from sparseconv.benchmark.peers import PEERS, ours
 
-__all__ = ["Cell", "Settings", "compare", "fastest_of_pairs", "keep_memory", "measure"]
+__all__ = ["Cell", "Settings", "compare", "fastest_of_pairs", "keep_memory", "measure", "measure_saved"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-_LEAST_PAIRS, _MOST_PAIRS = 5, 50
+_LEAST_PAIRS = 5
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Settings:
     threads: int = 1
     seconds: float = 1.0  # for the pairs of one cell
 
+    def sparse_operand(self, which: str) -> str:
+        """The operand of a pass that has the zeros."""
+        return {"forward": "input", "backward_data": "grad_output"}.get(which, self.zeros_in)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -37,10 +42,12 @@ class Cell:
 
     layer: Layer
     which: str
-    sparsity: float
-    macs: int
+    batch: int
+    sparsity: float  # the highest of the operands whose zeros the pass could skip
     seconds: float
     peer_seconds: float
+    name: str = ""  # of the layer in its network, where the zeros are real
+    zeros: str = "random"  # or "real"
 
     @property
     def speedup(self) -> float:
@@ -50,35 +57,50 @@ class Cell:
     @property
     def peer_gflops(self) -> float:
         """Billions of operations per second of the peer, zeros counted."""
-        return 2e-9 * self.macs / self.peer_seconds
+        return 2e-9 * self.layer.problem(self.batch).macs / self.peer_seconds
 
 
 def measure(
     layers: Iterable[Layer], passes: Iterable[str], sparsities: Iterable[float], settings: Settings
-) -> Iterator[Cell]:
-    """Compare with the peer at random zeros, pass by pass, layer by layer."""
+) -> Iterator[list[Cell]]:
+    """Compare with the peer at random zeros: pass by pass and layer by layer, one cell per sparsity."""
     for which in passes:
-        zeros_in = {"forward": "input", "backward_data": "grad_output"}.get(which, settings.zeros_in)
         for layer in layers:
-            for sparsity in sparsities:
-                operands = random_operands(
-                    layer, sparsity, zeros_in=zeros_in, batch=settings.batch, layout=settings.layout
-                )
-                yield compare(which, operands, sparsity, zeros_in, settings)
+            yield [_random_cell(layer, which, sparsity, settings) for sparsity in sparsities]
 
 
-def compare(which: str, operands: Operands, sparsity: float, zeros_in: str, settings: Settings) -> Cell:
-    """Compare one pass on these operands, of which `zeros_in` has this fraction of zeros."""
-    skip = zeros_in if settings.skip == "sparse" else settings.skip
+def _random_cell(layer: Layer, which: str, sparsity: float, settings: Settings) -> Cell:
+    zeros = {settings.sparse_operand(which): sparsity}
+    operands = random_operands(layer, zeros, batch=settings.batch, layout=settings.layout)
+    return Cell(layer, which, len(operands.x), sparsity, *compare(which, operands, settings))
+
+
+def measure_saved(saved: Iterable[Saved], passes: Iterable[str], settings: Settings) -> Iterator[list[Cell]]:
+    """Compare with the peer at the zeros of a training step, then at as many random zeros in each operand."""
+    for which in passes:
+        for one in saved:
+            if which not in one.passes:
+                continue
+            real, batch = one.operands, len(one.operands.x)
+            sparsities = {name: real.sparsity(name) for name in ("input", "grad_output")}
+            random = random_operands(real.layer, sparsities, batch=batch, layout=real.layout)
+            most = max(sparsities[name] for name in SPARSE_OPERANDS[which])
+            yield [
+                Cell(real.layer, which, batch, most, *compare(which, operands, settings), one.name, zeros)
+                for operands, zeros in ((real, "real"), (random, "random"))
+            ]
+
+
+def compare(which: str, operands: Operands, settings: Settings) -> tuple[float, float]:
+    """The times of one pass on these operands: ours and the peer's."""
+    skip = settings.sparse_operand(which) if settings.skip == "sparse" else settings.skip
     our_call = ours(which, operands, threads=settings.threads, skip=skip)
     peer_call = PEERS[settings.against](which, operands, threads=settings.threads)
-    seconds, peer_seconds = fastest_of_pairs(our_call, peer_call, settings.seconds)
-    macs = operands.layer.problem(settings.batch).macs
-    return Cell(operands.layer, which, sparsity, macs, seconds, peer_seconds)
+    return fastest_of_pairs(our_call, peer_call, settings.seconds)
 
 
 def fastest_of_pairs(first: Callable, second: Callable, seconds: float) -> tuple[float, float]:
-    """The least time of each of two calls, made in turn for that long (at least 5 times, at most 50), once unmeasured.
+    """The least time of each of two calls, made in turn for that long and at least 5 times, once unmeasured.
 
     The minimum is the time without disturbance; an average would be that of the machine's other work.
     """
@@ -87,7 +109,7 @@ def fastest_of_pairs(first: Callable, second: Callable, seconds: float) -> tuple
     for call in calls:
         call()
     end, pairs = time.perf_counter() + seconds, 0
-    while pairs < _LEAST_PAIRS or (time.perf_counter() < end and pairs < _MOST_PAIRS):
+    while pairs < _LEAST_PAIRS or time.perf_counter() < end:
         for side, call in enumerate(calls):
             started = time.perf_counter()
             call()

@@ -1,4 +1,4 @@
-"""Arrays for a layer, with zeros at random places."""
+"""Arrays for a layer, with zeros at random places or as a training step left them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from sparseconv.benchmark.layers import Layer
 
-__all__ = ["PASSES", "SPARSE_OPERANDS", "Operands", "random_operands", "scattered"]
+__all__ = ["PASSES", "SPARSE_OPERANDS", "Operands", "random_operands"]
 
 SPARSE_OPERANDS = {
     "forward": ("input",),
@@ -28,17 +28,20 @@ class Operands:
     weight: np.ndarray
     grad_output: np.ndarray
 
+    def sparsity(self, operand: str) -> float:
+        """Fraction of zeros of "input" or "grad_output"."""
+        array = self.x if operand == "input" else self.grad_output
+        return 1 - np.count_nonzero(array) / array.size
 
-def random_operands(layer: Layer, sparsity: float, *, zeros_in: str, batch: int, layout: str) -> Operands:
-    """Normally distributed operands; in one of them, this fraction is zero, at independent places.
+
+def random_operands(layer: Layer, sparsities: dict[str, float], *, batch: int, layout: str) -> Operands:
+    """Uniformly distributed operands, of which some have zeros at independent places.
 
     Parameters
     ----------
     layer
-    sparsity
-        From 0 to 1.
-    zeros_in
-        "input" or "grad_output".
+    sparsities
+        Fraction of zeros, from 0 to 1, of "input", "grad_output" or both.
     batch
         For a layer that has none of its own.
     layout
@@ -51,8 +54,8 @@ def random_operands(layer: Layer, sparsity: float, *, zeros_in: str, batch: int,
         return (batch, *size, channels) if layout == "NHWC" else (batch, channels, *size)
 
     def values(name: str, shape: tuple[int, ...]) -> np.ndarray:
-        array = rng.standard_normal(shape, np.float32)
-        return scattered(array, sparsity, rng) if name == zeros_in else array
+        array = rng.random(shape, np.float32)
+        return np.multiply(array, array >= sparsities.get(name, 0), out=array)  # one number decides both: fast
 
     return Operands(
         layer,
@@ -61,9 +64,3 @@ def random_operands(layer: Layer, sparsity: float, *, zeros_in: str, batch: int,
         weight=values("weight", layer.weight_shape),
         grad_output=values("grad_output", image_shape(layer.out_c, layer.out_size)),
     )
-
-
-def scattered(array: np.ndarray, sparsity: float, rng: np.random.Generator) -> np.ndarray:
-    """Set this fraction of the array to zero, in place, at independent places, and return it."""
-    array[rng.random(array.shape, np.float32) < sparsity] = 0
-    return array

@@ -42,7 +42,10 @@ def dense(which: str, operands: Operands, *, threads: int) -> Callable[[], objec
 
 
 def onednn(which: str, operands: Operands, *, threads: int) -> Callable[[], object]:
-    """The same by oneDNN, which PyTorch calls; "NHWC" is its channels_last, the faster of its two layouts."""
+    """The same by oneDNN, which PyTorch calls; "NHWC" is its channels_last, the faster of its two layouts.
+
+    PyTorch 2.13 takes something else for pointwise layers of a single image on one thread: a matrix product.
+    """
     import torch
 
     torch.set_num_threads(threads)
@@ -74,7 +77,7 @@ def prepare_torch(isa: str) -> str:
     """Import torch such that oneDNN does not go beyond this instruction set, and return what it is.
 
     Its idle threads are told to sleep: by default, they go on spinning for milliseconds after a call, on the cores
-    where our call comes next (64,64,56 3x3, batch 4, two threads: ours 2.7 instead of 1.6 ms; theirs 4.2 ms either way).
+    where our call comes next (64,64,56 3x3, batch 4, 2 threads: ours 2.7 instead of 1.6 ms; theirs 4.2 either way).
 
     Raises
     ------

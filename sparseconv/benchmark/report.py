@@ -14,9 +14,11 @@ __all__ = ["COLUMNS", "geometric_mean", "head", "row", "save_csv", "summary"]
 
 COLUMNS = (
     "pass",
+    "name",
     "layer",
     "kernel_size",
     "stride",
+    "zeros",
     "sparsity",
     "seconds",
     "peer_seconds",
@@ -33,26 +35,31 @@ COLUMNS = (
 _PEER_NAMES = {"torch": "oneDNN", "dense": "dense"}
 
 
-def head(which: str, sparsities: Iterable[float], settings: Settings) -> str:
+def head(which: str, columns: Iterable[str], settings: Settings) -> str:
     """The line above the rows of a pass."""
-    return _line(which, f"{_PEER_NAMES[settings.against]} GF/s", (f"{value:.0%}" for value in sparsities))
+    return _line(which, f"{_PEER_NAMES[settings.against]} GF/s", columns)
 
 
 def row(cells: Sequence[Cell]) -> str:
-    """The line of one layer in one pass: its cells are of different sparsities."""
-    gflops = max(cell.peer_gflops for cell in cells)
-    return _line(str(cells[0].layer), f"{gflops:.0f}", (f"{cell.speedup:.2f}" for cell in cells))
+    """The line of one layer in one pass: cells of different sparsities, or of real and of random zeros."""
+    first, gflops = cells[0], max(cell.peer_gflops for cell in cells)
+    zeros = [f"{first.sparsity:.0%}"] if first.name else []
+    return _line(
+        f"{first.name} {first.layer}".strip(), f"{gflops:.0f}", [*zeros, *(f"{cell.speedup:.2f}" for cell in cells)]
+    )
 
 
 def summary(rows: Sequence[Sequence[Cell]]) -> list[str]:
     """The lines below the rows of a pass: geometric means, and whole networks where all their layers are there."""
     lines = []
-    groups = [("3x3", "3x3"), ("1x1", "1x1"), ("all", None)]
-    for name, kernel in groups:
+    named = bool(rows[0][0].name)
+    for name, kernel in (("3x3", "3x3"), ("1x1", "1x1"), ("all", None)):
         chosen = [cells for cells in rows if kernel in (None, cells[0].layer.kernel_text)]
         if len(chosen) > 1:
             means = (f"{geometric_mean(cell.speedup for cell in column):.2f}" for column in zip(*chosen, strict=True))
-            lines.append(_line(f"mean of {name} ({len(chosen)})", "", means))
+            lines.append(_line(f"mean of {name} ({len(chosen)})", "", [*[""] * named, *means]))
+    if named:  # layers of one network, with batch and map sizes of their own
+        return lines
     by_layer = {cells[0].layer: cells for cells in rows}
     for name, texts in NETWORKS.items():
         counts = {parse(text): count for text, count in texts.items()}
@@ -76,7 +83,7 @@ def _whole(cells: Iterable[Cell], counts: Iterable[int]) -> float:
 
 
 def _line(first: str, second: str, numbers: Iterable[str]) -> str:
-    return f"{first:19} {second:>11} |" + "".join(f"{number:>7}" for number in numbers)
+    return f"{first:20} {second:>11} |" + "".join(f"{number:>7}" for number in numbers)
 
 
 def save_csv(cells: Iterable[Cell], settings: Settings, isa: str, path: str | Path) -> None:
@@ -88,10 +95,12 @@ def save_csv(cells: Iterable[Cell], settings: Settings, isa: str, path: str | Pa
             writer.writerow(
                 (
                     cell.which,
+                    cell.name,
                     cell.layer,
                     cell.layer.kernel_text,
                     cell.layer.stride,
-                    cell.sparsity,
+                    cell.zeros,
+                    f"{cell.sparsity:.4g}",
                     f"{cell.seconds:.6g}",
                     f"{cell.peer_seconds:.6g}",
                     f"{cell.speedup:.4f}",
@@ -99,7 +108,7 @@ def save_csv(cells: Iterable[Cell], settings: Settings, isa: str, path: str | Pa
                     settings.against,
                     isa,
                     settings.threads,
-                    cell.layer.batch or settings.batch,
+                    cell.batch,
                     settings.layout,
                     settings.skip,
                 )
