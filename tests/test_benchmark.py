@@ -28,6 +28,8 @@ def unchanged_process(monkeypatch):
     """What the command does to its process for good must not reach other tests."""
     monkeypatch.setattr(command, "keep_memory", lambda: True)
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    if cpu.isa() in peers.ONEDNN_ISAS:  # a run of the tests with SPARSECONV_ISA
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", peers.ONEDNN_ISAS[cpu.isa()])
     torch = sys.modules.get("torch")
     threads = torch and torch.get_num_threads()
     yield
