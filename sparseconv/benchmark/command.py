@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser, number: Callable) -> None:
         nargs="+",
         default=["prototype"],
         metavar="LAYERS",
-        help=f"{', '.join(SETS)}, or layers such as '64,128,56 3x3/2' (%(default)s)",
+        help=f"{', '.join(SETS)}, or layers such as '64,128,56 3x3/2' (prototype)",
     )
     add(
         "--only",
