@@ -18,7 +18,7 @@ kernels/                            C++: one source per kernel, compiled once pe
 ==================================  ===================================================================================
 
 Beside them: masks (bit masks, densities), cpu (instruction sets, threads), reference (the NumPy oracle, and the path
-for float64), training and data (``sparseconv train``).
+for float64), training and data (``sparseconv train``), benchmark (``sparseconv bench``), progress (of both).
 """
 
 from . import cpu, masks
