@@ -22,16 +22,6 @@ from .problem import Problem
 Operands = dict[str, np.ndarray]  # by their public names, in the order of the public function
 
 
-class Decision(NamedTuple):
-    """What runs, and why."""
-
-    kernel: str
-    choice: Choice
-    bound: Prepared | None
-    threads: int
-    scalar: str = ""  # of backward_weight: the operand whose elements are the scalars
-
-
 @dataclass(frozen=True)
 class Rows:
     """forward (y from x) or backward_data (the gradient of x from that of y)."""
@@ -47,25 +37,24 @@ class Rows:
     target: Strides
     weight: tuple[int, ...]
 
-    def decide(self, operands: Operands, threads: int) -> Decision:
-        """The kernel for these arrays."""
+    def decide(self, operands: Operands, threads: int) -> tuple[Choice, Prepared]:
+        """What to skip in these arrays, and the kernel for it."""
         source, *_ = operands.values()
-        threads = planning.threads_for(self.problem, threads)
         kernels = planning.rows_kernels(
-            self.problem, self.backward, self.source, self.target, self.weight, self.relu, threads, _cpu.current()
-        )
+            self.problem, self.backward, self.source, self.target, self.weight, self.relu,
+            planning.threads_for(self.problem, threads), _cpu.current(),
+        )  # fmt: skip
         choice = planning.choose(self.skip, 1.0, {self.scalar: (source, 1.0, kernels("skip").fixed)})
         if choice.skip == "none":
-            return Decision("rows_dense", choice, kernels("dense"), threads)
-        sparse = choice.density[self.scalar] <= planning.SPARSE
-        return Decision("rows_skip", choice, kernels("sparse" if sparse else "skip"), threads)
+            return choice, kernels("dense")
+        return choice, kernels("sparse" if choice.density[self.scalar] <= planning.SPARSE else "skip")
 
     def run(self, operands: Operands, out: np.ndarray, threads: int) -> None:
         """Writes the result to `out`."""
-        decision = self.decide(operands, threads)
+        _, kernel = self.decide(operands, threads)
         source, weight, *rest = operands.values()
         bias = np.ascontiguousarray(rest[0]) if rest else None
-        decision.bound.task.run(source, weight, bias, out, decision.threads)
+        kernel.task.run(source, weight, bias, out, kernel.threads)
         self.layout.clear_padding(out, self.problem.in_channels if self.backward else self.problem.out_channels)
 
 
@@ -76,36 +65,35 @@ class Gradient:
     problem: Problem
     result: Form
     skip: str
-    names: dict[str, str]  # what `skip` calls "input" and "grad_output"
-    work: dict[str, float]  # costs of skipping either of them, without zeros
-    dense: str  # which of them are the dense kernel's scalars
+    roles: dict[str, str]  # "input" and "grad_output", by what `skip` calls them
+    work: dict[str, float]  # what skipping either of them costs without zeros
+    dense: str  # which of them has the dense kernel's scalars
     x: Strides
     grad_output: Strides
     weight: tuple[int, ...]
 
-    def decide(self, operands: Operands, threads: int) -> Decision:
-        """The kernel for these arrays."""
-        threads = planning.threads_for(self.problem, threads)
+    def decide(self, operands: Operands, threads: int) -> tuple[Choice, Prepared]:
+        """What to skip in these arrays, and the kernel for it."""
         kernels = planning.gradient_kernels(
-            self.problem, self.x, self.grad_output, self.weight, threads, _cpu.current()
-        )
+            self.problem, self.x, self.grad_output, self.weight, planning.threads_for(self.problem, threads),
+            _cpu.current(),
+        )  # fmt: skip
+        work = self.work
         candidates = {
-            self.names[role]: (array, work, work * kernels(role, False).fixed)
-            for (role, work), array in zip(self.work.items(), operands.values(), strict=True)
+            name: (array, work[role], work[role] * kernels(role, False).fixed)
+            for (name, role), array in zip(self.roles.items(), operands.values(), strict=True)
         }
-        scalar = self.dense
-        choice = planning.choose(self.skip, self.work[scalar], candidates)
+        choice = planning.choose(self.skip, work[self.dense], candidates)
         if choice.skip == "none":
-            return Decision("gradient_dense", choice, kernels(scalar, True), threads, scalar)
-        scalar = next(role for role, name in self.names.items() if name == choice.skip)
-        return Decision("gradient_skip", choice, kernels(scalar, False), threads, scalar)
+            return choice, kernels(self.dense, True)
+        return choice, kernels(self.roles[choice.skip], False)
 
     def run(self, operands: Operands, out: np.ndarray, threads: int) -> None:
         """Writes the result to `out`."""
-        decision = self.decide(operands, threads)
+        _, kernel = self.decide(operands, threads)
         x, grad_output = operands.values()
-        a, b = (grad_output, x) if decision.scalar == "grad_output" else (x, grad_output)
-        decision.bound.task.run(a, b, out, decision.threads)
+        a, b = (grad_output, x) if kernel.scalar == "grad_output" else (x, grad_output)
+        kernel.task.run(a, b, out, kernel.threads)
 
 
 @dataclass(frozen=True)
@@ -118,9 +106,9 @@ class WithoutKernel:
     reason: str
     compute: Callable[[Operands], Any]
 
-    def decide(self, operands: Operands, threads: int) -> Decision:
+    def decide(self, operands: Operands, threads: int) -> tuple[Choice, Prepared]:
         """The same for all arrays."""
-        return Decision(self.kernel, planning.no_choice(self.reason), None, 1)
+        return planning.no_choice(self.reason), Prepared(self.kernel, "", 1, None, {}, 0.0)
 
     def run(self, operands: Operands, out: np.ndarray, threads: int) -> None:
         """Writes the result to `out`."""
@@ -142,11 +130,11 @@ class Call(NamedTuple):
 
     def plan(self, operation: str) -> Plan:
         """Says what it would do."""
-        kernel, choice, bound, threads, _ = self.made.decide(self.operands, self.threads)
-        once, each = bound.task.scratch_bytes if bound else (0, 0)
+        choice, kernel = self.made.decide(self.operands, self.threads)
+        once, each = kernel.task.scratch_bytes if kernel.task else (0, 0)
         return Plan(
-            operation, str(self.made.problem), kernel, choice.skip, choice.density, choice.speedup, choice.reason,
-            bound.tiles if bound else {}, _cpu.current(), threads, once + threads * each,
+            operation, str(self.made.problem), kernel.name, choice.skip, choice.density, choice.speedup, choice.reason,
+            kernel.tiles, _cpu.current(), kernel.threads, once + kernel.threads * each,
         )  # fmt: skip
 
 
@@ -165,16 +153,16 @@ def rows(
 
 def gradient(
     problem: Problem, layout: Layout, x: Form, grad_output: Form, result: Form, *, skip: str,
-    names: dict[str, str] | None = None,
+    roles: dict[str, str] | None = None,
 ) -> Gradient | WithoutKernel:  # fmt: skip
-    """backward_weight for arrays of these forms; `names` is what `skip` calls "input" and "grad_output"."""
+    """backward_weight for arrays of these forms; `roles` says which is which where `skip` calls them otherwise."""
     if problem.empty:
         return WithoutKernel(problem, result, "none", "nothing to sum", lambda operands: 0)
-    names = names or {"input": "input", "grad_output": "grad_output"}
-    work = {role: planning.gradient_work(problem, role) for role in names}
+    roles = roles or {"input": "input", "grad_output": "grad_output"}
+    work = {role: planning.gradient_work(problem, role) for role in roles.values()}
     dense = min(work, key=work.__getitem__)  # where fewer lanes are padding
     steps = layout.strides(x), layout.strides(grad_output), result.steps
-    return Gradient(problem, result, skip, names, work, dense, *steps)
+    return Gradient(problem, result, skip, roles, work, dense, *steps)
 
 
 def _only_bias(layout: Layout, relu: bool, operands: Operands) -> np.ndarray | int:

@@ -126,7 +126,7 @@ def choose(skip: str, dense: float, candidates: dict[str, tuple[np.ndarray, floa
     slope = INTEL_SLOPE if _cpu.vendor() == "intel" else SLOPES[_cpu.current()]
     density, best, least = {}, "", inf
     for operand, (array, work, fixed) in candidates.items():
-        if skip in ("auto", operand):
+        if skip == "auto" or skip == operand:
             density[operand] = _conv.sampled_density(array, SAMPLED_RUNS)
             cost = work * slope * density[operand] + fixed
             if cost < least:
@@ -169,7 +169,10 @@ def _merged(problem: Problem, source: Strides, target: Strides) -> tuple[Problem
 class Prepared(NamedTuple):
     """A kernel bound to sizes and strides: the struct, its blocking, and the fixed part of its cost per dense work."""
 
-    task: _conv.Rows | _conv.Gradient
+    name: str
+    scalar: str  # the operand whose elements are the scalars
+    threads: int
+    task: _conv.Rows | _conv.Gradient | None  # none where NumPy is the kernel
     tiles: dict[str, int]
     fixed: float
 
@@ -210,7 +213,8 @@ def _rows_kernel(
     # One word of channels costs about 25 cycles (window moved, bits tested, one branch mispredicted) beside its
     # multiply-adds; measured 0.09 for a tile of 384 vectors, 0.23 for 96, 0.55 for 18.
     tile = min(channels, tiles["channel_block"]) * max(1, used.most_taps) * tiles["lane_vectors"]
-    return Prepared(task, tiles, 0.03 + 25 / (tile + 20))
+    name, scalar = "rows_dense" if variant == "dense" else "rows_skip", "grad_output" if backward else "input"
+    return Prepared(name, scalar, threads, task, tiles, 0.03 + 25 / (tile + 20))
 
 
 @lru_cache(maxsize=2048)
@@ -245,7 +249,7 @@ def _gradient_kernel(
     # A run of positions costs about 100 cycles (accumulators stored, branches mispredicted) beside its multiply-adds.
     taps = max(1, used.most_taps) * tiles["outer_group"]
     run = min(tiles["chunk_rows"], used.shape[0]) * tiles["segment"] * taps * tiles["lane_vectors"]
-    return Prepared(task, tiles, 0.05 + 100 / run)
+    return Prepared("gradient_dense" if dense else "gradient_skip", scalar, threads, task, tiles, 0.05 + 100 / run)
 
 
 def gradient_work(problem: Problem, scalar: str) -> float:

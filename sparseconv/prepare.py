@@ -129,32 +129,24 @@ def _call(
     words: dict[str, Any], usable: Callable[[np.ndarray], np.ndarray] = arrays.addressable,
 ) -> Call:  # fmt: skip
     """A checked call of `operation`; `usable` copies arrays whose memory its kernels cannot read."""
-    given = {name: arrays.take(name, value) for name, value in operands.items()}
-    used = {name: usable(array) for name, array in given.items()}
+    given, used, forms = {}, {}, []
+    for name, value in operands.items():
+        given[name] = array = arrays.take(name, value)
+        used[name] = array = usable(array)
+        forms.append((array.shape, array.strides, array.dtype))
+    target = None
     if out is not None:
         out = arrays.take("out", out)
-    made = _find(operation, dims, used, out, words)
+        target = (out.shape, out.strides, out.dtype)
+    values = tuple(words.values())
+    find = _kept if _plain(values) else _kept.__wrapped__
+    made = find(operation, dims, tuple(forms), target, tuple(words), values)
     threads = cpu.checked_threads(num_threads)
     if out is None:
         out = arrays.empty(made.result.shape, made.result.dtype)
     else:
         arrays.check_memory(out, given)
     return Call(made, used, out, threads)
-
-
-def _find(
-    operation: Callable[..., Pass],
-    dims: int,
-    used: dict[str, np.ndarray],
-    out: np.ndarray | None,
-    words: dict[str, Any],
-) -> Pass:
-    """The pass for arrays of these forms and these words: kept from an earlier call, or new."""
-    forms = tuple([(one.shape, one.strides, one.dtype) for one in used.values()])
-    target = None if out is None else (out.shape, out.strides, out.dtype)
-    values = tuple(words.values())
-    find = _kept if _plain(values) else _kept.__wrapped__
-    return find(operation, dims, forms, target, tuple(words), values)
 
 
 def _plain(values: tuple) -> bool:
@@ -168,6 +160,7 @@ def _plain(values: tuple) -> bool:
 def _kept(
     operation: Callable[..., Pass], dims: int, forms: tuple, target: tuple | None, names: tuple, values: tuple
 ) -> Pass:
+    """The pass for arrays of these forms and these words."""
     out = None if target is None else Form(*target)
     return operation(dims, *[Form(*one) for one in forms], out=out, **dict(zip(names, values, strict=True)))
 
@@ -338,8 +331,8 @@ def _conv_transpose_backward_weight(
     result = checks.result(out, shape, dtype)
     if dtype == np.float64:
         return call.reference("conv_transpose{}d_backward_weight", problem, result, kernel_size=shape)
-    swapped = {"input": "grad_output", "grad_output": "input"}
-    return passes.gradient(problem, call.order, grad_output, x, result, skip=call.skip, names=swapped)
+    swapped = {"grad_output": "input", "input": "grad_output"}
+    return passes.gradient(problem, call.order, grad_output, x, result, skip=call.skip, roles=swapped)
 
 
 def _linear(
