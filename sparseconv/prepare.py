@@ -151,9 +151,10 @@ def _call(
 
 def _plain(values: tuple) -> bool:
     """Whether equal words mean the same: 1, True and 1.0 are equal, but only the first is a stride."""
-    if PLAIN.issuperset(map(type, values)):
-        return True
-    return all(type(one) in PLAIN or (type(one) is tuple and _plain(one)) for one in values)
+    for one in values:
+        if type(one) not in PLAIN and (type(one) is not tuple or not _plain(one)):
+            return False
+    return True
 
 
 @lru_cache(maxsize=4096)
