@@ -37,7 +37,8 @@ class Form(NamedTuple):
     @property
     def steps(self) -> tuple[int, ...]:
         """The strides in elements."""
-        return tuple([step // self.itemsize for step in self.strides])
+        size = self.itemsize
+        return tuple([step // size for step in self.strides])
 
     def as_row(self) -> Form | None:
         """(..., features) as (1, positions, features), or None where memory does not allow it."""
