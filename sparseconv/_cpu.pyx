@@ -12,6 +12,7 @@ cdef extern from "Python.h":
     ctypedef struct Py_buffer:
         void *buf
     int PyErr_CheckSignals() noexcept
+    int PyBUF_SIMPLE
     int PyObject_GetBuffer(object, Py_buffer *, int) except -1
     void PyBuffer_Release(Py_buffer *)
 
@@ -77,6 +78,11 @@ cdef int call_bias_gradient(sc_bias_task *task, int threads) except -1 nogil:
 
 cdef int64_t packed_bytes(const sc_rows_task *task) noexcept nogil:
     return rows_packed_bytes(task[0])
+
+
+def address_of(array):
+    """The address of a contiguous array, a tenth of the time of ``array.ctypes.data``."""
+    return <size_t>address(array, PyBUF_SIMPLE)
 
 
 def available():

@@ -1,16 +1,17 @@
 """Which kernel runs, and why: densities, the cost model, and the calls it leads to.
 
-`choose` decides, `rows_call` and `gradient_call` bind the decision to kernel structs; both are cheap and what depends
-on sizes and strides alone is found again in a cache. `plan` shows the decision to the user.
+`choose` decides, `rows_kernels` and `gradient_kernels` bind the decision to kernel structs, which depend on sizes and
+strides alone and are found again in a cache. `plan` shows the decision to the user.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from math import ceil
+from functools import cache, lru_cache, partial
+from math import ceil, inf
 from typing import NamedTuple
 
 import numpy as np
@@ -32,14 +33,29 @@ SLOPES = {"avx512": 1.1, "avx2": 1.07, "neon": 1.2, "scalar": 1.1}
 INTEL_SLOPE = 1.5
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """A decision: what is skipped, and why."""
 
-    skip: str
+    skip: str  # an operand, or "none"
     density: dict[str, float]
-    speedup: float
-    reason: str
+    best: str  # the operand that is best to skip
+    gain: float  # expected time of the dense kernel over that of skipping `best`
+    why: str = ""  # where it was not the gain that decided
+
+    @property
+    def speedup(self) -> float:
+        """Expected time of the dense kernel over that of the chosen one."""
+        return 1.0 if self.skip == "none" else self.gain
+
+    @property
+    def reason(self) -> str:
+        """The decision in words."""
+        if self.why:
+            return self.why
+        density = self.density[self.best]
+        if self.skip == "none":
+            return f"skipping {self.best} (density {density:.2f}) would take {1 / self.gain:.2f} of the dense time"
+        return f"density {density:.2f} of {self.best}"
 
 
 @dataclass(frozen=True)
@@ -98,42 +114,32 @@ class Plan:
         )
 
 
-def density(array: np.ndarray, runs: int = SAMPLED_RUNS) -> float:
-    """Estimated share of nonzero elements, from scattered runs of at most 64 elements."""
-    runs = max(1, min(runs, array.size // 2048))  # about 3% of a small array
-    nonzero, seen = _conv.sampled_nonzero(array, runs) if array.size else (0, 1)
-    return nonzero / seen
+def choose(skip: str, dense: float, candidates: dict[str, tuple[np.ndarray, float, float]]) -> Choice:
+    """The operand to skip, or "none".
 
-
-class Candidate(NamedTuple):
-    """A skipping kernel that could run: the operand it skips, and its costs in units of dense vector multiply-adds.
-
-    `work` is what it would do without zeros (lanes that are only padding count), `fixed` what stays when all is zero.
+    Candidates are (array, work, fixed) by operand. `work` is what the kernel that skips it would do without zeros
+    (lanes that are only padding count), `fixed` what stays when all is zero; `dense` is what the dense kernel does. All
+    are in units of the dense kernel's vector multiply-adds.
     """
-
-    operand: str
-    array: np.ndarray
-    work: float
-    fixed: float
-
-
-def choose(skip: str, dense: float, candidates: list[Candidate]) -> Choice:
-    """The operand to skip, or "none"; `dense` is the cost of the dense kernel."""
     if skip == "none":
-        return Choice("none", {}, 1.0, "asked for")
+        return no_choice("asked for")
     slope = INTEL_SLOPE if _cpu.vendor() == "intel" else SLOPES[_cpu.current()]
-    known = {one.operand: density(one.array) for one in candidates if skip in ("auto", one.operand)}
-    times = {
-        one.operand: one.work * slope * known[one.operand] + one.fixed for one in candidates if one.operand in known
-    }
-    best = min(times, key=times.__getitem__)
-    speedup = dense / times[best]
+    density, best, least = {}, "", inf
+    for operand, (array, work, fixed) in candidates.items():
+        if skip == "auto" or skip == operand:
+            density[operand] = _conv.sampled_density(array, SAMPLED_RUNS)
+            cost = work * slope * density[operand] + fixed
+            if cost < least:
+                best, least = operand, cost
+    gain = dense / least
     if skip != "auto":
-        return Choice(skip, known, speedup, "asked for")
-    if speedup <= 1:
-        why = f"skipping {best} (density {known[best]:.2f}) would take {1 / speedup:.2f} of the dense time"
-        return Choice("none", known, 1.0, why)
-    return Choice(best, known, speedup, f"density {known[best]:.2f} of {best}")
+        return Choice(skip, density, best, gain, "asked for")
+    return Choice(best if gain > 1 else "none", density, best, gain)
+
+
+def no_choice(why: str) -> Choice:
+    """Nothing is skipped, and nothing had to be measured."""
+    return Choice("none", {}, "", 1.0, why)
 
 
 def threads_for(problem: Problem, wanted: int) -> int:
@@ -163,20 +169,31 @@ def _merged(problem: Problem, source: Strides, target: Strides) -> tuple[Problem
 class Prepared(NamedTuple):
     """A kernel bound to sizes and strides: the struct, its blocking, and the fixed part of its cost per dense work."""
 
-    task: _conv.Rows | _conv.Gradient
+    name: str
+    scalar: str  # the operand whose elements are the scalars
+    threads: int
+    task: _conv.Rows | _conv.Gradient | None  # none where NumPy is the kernel
     tiles: dict[str, int]
     fixed: float
 
 
 @lru_cache(maxsize=2048)
-def rows_call(
+def rows_kernels(
     problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], relu: bool,
-    variant: str, threads: int, isa: str,
-) -> Prepared:  # fmt: skip
-    """The forward or backward_data kernel for arrays with these strides; `isa` is part of the key.
+    threads: int, isa: str,
+) -> Callable[[str], Prepared]:  # fmt: skip
+    """The forward or backward_data kernels for arrays with these strides, each bound when it is first asked for.
 
-    `variant` is "dense", "skip", or "sparse": the skipping kernel with tiles for a density of at most SPARSE.
+    They are "dense", "skip", and "sparse": the skipping kernel with tiles for a density of at most SPARSE. Tiles depend
+    on the instruction set, so `isa` is part of the key.
     """
+    return cache(partial(_rows_kernel, problem, backward, source, target, weight, relu, threads))
+
+
+def _rows_kernel(
+    problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], relu: bool,
+    threads: int, variant: str,
+) -> Prepared:  # fmt: skip
     channels, lanes = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     group = lanes
     flat, source, target = _merged(problem, source, target)
@@ -196,15 +213,24 @@ def rows_call(
     # One word of channels costs about 25 cycles (window moved, bits tested, one branch mispredicted) beside its
     # multiply-adds; measured 0.09 for a tile of 384 vectors, 0.23 for 96, 0.55 for 18.
     tile = min(channels, tiles["channel_block"]) * max(1, used.most_taps) * tiles["lane_vectors"]
-    return Prepared(task, tiles, 0.03 + 25 / (tile + 20))
+    name, scalar = "rows_dense" if variant == "dense" else "rows_skip", "grad_output" if backward else "input"
+    return Prepared(name, scalar, threads, task, tiles, 0.03 + 25 / (tile + 20))
 
 
 @lru_cache(maxsize=2048)
-def gradient_call(
-    problem: Problem, scalar: str, dense: bool, x: Strides, grad_output: Strides, weight: tuple[int, ...], threads: int,
-    isa: str,
-) -> Prepared:  # fmt: skip
-    """The backward_weight kernel with `scalar` as scalars, the other operand as lanes; `isa` is part of the key."""
+def gradient_kernels(
+    problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], threads: int, isa: str
+) -> Callable[[str, bool], Prepared]:
+    """The backward_weight kernels for arrays with these strides, by (scalar operand, whether dense).
+
+    The other operand becomes the lanes. As in `rows_kernels`, each is bound when it is first asked for.
+    """
+    return cache(partial(_gradient_kernel, problem, x, grad_output, weight, threads))
+
+
+def _gradient_kernel(
+    problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], threads: int, scalar: str, dense: bool
+) -> Prepared:
     in_channels, out_channels = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     flat, x, grad_output = _merged(problem, x, grad_output)
     if flat.dims != problem.dims:
@@ -223,7 +249,7 @@ def gradient_call(
     # A run of positions costs about 100 cycles (accumulators stored, branches mispredicted) beside its multiply-adds.
     taps = max(1, used.most_taps) * tiles["outer_group"]
     run = min(tiles["chunk_rows"], used.shape[0]) * tiles["segment"] * taps * tiles["lane_vectors"]
-    return Prepared(task, tiles, 0.05 + 100 / run)
+    return Prepared("gradient_dense" if dense else "gradient_skip", scalar, threads, task, tiles, 0.05 + 100 / run)
 
 
 def gradient_work(problem: Problem, scalar: str) -> float:

@@ -26,6 +26,15 @@ class Problem:
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
 
+    @cached_property
+    def _hash(self) -> int:
+        sizes = self.batch, self.groups, self.in_channels, self.out_channels, self.in_size, self.out_size
+        return hash((*sizes, self.kernel, self.stride, self.padding, self.dilation))
+
+    def __hash__(self) -> int:
+        """Computed once: every call finds its kernels by its problem."""
+        return self._hash
+
     @property
     def dims(self) -> int:
         """Number of spatial dimensions."""
