@@ -80,6 +80,7 @@ class Gradient:
         channels: int,
         lanes: int,
         dense: bool,
+        points: bool,
         outer_group: int,
         lane_vectors: int,
         lane_blocks: int,

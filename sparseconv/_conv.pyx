@@ -148,11 +148,11 @@ cdef class Gradient:
     cdef tuple kept
 
     def __init__(self, Map map not None, View a not None, View b not None, WeightView gradient not None, *, batch, groups,
-                 channels, lanes, dense, outer_group, lane_vectors, lane_blocks, channel_block, chunk_rows, segment, segments):
+                 channels, lanes, dense, points, outer_group, lane_vectors, lane_blocks, channel_block, chunk_rows, segment, segments):
         self.kept = (map, a, b, gradient)
         self.c.map, self.c.a, self.c.b, self.c.gradient = map.c, a.c, b.c, gradient.c
         self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
-        self.c.dense, self.c.outer_group = dense, outer_group
+        self.c.dense, self.c.points, self.c.outer_group = dense, points, outer_group
         self.c.lane_vectors, self.c.lane_blocks = lane_vectors, lane_blocks
         self.c.channel_block, self.c.chunk_rows = channel_block, chunk_rows
         self.c.segment, self.c.segments = segment, segments

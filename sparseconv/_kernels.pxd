@@ -44,7 +44,7 @@ cdef extern from "kernels/problem.h" nogil:
         sc_view a, b
         int64_t batch, groups, channels, lanes
         sc_weight_view gradient
-        int64_t dense, outer_group, lane_vectors, lane_blocks, channel_block, chunk_rows, segment, segments
+        int64_t dense, points, outer_group, lane_vectors, lane_blocks, channel_block, chunk_rows, segment, segments
 
     ctypedef struct sc_bias_task:
         sc_view in_ "in"

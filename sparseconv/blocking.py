@@ -24,6 +24,10 @@ LANE_TILE_BYTES = 28 * 1024  # the lane tile of a gradient kernel: most of L1
 GRADIENT_BYTES = 2 * 1024 * 1024  # the part of the gradient that a work item keeps in L2
 PACKED_SHARE = 0.15  # weights are packed ahead of a call up to this share of its operands, else tile by tile
 LANE_BLOCKS = 8  # lane blocks that a work item of a gradient kernel has at least, if there are as many
+WORD = 64  # channels that kernel_gradient_points.h takes together
+# Vectors of a lane block there: the sums, 64 channels of them, stay in L1 beside what streams through.
+POINT_VECTORS = {"avx512": 6, "avx2": 4, "neon": 4, "scalar": 4}
+POINTS_BYTES = 256 * 1024  # of its scalar operand, read once for its words and once for each lane block: L2
 CHUNK_COLUMNS = 1024  # outputs that are finished together by the row kernels
 
 
@@ -89,9 +93,10 @@ def _in_columns(problem: Problem, columns: int, backward: bool) -> int:
     return (columns + reach) // stride + 2 if backward else (columns - 1) * stride + reach + 1
 
 
-def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, dense: bool, threads: int) -> dict:
-    """Blocking of kernel_gradient.h; `channels` and `lanes` are those of one group."""
+def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, variant: str, threads: int) -> dict:
+    """Blocking of kernel_gradient.h; `channels` and `lanes` are one group's, `variant` is planning.gradient_kernels'."""
     accumulators, _, dense_vectors = _cpu.registers()
+    dense = variant == "dense"
     taps = max(1, pair.most_taps)
     vectors = ceil_div(lanes, 16)
     outer_group, span = 1, 0
@@ -103,6 +108,8 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, dense
         most_vectors = dense_vectors
     else:
         most_vectors = min(accumulators // (taps * outer_group), 2 if outer_group > 1 else 4 if taps > 1 else 8)
+        if variant == "sparse" and outer_group * taps >= 9:
+            most_vectors = 1
     lane_vectors = even(vectors, most_vectors)
     blocks = ceil_div(vectors, lane_vectors)
     per_channel = pair.all_taps * lane_vectors * VECTOR_BYTES
@@ -116,6 +123,7 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, dense
             channel_block = min(channel_block, max(8, ceil_div(channels, ceil_div(2 * threads, items))))
     segment, chunk_rows = _gradient_chunk(pair, LANE_TILE_BYTES // (lane_vectors * VECTOR_BYTES), span)
     return {
+        "points": 0,
         "outer_group": outer_group,
         "lane_vectors": lane_vectors,
         "lane_blocks": lane_blocks,
@@ -123,6 +131,36 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, dense
         "chunk_rows": chunk_rows,
         "segment": segment,
         "segments": ceil_div(pair.most_columns, segment),
+    }
+
+
+def gradient_points(problem: Problem, pair: _conv.Map, channels: int, lanes: int, threads: int) -> dict:
+    """Blocking of kernel_gradient_points.h."""
+    vectors = ceil_div(lanes, 16)
+    lane_vectors = even(vectors, POINT_VECTORS[_cpu.current()])
+    blocks = ceil_div(vectors, lane_vectors)
+    words = ceil_div(channels, WORD)
+    per_word = min(channels, WORD) * lane_vectors * VECTOR_BYTES
+    word_block = even(words, max(1, GRADIENT_BYTES // (per_word * blocks)))
+    if threads > 1:
+        word_block = min(word_block, max(1, ceil_div(words, 2 * threads)))
+    lane_blocks = even(blocks, max(1, GRADIENT_BYTES // (per_word * word_block)))
+    if threads > 1:
+        items = problem.groups * ceil_div(words, word_block)
+        lane_blocks = min(lane_blocks, max(1, blocks // ceil_div(2 * threads, items)))
+    channel_block = min(channels, word_block * WORD)
+    positions = max(WORD, POINTS_BYTES // (4 * channel_block))
+    out_rows, columns = problem.batch * pair.shape[0], pair.most_columns
+    segment = even(columns, positions)
+    return {
+        "points": 1,
+        "outer_group": 1,
+        "lane_vectors": lane_vectors,
+        "lane_blocks": lane_blocks,
+        "channel_block": channel_block,
+        "chunk_rows": even(out_rows, max(1, positions // segment)) if segment == columns else 1,
+        "segment": segment,
+        "segments": ceil_div(columns, segment),
     }
 
 

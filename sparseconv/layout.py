@@ -27,6 +27,11 @@ class Strides(NamedTuple):
     channel: int
     block: int
 
+    @property
+    def contiguous_channels(self) -> bool:
+        """Whether the channels of a pixel lie side by side."""
+        return self.channel == 1 and self.block == BLOCK
+
     def merged(self, size: tuple[int, ...]) -> Strides | None:
         """The same elements with all spatial dimensions as one row, or None where memory does not allow it."""
         steps = zip(self.spatial, self.spatial[1:], size[1:], strict=False)

@@ -44,10 +44,11 @@ class Rows:
             self.problem, self.backward, self.source, self.target, self.weight, self.relu,
             planning.threads_for(self.problem, threads), _cpu.current(),
         )  # fmt: skip
-        choice = planning.choose(self.skip, 1.0, {self.scalar: (source, 1.0, kernels("skip").fixed)})
+        kernel = kernels("skip")
+        choice = planning.choose(self.skip, 1.0, {self.scalar: (source, 1.0, kernel.fixed)})
         if choice.skip == "none":
             return choice, kernels("dense")
-        return choice, kernels("sparse" if choice.density[self.scalar] <= planning.SPARSE else "skip")
+        return choice, kernels("sparse") if choice.density[self.scalar] <= kernel.sparse else kernel
 
     def run(self, operands: Operands, out: np.ndarray, threads: int) -> None:
         """Writes the result to `out`."""
@@ -80,13 +81,16 @@ class Gradient:
         )  # fmt: skip
         work = self.work
         candidates = {
-            name: (array, work[role], work[role] * kernels(role, False).fixed)
+            name: (array, work[role], work[role] * kernels(role, "skip").fixed)
             for (name, role), array in zip(self.roles.items(), operands.values(), strict=True)
         }
         choice = planning.choose(self.skip, work[self.dense], candidates)
         if choice.skip == "none":
-            return choice, kernels(self.dense, True)
-        return choice, kernels(self.roles[choice.skip], False)
+            return choice, kernels(self.dense, "dense")
+        kernel = kernels(self.roles[choice.skip], "skip")
+        if choice.density[choice.skip] <= kernel.sparse:
+            kernel = kernels(self.roles[choice.skip], "sparse")
+        return choice, kernel
 
     def run(self, operands: Operands, out: np.ndarray, threads: int) -> None:
         """Writes the result to `out`."""

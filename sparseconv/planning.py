@@ -69,8 +69,8 @@ class Plan:
     problem : str
         The sizes as a short text; the same text names tests and benchmarks.
     kernel : str
-        "rows_skip", "rows_dense" (forward, backward_data), "gradient_skip", "gradient_dense" (backward_weight),
-        "reference" (float64) or "none" (an empty result).
+        "rows_skip", "rows_dense" (forward, backward_data), "gradient_skip", "gradient_points", "gradient_dense"
+        (backward_weight), "reference" (float64) or "none" (an empty result).
     skip : str
         The operand whose zeros are skipped, or "none".
     density : dict
@@ -167,7 +167,10 @@ def _merged(problem: Problem, source: Strides, target: Strides) -> tuple[Problem
 
 
 class Prepared(NamedTuple):
-    """A kernel bound to sizes and strides: the struct, its blocking, and the fixed part of its cost per dense work."""
+    """A kernel bound to sizes and strides: the struct, its blocking, and what choosing needs.
+
+    `fixed` is the fixed part of its cost per dense work. From the density `sparse` down, the "sparse" variant is better.
+    """
 
     name: str
     scalar: str  # the operand whose elements are the scalars
@@ -175,6 +178,7 @@ class Prepared(NamedTuple):
     task: _conv.Rows | _conv.Gradient | None  # none where NumPy is the kernel
     tiles: dict[str, int]
     fixed: float
+    sparse: float = 0.0
 
 
 @lru_cache(maxsize=2048)
@@ -214,22 +218,23 @@ def _rows_kernel(
     # multiply-adds; measured 0.09 for a tile of 384 vectors, 0.23 for 96, 0.55 for 18.
     tile = min(channels, tiles["channel_block"]) * max(1, used.most_taps) * tiles["lane_vectors"]
     name, scalar = "rows_dense" if variant == "dense" else "rows_skip", "grad_output" if backward else "input"
-    return Prepared(name, scalar, threads, task, tiles, 0.03 + 25 / (tile + 20))
+    return Prepared(name, scalar, threads, task, tiles, 0.03 + 25 / (tile + 20), SPARSE)
 
 
 @lru_cache(maxsize=2048)
 def gradient_kernels(
     problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], threads: int, isa: str
-) -> Callable[[str, bool], Prepared]:
-    """The backward_weight kernels for arrays with these strides, by (scalar operand, whether dense).
+) -> Callable[[str, str], Prepared]:
+    """The backward_weight kernels for arrays with these strides, by scalar operand and variant, as in `rows_kernels`.
 
-    The other operand becomes the lanes. As in `rows_kernels`, each is bound when it is first asked for.
+    The other operand becomes the lanes. "sparse" is, where channels are contiguous, kernel_gradient_points.h for
+    pointwise kernels, and otherwise the skipping kernel with more positions and fewer lanes.
     """
     return cache(partial(_gradient_kernel, problem, x, grad_output, weight, threads))
 
 
 def _gradient_kernel(
-    problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], threads: int, scalar: str, dense: bool
+    problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], threads: int, scalar: str, variant: str
 ) -> Prepared:
     in_channels, out_channels = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     flat, x, grad_output = _merged(problem, x, grad_output)
@@ -241,15 +246,25 @@ def _gradient_kernel(
         used, a, b, channels, lanes = geometry.forward_map(flat), grad_view, x_view, out_channels, in_channels
     else:
         used, a, b, channels, lanes = geometry.backward_map(flat), x_view, grad_view, in_channels, out_channels
-    tiles = blocking.gradient(flat, used, channels, lanes, dense, threads)
+    can_be_points = flat.one_tap and x.contiguous_channels and grad_output.contiguous_channels
+    points = can_be_points and variant == "sparse"
+    if points:
+        tiles = blocking.gradient_points(flat, used, channels, lanes, threads)
+    else:
+        tiles = blocking.gradient(flat, used, channels, lanes, variant, threads)
     task = _conv.Gradient(
         used, a, b, layout.weight_view(weight, flat.kernel, out_channels, not by_grad),
-        batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, dense=dense, **tiles,
+        batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, dense=variant == "dense", **tiles,
     )  # fmt: skip
     # A run of positions costs about 100 cycles (accumulators stored, branches mispredicted) beside its multiply-adds.
     taps = max(1, used.most_taps) * tiles["outer_group"]
     run = min(tiles["chunk_rows"], used.shape[0]) * tiles["segment"] * taps * tiles["lane_vectors"]
-    return Prepared("gradient_dense" if dense else "gradient_skip", scalar, threads, task, tiles, 0.05 + 100 / run)
+    name = "gradient_points" if points else "gradient_dense" if variant == "dense" else "gradient_skip"
+    # Summing in memory saves the transpose of the scalar operand, which few lanes share, and costs twice the time per
+    # multiply-add. Zen 4, GF/s of skip and points: 64 lanes at 70% zeros 139 and 129, at 90% 193 and 274; 1024 lanes at
+    # 80% 250 and 187; 256 lanes at 95% 295 and 535.
+    sparse = min(0.3, 0.04 + 1.2 / ceil(lanes / 16)) if can_be_points else SPARSE
+    return Prepared(name, scalar, threads, task, tiles, 0.05 + 100 / run, sparse)
 
 
 def gradient_work(problem: Problem, scalar: str) -> float:

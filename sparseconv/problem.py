@@ -52,11 +52,16 @@ class Problem:
         return not (self.macs and math.prod(self.in_size))
 
     @property
+    def one_tap(self) -> bool:
+        """Whether the kernel is 1 x ... x 1, at whatever stride and padding."""
+        return all(k == 1 for k in self.kernel)
+
+    @property
     def pointwise(self) -> bool:
         """Whether every output column meets just the input column of the same number."""
         return (
             self.in_size == self.out_size
-            and all(k == 1 for k in self.kernel)
+            and self.one_tap
             and all(s == 1 for s in self.stride)
             and not any(self.padding)
         )

@@ -104,6 +104,7 @@ typedef struct {
     int64_t channels, lanes;  // of a and of b, per group
     sc_weight_view gradient;
     int64_t dense;
+    int64_t points;         // 1: kernel_gradient_points.h, for one tap and contiguous channels on both sides
     int64_t outer_group;    // outer taps that are swept together; more than 1 only if map.stacked
     int64_t lane_vectors;   // vectors in a lane block
     int64_t lane_blocks;    // lane blocks in a work item
