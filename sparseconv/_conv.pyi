@@ -60,6 +60,7 @@ class Rows:
         in_segment: int,
         lane_groups: int,
         pack_ahead: int,
+        stream: int,
     ) -> None: ...
     @property
     def scratch_bytes(self) -> tuple[int, int]: ...

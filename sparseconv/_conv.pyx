@@ -117,13 +117,14 @@ cdef class Rows:
 
     def __init__(self, Map map not None, View source not None, View target not None, WeightView weight not None, *,
                  batch, groups, channels, lanes, relu, dense, lane_vectors, channel_block, chunk_rows, segment, segments,
-                 in_segment, lane_groups, pack_ahead):
+                 in_segment, lane_groups, pack_ahead, stream):
         self.kept = (map, source, target, weight)
         self.c.map, self.c.in_, self.c.out, self.c.weight = map.c, source.c, target.c, weight.c
         self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
         self.c.relu, self.c.dense, self.c.lane_vectors, self.c.channel_block = relu, dense, lane_vectors, channel_block
         self.c.chunk_rows, self.c.segment, self.c.segments = chunk_rows, segment, segments
         self.c.in_segment, self.c.lane_groups, self.c.pack_ahead = in_segment, lane_groups, pack_ahead
+        self.c.stream = stream
 
     @property
     def scratch_bytes(self):

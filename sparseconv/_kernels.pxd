@@ -36,7 +36,7 @@ cdef extern from "kernels/problem.h" nogil:
         int64_t batch, groups, channels, lanes
         sc_weight_view weight
         const float *bias
-        int64_t relu, dense
+        int64_t relu, stream, dense
         int64_t lane_vectors, channel_block, chunk_rows, segment, segments, in_segment, lane_groups, pack_ahead
 
     ctypedef struct sc_gradient_task:

@@ -28,6 +28,7 @@ WORD = 64  # channels that kernel_gradient_points.h takes together
 # Vectors of a lane block there: the sums, 64 channels of them, stay in L1 beside what streams through.
 POINT_VECTORS = {"avx512": 6, "avx2": 4, "neon": 4, "scalar": 4}
 POINTS_BYTES = 256 * 1024  # of its scalar operand, read once for its words and once for each lane block: L2
+STREAM_BYTES = 8 * 1024 * 1024  # results from here on go past the caches: no L2 keeps them for whoever reads them
 CHUNK_COLUMNS = 1024  # outputs that are finished together by the row kernels
 
 
@@ -77,6 +78,7 @@ def rows(
         "in_segment": min(in_columns, _in_columns(problem, segment, backward)),
         "lane_groups": min(lane_blocks, ceil_div(wanted, chunks)),
         "pack_ahead": int(chunks > 1 and not heavy),
+        "stream": int(4 * problem.batch * out_rows * out_columns * lanes * problem.groups >= STREAM_BYTES),
     }
 
 
@@ -94,7 +96,7 @@ def _in_columns(problem: Problem, columns: int, backward: bool) -> int:
 
 
 def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, variant: str, threads: int) -> dict:
-    """Blocking of kernel_gradient.h; `channels` and `lanes` are one group's, `variant` is planning.gradient_kernels'."""
+    """Blocking of kernel_gradient.h; `channels` and `lanes` are one group's, `variant` as in gradient_kernels."""
     accumulators, _, dense_vectors = _cpu.registers()
     dense = variant == "dense"
     taps = max(1, pair.most_taps)

@@ -169,7 +169,7 @@ def _merged(problem: Problem, source: Strides, target: Strides) -> tuple[Problem
 class Prepared(NamedTuple):
     """A kernel bound to sizes and strides: the struct, its blocking, and what choosing needs.
 
-    `fixed` is the fixed part of its cost per dense work. From the density `sparse` down, the "sparse" variant is better.
+    `fixed` is the fixed part of its cost per dense work. Up to the density `sparse`, the "sparse" variant is better.
     """
 
     name: str

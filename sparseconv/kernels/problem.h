@@ -83,6 +83,7 @@ typedef struct {
     sc_weight_view weight;
     const float *bias;  // (groups * lanes,) or NULL
     int64_t relu;
+    int64_t stream;    // 1: the result is bigger than the caches
     // blocking
     int64_t dense;             // which inner kernel: 0 skips zeros of `in`, 1 does not
     int64_t lane_vectors;      // at most so many 16-lane vectors in a lane block
