@@ -260,10 +260,10 @@ def _gradient_kernel(
     taps = max(1, used.most_taps) * tiles["outer_group"]
     run = min(tiles["chunk_rows"], used.shape[0]) * tiles["segment"] * taps * tiles["lane_vectors"]
     name = "gradient_points" if points else "gradient_dense" if variant == "dense" else "gradient_skip"
-    # Summing in memory saves the transpose of the scalar operand, which few lanes share, and costs twice the time per
-    # multiply-add. Zen 4, GF/s of skip and points: 64 lanes at 70% zeros 139 and 129, at 90% 193 and 274; 1024 lanes at
-    # 80% 250 and 187; 256 lanes at 95% 295 and 535.
-    sparse = min(0.3, 0.04 + 1.2 / ceil(lanes / 16)) if can_be_points else SPARSE
+    # Summing in memory saves all packing, which few lanes share, and costs twice the time per multiply-add. Zen 4, GF/s
+    # of points and skip at 70, 80, 90, 95% zeros: 64 lanes 138 and 126, 187 and 144; 128 lanes 138 and 167, 190 and 202,
+    # 322 and 260; 512 lanes 318 and 314, 454 and 370 (the last two); at stride 2, 181 and 173, 272 and 203 (80, 90%).
+    sparse = min(0.4, (0.05 + 1.2 / ceil(lanes / 16)) * (1 if flat.pointwise else 1.7)) if can_be_points else SPARSE
     return Prepared(name, scalar, threads, task, tiles, 0.05 + 100 / run, sparse)
 
 

@@ -13,8 +13,8 @@ struct gradient_run {
 };
 
 struct gradient_sweep {
-    const float *a;  // [channel][position], channel_pitch floats a channel; or [position][channel], pixel_pitch each
-    int64_t channel_pitch, pixel_pitch;
+    const float *a;  // [channel][position] or [position][channel]
+    int64_t channel_pitch, position_pitch;  // one of them is 1
     const uint64_t *live;  // [channel]: its nonzero positions as bits, live_pitch words a channel; for skipping kernels
     int64_t live_pitch;
     const float *b;  // [position][vectors * 16]; position a of A meets position b at tap 0

@@ -71,8 +71,8 @@ struct gradient_scratch {
         int64_t total() const { return slots + order + partner + runs + gradient + channels + live + lanes; }
     };
     static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
-    // Whether the channels of a position stay side by side: dense kernels read them in any order.
-    static bool pixels(const sc_gradient_task &task) { return task.dense && channels_contiguous(task.a); }
+    // Whether the channels of a position stay side by side, as they are in memory.
+    static bool pixels(const sc_gradient_task &task) { return channels_contiguous(task.a); }
     static sizes measure(const sc_gradient_task &task) {
         const sc_map &map = task.map;
         const int64_t window = window_floats(task), pairs = task.chunk_rows * map.outer_taps;
@@ -92,7 +92,7 @@ struct gradient_scratch {
         size.gradient = line(task.lane_blocks * task.channel_block * taps * task.lane_vectors * 16);
         size.channel_pitch = pitch, size.live_pitch = words;
         size.pixel_pitch = line(task.channel_block) + 16;  // pixels a power of two apart would share few sets of L1
-        size.channels = pixels(task) ? task.chunk_rows * window * size.pixel_pitch : task.channel_block * pitch;
+        size.channels = pixels(task) ? task.chunk_rows * window * size.pixel_pitch + 16 : task.channel_block * pitch;
         size.live = task.dense ? 0 : line(2 * task.channel_block * words);
         size.lanes = line(slots * window * task.lane_vectors * 16 + 16);
         return size;
@@ -165,7 +165,7 @@ static int64_t stack_partners(const sc_gradient_task &task, const gradient_rows 
     return used;
 }
 
-// A as [row][window][channel]. What lies behind a row's columns is not read.
+// A as [row][window][channel], and each channel's nonzero positions. What lies behind a row's columns counts as zero.
 static void pack_pixels(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk, const gradient_scratch &scratch,
                         const sc_pass &pass, int64_t window, int64_t channel, int64_t channels) {
     int64_t begin, end;
@@ -174,6 +174,20 @@ static void pack_pixels(const sc_gradient_task &task, const gradient_rows &rows,
         load_pixels(scratch.channels + i * window * scratch.pixel_pitch, scratch.pixel_pitch, task.a,
                     rows.of(task.a, chunk.first + i), channel, channel + channels,
                     pass.out_start + begin * pass.out_step, pass.out_step, end - begin);
+    }
+    const int64_t positions = chunk.rows * window, columns = end - begin;
+    for (int64_t first = 0; !task.dense && first < channels; first += 64) {
+        const int some = (int)smaller(64, channels - first);
+        int64_t column = 0;
+        for (int64_t word = 0; word < scratch.live_pitch; ++word) {  // the last one is read, but no position
+            uint64_t bits[64] = {};
+            for (int64_t i = 0; i < 64 && 64 * word + i < positions; ++i, column = column + 1 < window ? column + 1 : 0) {
+                if (column >= columns) continue;
+                bits[i] = live_word(scratch.channels + (64 * word + i) * scratch.pixel_pitch + first, some);
+            }
+            if (64 * word < positions) transpose_bits(bits);
+            for (int c = 0; c < some; ++c) scratch.live[(first + c) * scratch.live_pitch + word] = bits[c];
+        }
     }
 }
 
@@ -277,7 +291,8 @@ static void gradient_taps(const sc_gradient_task &task, const sc_pass *outer, co
     int64_t begin, end;
     segment_range(task, chunk, pass, begin, end);
     gradient_sweep sweep = {};
-    sweep.channel_pitch = scratch.channel_pitch, sweep.pixel_pitch = scratch.pixel_pitch;
+    sweep.channel_pitch = gradient_scratch::pixels(task) ? 1 : scratch.channel_pitch;
+    sweep.position_pitch = gradient_scratch::pixels(task) ? scratch.pixel_pitch : 1;
     sweep.channels = (int)shape.channels, sweep.taps = pass.taps;
     sweep.window = window, sweep.columns = end - begin;
     sweep.b_first = pass.shift - begin, sweep.b_end = pass.in_count + pass.shift - begin;
@@ -296,8 +311,7 @@ static void gradient_taps(const sc_gradient_task &task, const sc_pass *outer, co
         scratch.runs[sweep.run_count++] = {row * window, partner[row] * window, rows, positions};
     }
     if (sweep.run_count == 0) return;
-    if (gradient_scratch::pixels(task)) gradient_dense_kernel<true>(shape.vectors)(sweep);
-    else if (task.dense) gradient_dense_kernel<false>(shape.vectors)(sweep);
+    if (task.dense) gradient_dense_kernel(shape.vectors)(sweep);
     else gradient_skip_kernel(shape.vectors)(sweep);
 }
 

@@ -3,20 +3,20 @@
 // register. Registers as in kernel_rows_dense.h.
 //
 // The P scalars of a position need not come from P rows of a transposed tile: where memory has the channels of a pixel
-// side by side, so has the tile (PIXELS), and packing is a copy.
+// side by side, so has the tile, and packing is a copy.
 #pragma once
 #include "gradient_sweep.h"
 
 SC_OPEN
 
-template <int P, int Q, bool PIXELS>
+template <int P, int Q>
 SC_INLINE void gradient_tile(const gradient_sweep &sweep, int64_t first, int64_t tap) {
     f32x16 acc[P][Q];
     SC_UNROLL for (int p = 0; p < P; ++p) SC_UNROLL for (int q = 0; q < Q; ++q) acc[p][q] = zero();
     // columns whose partner at this tap is not padding
     const int64_t begin = smaller(sweep.columns, larger(0, sweep.b_first - tap));
     const int64_t end = larger(begin, smaller(sweep.columns, sweep.b_end - tap));
-    const int64_t a_channel = PIXELS ? 1 : sweep.channel_pitch, a_position = PIXELS ? sweep.pixel_pitch : 1;
+    const int64_t a_channel = sweep.channel_pitch, a_position = sweep.position_pitch;
     for (const gradient_run *run = sweep.runs; run < sweep.runs + sweep.run_count; ++run) {
         for (int64_t row = 0; row < run->rows; ++row) {
             const float *a = sweep.a + first * a_channel + (run->a + row * sweep.window + begin) * a_position;
@@ -37,7 +37,7 @@ SC_INLINE void gradient_tile(const gradient_sweep &sweep, int64_t first, int64_t
     }
 }
 
-template <int Q, bool PIXELS>
+template <int Q>
 __attribute__((noinline)) static void gradient_dense(const gradient_sweep &sweep) {
     constexpr int most = f32x16::dense_pixels;
     const int64_t tiles = (sweep.channels + most - 1) / most;
@@ -46,27 +46,26 @@ __attribute__((noinline)) static void gradient_dense(const gradient_sweep &sweep
         for (int64_t tile = 0; tile < tiles; ++tile) {
             sweep.ahead->some();
             const int64_t size = sweep.channels / tiles + (tile < sweep.channels % tiles);
-            if (size == 1) gradient_tile<1, Q, PIXELS>(sweep, first, tap);
-            else if (size == 2) gradient_tile<2, Q, PIXELS>(sweep, first, tap);
+            if (size == 1) gradient_tile<1, Q>(sweep, first, tap);
+            else if (size == 2) gradient_tile<2, Q>(sweep, first, tap);
             if constexpr (most > 2) {
-                if (size == 3) gradient_tile<3, Q, PIXELS>(sweep, first, tap);
-                else if (size == 4) gradient_tile<4, Q, PIXELS>(sweep, first, tap);
-                else if (size == 5) gradient_tile<5, Q, PIXELS>(sweep, first, tap);
-                else if (size == 6) gradient_tile<6, Q, PIXELS>(sweep, first, tap);
+                if (size == 3) gradient_tile<3, Q>(sweep, first, tap);
+                else if (size == 4) gradient_tile<4, Q>(sweep, first, tap);
+                else if (size == 5) gradient_tile<5, Q>(sweep, first, tap);
+                else if (size == 6) gradient_tile<6, Q>(sweep, first, tap);
             }
             first += size;
         }
     }
 }
 
-template <bool PIXELS>
 SC_INLINE gradient_kernel gradient_dense_kernel(int64_t vectors) {
     if constexpr (f32x16::dense_vectors == 4) {
-        static constexpr gradient_kernel kernels[] = {gradient_dense<1, PIXELS>, gradient_dense<2, PIXELS>,
-                                                      gradient_dense<3, PIXELS>, gradient_dense<4, PIXELS>};
+        static constexpr gradient_kernel kernels[] = {gradient_dense<1>, gradient_dense<2>,
+                                                      gradient_dense<3>, gradient_dense<4>};
         return kernels[vectors - 1];
     } else {
-        return gradient_dense<1, PIXELS>;
+        return gradient_dense<1>;
     }
 }
 

@@ -24,13 +24,14 @@ SC_OPEN
 template <int R, int S, int Q>
 static void gradient_skip(const gradient_sweep &sweep) {
     static_assert(R * S * Q <= f32x16::accumulators, "the gradient of one channel must stay in registers");
-    const int64_t b_pitch = sweep.b_outer_pitch;
+    const int64_t a_pitch = sweep.position_pitch, b_pitch = sweep.b_outer_pitch;
     for (int64_t channel = 0; channel < sweep.channels; ++channel) {
         sweep.ahead->some();
         f32x16 acc[R][S * Q];
         SC_UNROLL for (int r = 0; r < R; ++r) SC_UNROLL for (int i = 0; i < S * Q; ++i) acc[r][i] = zero();
         for (const gradient_run *run = sweep.runs; run < sweep.runs + sweep.run_count; ++run) {
-            const float *a_run = sweep.a + channel * sweep.channel_pitch + run->a, *b_run = sweep.b + run->b * (Q * 16);
+            const float *a_run = sweep.a + channel * sweep.channel_pitch + run->a * a_pitch;
+            const float *b_run = sweep.b + run->b * (Q * 16);
             const uint64_t *words = sweep.live + channel * sweep.live_pitch + run->a / 64;
             const int64_t positions = run->positions, shift = run->a % 64;
             for (int64_t first = 0; first < positions; first += 64) {
@@ -39,7 +40,7 @@ static void gradient_skip(const gradient_sweep &sweep) {
                 if (positions - first < 64) live &= (1ull << (positions - first)) - 1;
                 for (; live; live &= live - 1) {
                     const int64_t position = first + __builtin_ctzll(live);
-                    const f32x16 av = splat(a_run + position);
+                    const f32x16 av = splat(a_run + position * a_pitch);
                     const float *b = b_run + position * (Q * 16);
                     SC_UNROLL for (int r = 0; r < R; ++r, b += b_pitch) {
                         SC_PIN(b);

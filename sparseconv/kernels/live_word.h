@@ -19,4 +19,17 @@ SC_INLINE uint64_t live_word(const float *x, int count) {
     return word;
 }
 
+// Bit j of row i becomes bit i of row j: blocks of 32, 16, .. 1 bits on either side of the diagonal change places.
+SC_INLINE void transpose_bits(uint64_t (&rows)[64]) {
+    uint64_t mask = 0x00000000ffffffff;
+    for (int size = 32; size; size /= 2, mask ^= mask << size) {
+        for (int begin = 0; begin < 64; begin += 2 * size) {
+            for (int i = begin; i < begin + size; ++i) {
+                const uint64_t change = (rows[i] >> size ^ rows[i + size]) & mask;
+                rows[i] ^= change << size, rows[i + size] ^= change;
+            }
+        }
+    }
+}
+
 SC_CLOSE
