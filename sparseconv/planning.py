@@ -261,8 +261,8 @@ def _gradient_kernel(
     run = min(tiles["chunk_rows"], used.shape[0]) * tiles["segment"] * taps * tiles["lane_vectors"]
     name = "gradient_points" if points else "gradient_dense" if variant == "dense" else "gradient_skip"
     # Summing in memory saves all packing, which few lanes share, and costs twice the time per multiply-add. Zen 4, GF/s
-    # of points and skip at 70, 80, 90, 95% zeros: 64 lanes 138 and 126, 187 and 144; 128 lanes 138 and 167, 190 and 202,
-    # 322 and 260; 512 lanes 318 and 314, 454 and 370 (the last two); at stride 2, 181 and 173, 272 and 203 (80, 90%).
+    # of points and skip: 64 lanes at 70% zeros 138 and 126, at 80% 187 and 144; 128 lanes at 80% 190 and 202, at 90% 322
+    # and 260; 512 lanes at 90% 318 and 314, at 95% 454 and 370; 512 lanes, stride 2, at 80% 181 and 173, at 90% 272 and 203.
     sparse = min(0.4, (0.05 + 1.2 / ceil(lanes / 16)) * (1 if flat.pointwise else 1.7)) if can_be_points else SPARSE
     return Prepared(name, scalar, threads, task, tiles, 0.05 + 100 / run, sparse)
 
