@@ -50,11 +50,11 @@ def rows(
         lane_vectors = even(vectors, min(MAX_LANE_VECTORS, accumulators // taps, 4 if taps > 1 else 8))
         fits = WEIGHT_TILE_BYTES[variant if taps > 1 else "pointwise"] // (taps * lane_vectors * VECTOR_BYTES)
         channel_block = channels if channels <= 16 else min(64, max(16, fits // 16 * 16))
-    out_rows, out_columns, _, in_columns = rows_map.shape
+    out_rows, out_columns, _, width = rows_map.shape
     all_rows = problem.batch * out_rows
     lane_blocks = ceil_div(vectors, lane_vectors)
     wanted = 4 * threads if threads > 1 else 1
-    heavy = _packed_share(problem) > PACKED_SHARE  # each chunk packs the weights: threads share lane blocks, not rows
+    heavy = packed_share(problem) > PACKED_SHARE  # each chunk packs the weights: threads share lane blocks, not rows
     if out_columns > 2 * CHUNK_COLUMNS:
         segment, chunk_rows = even(out_columns, CHUNK_COLUMNS), 1
     else:
@@ -65,25 +65,26 @@ def rows(
     segments = ceil_div(out_columns, segment)
     chunks = problem.groups * ceil_div(all_rows, chunk_rows) * segments
     return {
+        "parts": 0,
         "lane_vectors": lane_vectors,
         "channel_block": channel_block,
         "chunk_rows": chunk_rows,
         "segment": segment,
         "segments": segments,
-        "in_segment": min(in_columns, _in_columns(problem, segment, backward)),
+        "in_segment": min(width, in_columns(problem, segment, backward)),
         "lane_groups": min(lane_blocks, ceil_div(wanted, chunks)),
         "pack_ahead": int(chunks > 1 and not heavy),
     }
 
 
-def _packed_share(problem: Problem) -> float:
+def packed_share(problem: Problem) -> float:
     """Bytes of all packed weights over those of x, weight and y."""
     weights = prod(problem.kernel) * problem.in_channels * problem.out_channels // problem.groups
     activations = problem.in_channels * prod(problem.in_size) + problem.out_channels * prod(problem.out_size)
     return weights / (weights + problem.batch * activations)
 
 
-def _in_columns(problem: Problem, columns: int, backward: bool) -> int:
+def in_columns(problem: Problem, columns: int, backward: bool) -> int:
     """Columns of `in` that `columns` neighbouring columns of `out` can meet."""
     stride, reach = problem.stride[-1], problem.dilation[-1] * (problem.kernel[-1] - 1)
     return (columns + reach) // stride + 2 if backward else (columns - 1) * stride + reach + 1
@@ -116,6 +117,7 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, dense
             channel_block = min(channel_block, max(8, ceil_div(channels, ceil_div(2 * threads, items))))
     segment, chunk_rows = _gradient_chunk(pair, LANE_TILE_BYTES // (lane_vectors * VECTOR_BYTES), span)
     return {
+        "parts": 0,
         "outer_group": outer_group,
         "lane_vectors": lane_vectors,
         "lane_blocks": lane_blocks,

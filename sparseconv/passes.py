@@ -50,7 +50,7 @@ def without_kernel(problem: Problem, kernel: str, reason: str, execute: Callable
 
 def rows(
     problem: Problem, backward: bool, source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: bool,
-    out: np.ndarray, layout: Layout, skip: str, scalar: str, threads: int,
+    out: np.ndarray, layout: Layout, skip: str, scalar: str, threads: int, precision: str,
 ) -> Call:  # fmt: skip
     """forward (y from x) or backward_data (the gradient of x from that of y); `scalar` names `source` in `skip`."""
     if problem.empty:
@@ -59,10 +59,13 @@ def rows(
     threads = planning.threads_for(problem, threads)
     key = (problem, backward, layout.strides(source), layout.strides(out), _steps(weight), relu)
     call = planning.rows_call(*key, "skip", threads, _cpu.current())
-    choice = planning.choose(skip, 1.0, [Candidate(scalar, source, 1.0, call.fixed)])
-    dense = choice.skip == "none"
-    if dense or choice.density[scalar] <= planning.SPARSE:
-        call = planning.rows_call(*key, "dense" if dense else "sparse", threads, _cpu.current())
+    unskipped = planning.dense_rows(problem, backward, precision)
+    choice = planning.choose(skip, 1.0 / unskipped.gain, [Candidate(scalar, source, 1.0, call.fixed)])
+    choice, dense = unskipped.explained(choice), choice.skip == "none"
+    if dense:
+        call = planning.rows_call(*key, unskipped.kind, threads, _cpu.current(), unskipped.parts)
+    elif choice.density[scalar] <= planning.SPARSE:
+        call = planning.rows_call(*key, "sparse", threads, _cpu.current())
     task, tiles, _ = call
 
     def execute() -> np.ndarray:
@@ -70,12 +73,12 @@ def rows(
         layout.clear_padding(out, problem.in_channels if backward else problem.out_channels)
         return out
 
-    return Call(problem, "rows_dense" if dense else "rows_skip", choice, tiles, threads, task.scratch_bytes, execute)
+    return Call(problem, f"rows_{unskipped.kind if dense else 'skip'}", choice, tiles, threads, task.scratch_bytes, execute)
 
 
 def gradient(
     problem: Problem, x: np.ndarray, grad_output: np.ndarray, out: np.ndarray, layout: Layout, skip: str, threads: int,
-    names: dict[str, str] | None = None,
+    precision: str, names: dict[str, str] | None = None,
 ) -> Call:  # fmt: skip
     """backward_weight; `names` gives the public names of "input" and "grad_output" where they differ."""
     if problem.empty:
@@ -88,23 +91,26 @@ def gradient(
     calls = {role: planning.gradient_call(problem, role, False, *strides) for role in names}
     operands = {"input": x, "grad_output": grad_output}
     scalar = min(work, key=work.__getitem__)  # of the dense kernel: where fewer lanes are padding
+    unskipped = planning.dense_gradient(problem, precision)
     choice = planning.choose(
         skip,
-        work[scalar],
+        work[scalar] / unskipped.gain,
         [Candidate(name, operands[role], work[role], work[role] * calls[role].fixed) for role, name in names.items()],
     )
-    dense = choice.skip == "none"
+    choice, dense = unskipped.explained(choice), choice.skip == "none"
     if not dense:
         scalar = next(role for role, name in names.items() if name == choice.skip)
-    task, tiles, _ = planning.gradient_call(problem, scalar, True, *strides) if dense else calls[scalar]
+    if dense:
+        task, tiles, _ = planning.gradient_call(problem, scalar, True, *strides, unskipped.parts)
+    else:
+        task, tiles, _ = calls[scalar]
     a, b = (grad_output, x) if scalar == "grad_output" else (x, grad_output)
 
     def execute() -> np.ndarray:
         task.run(a, b, out, threads)
         return out
 
-    kernel = "gradient_dense" if dense else "gradient_skip"
-    return Call(problem, kernel, choice, tiles, threads, task.scratch_bytes, execute)
+    return Call(problem, f"gradient_{unskipped.kind if dense else 'skip'}", choice, tiles, threads, task.scratch_bytes, execute)
 
 
 def result(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _conv, _cpu, blocking, geometry, layout
+from . import _conv, _cpu, blocking, blocking_tiles, geometry, layout
 from .layout import Strides
 from .problem import Problem
 
@@ -28,7 +29,7 @@ SERIAL_MACS = 400_000  # about 10 us of work, what waking a thread costs
 # from memory: free on Zen 4, whose AVX-512 units do one multiply-add for each 64-byte load, dear on Intel's, which do
 # two. Zen 4: both kernels in turn in one process. Intel: the prototypes on Granite Rapids (0.63 of dense speed at no
 # zeros).
-SLOPES = {"avx512": 1.1, "avx2": 1.07, "neon": 1.2, "scalar": 1.1}
+SLOPES = {"amx": 1.1, "avx512": 1.1, "avx2": 1.07, "neon": 1.2, "scalar": 1.1}
 INTEL_SLOPE = 1.5
 
 
@@ -53,7 +54,8 @@ class Plan:
     problem : str
         The sizes as a short text; the same text names tests and benchmarks.
     kernel : str
-        "rows_skip", "rows_dense" (forward, backward_data), "gradient_skip", "gradient_dense" (backward_weight),
+        "rows_skip", "rows_dense", "rows_tiles" (forward, backward_data), "gradient_skip", "gradient_dense",
+        "gradient_tiles" (backward_weight; "tiles" are dense kernels on the tile registers of AMX),
         "reference" (float64) or "none" (an empty result).
     skip : str
         The operand whose zeros are skipped, or "none".
@@ -136,6 +138,46 @@ def choose(skip: str, dense: float, candidates: list[Candidate]) -> Choice:
     return Choice(best, known, speedup, f"density {known[best]:.2f} of {best}")
 
 
+class Dense(NamedTuple):
+    """The dense kernel that would run: bf16 parts of a float32 on tile registers (0: vectors), speed beside vectors."""
+
+    parts: int
+    gain: float
+
+    @property
+    def kind(self) -> str:
+        """As in the names of kernels, and of variants of `rows_call`."""
+        return "tiles" if self.parts else "dense"
+
+    def explained(self, choice: Choice) -> Choice:
+        """The choice, with the reason for tiles if it is the dense kernel."""
+        if choice.skip != "none" or not self.parts:
+            return choice
+        products = {3: 6, 2: 3, 1: 1}[self.parts]
+        why = f"{choice.reason}; on tile registers, {products} bf16 product(s) for one of float32"
+        return dataclasses.replace(choice, reason=why)
+
+
+VECTORS = Dense(0, 1.0)
+
+
+def dense_rows(problem: Problem, backward: bool, precision: str) -> Dense:
+    """The dense kernel of forward or backward_data on the instruction set in use."""
+    return _dense(precision, lambda: blocking_tiles.rows_gain(problem, backward, precision))
+
+
+def dense_gradient(problem: Problem, precision: str) -> Dense:
+    """The dense kernel of backward_weight on the instruction set in use."""
+    return _dense(precision, lambda: blocking_tiles.gradient_gain(problem, precision))
+
+
+def _dense(precision: str, gain: Callable[[], float]) -> Dense:
+    if not _cpu.has_tiles():
+        return VECTORS
+    tiles = Dense(blocking_tiles.PARTS[precision], gain())
+    return tiles if tiles.gain > 1 else VECTORS
+
+
 def threads_for(problem: Problem, wanted: int) -> int:
     """As many threads as the work is worth."""
     return max(1, min(wanted, problem.macs // SERIAL_MACS))
@@ -171,11 +213,12 @@ class Prepared(NamedTuple):
 @lru_cache(maxsize=2048)
 def rows_call(
     problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], relu: bool,
-    variant: str, threads: int, isa: str,
+    variant: str, threads: int, isa: str, parts: int = 0,
 ) -> Prepared:  # fmt: skip
     """The forward or backward_data kernel for arrays with these strides; `isa` is part of the key.
 
-    `variant` is "dense", "skip", or "sparse": the skipping kernel with tiles for a density of at most SPARSE.
+    `variant` is "dense", "tiles" (dense, of so many bf16 `parts`), "skip", or "sparse": the skipping kernel with tiles
+    for a density of at most SPARSE.
     """
     channels, lanes = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     group = lanes
@@ -186,11 +229,14 @@ def rows_call(
         channels, lanes = lanes, channels
     used = geometry.backward_map(flat) if backward else geometry.forward_map(flat)
     source_size, target_size = (flat.out_size, flat.in_size) if backward else (flat.in_size, flat.out_size)
-    tiles = blocking.rows(flat, used, channels, lanes, variant, backward, threads)
+    if variant == "tiles":
+        tiles = blocking_tiles.rows(flat, used, channels, lanes, parts, backward, threads)
+    else:
+        tiles = blocking.rows(flat, used, channels, lanes, variant, backward, threads)
     task = _conv.Rows(
         used, layout.view(source, source_size), layout.view(target, target_size),
         layout.weight_view(weight, flat.kernel, group, not backward),
-        batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, relu=relu, dense=variant == "dense",
+        batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, relu=relu, dense=variant in ("dense", "tiles"),
         **tiles,
     )  # fmt: skip
     # One word of channels costs about 25 cycles (window moved, bits tested, one branch mispredicted) beside its
@@ -202,9 +248,12 @@ def rows_call(
 @lru_cache(maxsize=2048)
 def gradient_call(
     problem: Problem, scalar: str, dense: bool, x: Strides, grad_output: Strides, weight: tuple[int, ...], threads: int,
-    isa: str,
+    isa: str, parts: int = 0,
 ) -> Prepared:  # fmt: skip
-    """The backward_weight kernel with `scalar` as scalars, the other operand as lanes; `isa` is part of the key."""
+    """The backward_weight kernel with `scalar` as scalars, the other operand as lanes; `isa` is part of the key.
+
+    `parts`: of the dense kernel on tile registers, 0 on vectors.
+    """
     in_channels, out_channels = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     flat, x, grad_output = _merged(problem, x, grad_output)
     if flat.dims != problem.dims:
@@ -215,7 +264,10 @@ def gradient_call(
         used, a, b, channels, lanes = geometry.forward_map(flat), grad_view, x_view, out_channels, in_channels
     else:
         used, a, b, channels, lanes = geometry.backward_map(flat), x_view, grad_view, in_channels, out_channels
-    tiles = blocking.gradient(flat, used, channels, lanes, dense, threads)
+    if parts:
+        tiles = blocking_tiles.gradient(flat, used, channels, lanes, parts, threads)
+    else:
+        tiles = blocking.gradient(flat, used, channels, lanes, dense, threads)
     task = _conv.Gradient(
         used, a, b, layout.weight_view(weight, flat.kernel, out_channels, not by_grad),
         batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, dense=dense, **tiles,

@@ -19,6 +19,7 @@ from .problem import Problem
 FORWARD = ("auto", "none", "input")
 BACKWARD_DATA = ("auto", "none", "grad_output")
 BACKWARD_WEIGHT = ("auto", "none", "input", "grad_output")
+PRECISIONS = ("highest", "high", "medium")
 
 
 class Options:
@@ -26,11 +27,12 @@ class Options:
 
     def __init__(
         self, dims: int, skips: tuple[str, ...], *, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-        groups: Any = 1, layout: str, skip: str = "auto", num_threads: Any = None,
+        groups: Any = 1, layout: str, skip: str = "auto", precision: str = "highest", num_threads: Any = None,
     ) -> None:  # fmt: skip
         self.dims = dims
         self.order: Layout = parse(layout, dims)
         self.skip: str = checks.word("skip", skip, skips)
+        self.precision: str = checks.word("precision", precision, PRECISIONS)
         self.threads: int = cpu.checked_threads(num_threads)
         self.groups: int = checks.whole("groups", groups, 1)
         self.stride, self.padding, self.dilation = stride, padding, dilation
@@ -76,8 +78,9 @@ def conv(
     if dtype == np.float64:
         return call.reference(problem, "conv{}d", out, x, weight, bias, activation=activation)
     return passes.rows(
-        problem, False, x, weight, bias, activation == "relu", out, call.order, call.skip, "input", call.threads
-    )
+        problem, False, x, weight, bias, activation == "relu", out, call.order, call.skip, "input", call.threads,
+        call.precision,
+    )  # fmt: skip
 
 
 def conv_backward_data(
@@ -97,8 +100,9 @@ def conv_backward_data(
     if dtype == np.float64:
         return call.reference(problem, "conv{}d_backward_data", out, grad_output, weight, shape)
     return passes.rows(
-        problem, True, grad_output, weight, None, False, out, call.order, call.skip, "grad_output", call.threads
-    )
+        problem, True, grad_output, weight, None, False, out, call.order, call.skip, "grad_output", call.threads,
+        call.precision,
+    )  # fmt: skip
 
 
 def conv_backward_weight(
@@ -116,7 +120,7 @@ def conv_backward_weight(
     out = passes.result(out, shape, dtype, {"x": x, "grad_output": grad_output})
     if dtype == np.float64:
         return call.reference(problem, "conv{}d_backward_weight", out, x, grad_output, shape)
-    return passes.gradient(problem, x, grad_output, out, call.order, call.skip, call.threads)
+    return passes.gradient(problem, x, grad_output, out, call.order, call.skip, call.threads, call.precision)
 
 
 def conv_transpose(
@@ -141,8 +145,9 @@ def conv_transpose(
         extra = {"output_padding": output_padding, "activation": activation}
         return call.reference(problem, "conv_transpose{}d", out, x, weight, bias, **extra)
     return passes.rows(
-        problem, True, x, weight, bias, activation == "relu", out, call.order, call.skip, "input", call.threads
-    )
+        problem, True, x, weight, bias, activation == "relu", out, call.order, call.skip, "input", call.threads,
+        call.precision,
+    )  # fmt: skip
 
 
 def conv_transpose_backward_data(
@@ -164,8 +169,9 @@ def conv_transpose_backward_data(
     if dtype == np.float64:
         return call.reference(problem, "conv_transpose{}d_backward_data", out, grad_output, weight, shape)
     return passes.rows(
-        problem, False, grad_output, weight, None, False, out, call.order, call.skip, "grad_output", call.threads
-    )
+        problem, False, grad_output, weight, None, False, out, call.order, call.skip, "grad_output", call.threads,
+        call.precision,
+    )  # fmt: skip
 
 
 def conv_transpose_backward_weight(
@@ -186,7 +192,7 @@ def conv_transpose_backward_weight(
     if dtype == np.float64:
         return call.reference(problem, "conv_transpose{}d_backward_weight", out, x, grad_output, shape)
     swapped = {"input": "grad_output", "grad_output": "input"}
-    return passes.gradient(problem, grad_output, x, out, call.order, call.skip, call.threads, swapped)
+    return passes.gradient(problem, grad_output, x, out, call.order, call.skip, call.threads, call.precision, swapped)
 
 
 def linear(x: Any, weight: Any, bias: Any = None, *, out: Any = None, **options: Any) -> Call:

@@ -85,6 +85,7 @@ typedef struct {
     int64_t relu;
     // blocking
     int64_t dense;             // which inner kernel: 0 skips zeros of `in`, 1 does not
+    int64_t parts;             // bf16 parts of an f32 in the dense kernel on tile registers; 0: not that kernel
     int64_t lane_vectors;      // at most so many 16-lane vectors in a lane block
     int64_t channel_block;     // channels in a weight tile
     int64_t chunk_rows;        // output rows that are finished before the next ones are begun
@@ -103,7 +104,7 @@ typedef struct {
     int64_t batch, groups;
     int64_t channels, lanes;  // of a and of b, per group
     sc_weight_view gradient;
-    int64_t dense;
+    int64_t dense, parts;
     int64_t outer_group;    // outer taps that are swept together; more than 1 only if map.stacked
     int64_t lane_vectors;   // vectors in a lane block
     int64_t lane_blocks;    // lane blocks in a work item
