@@ -60,6 +60,7 @@ struct tile_gradient_scratch {
         }
     };
     static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
+    static int64_t channel_pitch(int64_t steps) { return steps * TILE_POSITIONS + 16; }  // load_channels fills vectors
     static sizes measure(const sc_gradient_task &task) {
         const gradient_extent extent(task);
         const int64_t tiles = ceil_div(task.channel_block, PAIRS), lanes = task.lane_vectors * 16;
@@ -67,7 +68,7 @@ struct tile_gradient_scratch {
         const sc_gradient_task vectors = vector_task(task);
         return {line(2 * extent.parts.total()),
                 task.lane_blocks * task.channel_block * task.map.outer_taps * task.map.inner_taps * lanes,
-                line(task.channel_block), task.lane_blocks * lanes, PAIRS * steps * TILE_POSITIONS,
+                line(task.channel_block), task.lane_blocks * lanes, PAIRS * channel_pitch(steps),
                 tiles * task.parts * steps * TILE_PAIRS, (extent.lines + PAIRS) * lanes,
                 task.lane_vectors * task.parts * extent.lines * PAIRS, 4 * TILE_PAIRS,
                 line(vector_table.gradient_scratch(&vectors) / (int64_t)sizeof(float) + 16)};
@@ -119,7 +120,7 @@ static int64_t split_channels(const sc_gradient_task &task, const row_parts &par
     const sc_map &map = task.map;
     int64_t steps = 0;
     for (int64_t index = 0; index < parts.count; ++index) steps += part_steps(parts.parts[index], columns);
-    const int64_t pitch = steps * TILE_POSITIONS;
+    const int64_t pitch = scratch.channel_pitch(steps);
     for (int64_t first = 0; first < channels; first += PAIRS) {
         const int64_t count = smaller(PAIRS, channels - first);
         for (int64_t i = 0; i < PAIRS * pitch; i += 16) store(scratch.channels + i, zero());

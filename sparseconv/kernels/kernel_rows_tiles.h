@@ -100,28 +100,36 @@ static int64_t pack_weight_tiles_bytes(const sc_rows_task *task) {
 
 // --- inputs ---
 
-// How rows lie in scratch memory; the same for all chunks of a call.
+// How the rows of a chunk lie in scratch memory: columns [first, end) of `in`, zeros around them that a row shares with the
+// next one.
 struct row_pitches {
     int64_t in_step, out_step;    // columns from one position of a pass to the next
+    int64_t first, end;           // columns of `in`
     int64_t left;                 // zeros in front of the first row
     int64_t in_pitch, out_pitch;  // columns, and positions, from one row to the next
     bool at_once;                 // every output is complete after one pass
 
-    SC_INLINE_MEMBER row_pitches(const sc_rows_task &task) : in_step(1), out_step(1), left(0), at_once(true) {
+    SC_INLINE_MEMBER row_pitches(const sc_rows_task &task, const row_chunk &chunk)
+        : in_step(1), out_step(1), at_once(true) {
         const sc_map &map = task.map;
-        int64_t right = 0, positions = 1;
+        int64_t low = INT64_MAX, high = INT64_MIN, positions = 1;  // columns that taps reach, padding included
         for (int64_t p = 0; p < map.pass_count; ++p) {
             const sc_pass &pass = map.passes[p];
-            out_step = pass.out_step;
+            int64_t begin, count;
+            chunk.range(pass, begin, count);
+            count -= begin, out_step = pass.out_step;
             at_once = at_once && pass.opens && pass.closes;
-            positions = larger(positions, smaller(pass.out_count, ceil_div(task.segment, pass.out_step)));
-            if (pass.taps == 0) continue;
+            positions = larger(positions, count);
+            if (pass.taps == 0 || count <= 0) continue;
             in_step = pass.in_step;
-            const int64_t last = pass.in_start + (pass.out_count + pass.taps - 2 - pass.shift) * pass.in_step;
-            left = larger(left, pass.shift * pass.in_step - pass.in_start);
-            right = larger(right, last + 1 - map.in_columns);
+            const int64_t column = pass.in_start + (begin - pass.shift) * in_step;
+            low = smaller(low, column);
+            high = larger(high, column + (count + pass.taps - 2) * in_step + 1);
         }
-        out_pitch = larger(positions, ceil_div(task.in_segment + larger(left, right), in_step));
+        if (low > high) low = high = 0;
+        first = smaller(map.in_columns, larger(0, low)), end = larger(first, smaller(map.in_columns, high));
+        left = larger(0, first - low);
+        out_pitch = larger(positions, ceil_div(end - first + larger(left, larger(0, high - end)), in_step));
         in_pitch = out_pitch * in_step;
     }
 };
@@ -146,17 +154,22 @@ struct tile_row_scratch {
     static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
     static sizes measure(const sc_rows_task &task) {
         const sc_map &map = task.map;
-        const row_pitches pitch(task);
         const row_parts::sizes parts = row_parts::measure(map, task.batch, task.chunk_rows);
-        // behind the last row: its zeros, and positions that fill up the last tiles
-        const int64_t columns = pitch.left + parts.slots * pitch.in_pitch + (2 * PAIRS + SC_MAX_TAPS) * pitch.in_step;
-        const int64_t positions = task.chunk_rows * pitch.out_pitch * pitch.out_step + 2 * PAIRS * pitch.out_step;
+        int64_t columns = 0, positions = 2 * PAIRS;
+        for (int64_t segment = 0; segment < task.segments; ++segment) {
+            const row_pitches pitch(task, row_chunk(task, segment));
+            // behind the last row: its zeros, and positions that fill up the last tiles
+            const int64_t fill = (2 * PAIRS + SC_MAX_TAPS) * pitch.in_step;
+            columns = larger(columns, pitch.left + parts.slots * pitch.in_pitch + fill);
+            if (pitch.at_once) continue;
+            positions = larger(positions, (task.chunk_rows * pitch.out_pitch + 2 * PAIRS) * pitch.out_step);
+        }
         const sc_rows_task vectors = vector_task(task);
         return {line(2 * parts.total()), line(4 * all_taps(map)), line(16 * channel_tiles(task) * TILE_CHANNELS),
                 line(weight_floats(task)), task.pack_ahead ? 0 : task.lane_vectors * weight_tile_pairs(task),
                 task.pack_ahead ? 0 : task.lane_vectors * PAIRS,
                 channel_tiles(task) * task.parts * columns * PAIRS,
-                line((pitch.at_once ? 2 * PAIRS : positions) * task.lane_vectors * 16 + 16),
+                line(positions * task.lane_vectors * 16 + 16),
                 line(vector_table.rows_scratch(&vectors) / (int64_t)sizeof(float) + 16), columns * PAIRS};
     }
     tile_row_scratch(const sc_rows_task &task, void *memory) {
@@ -212,8 +225,8 @@ static void clear_columns(const sc_rows_task &task, const tile_row_scratch &scra
 
 // All input rows of the chunk as planes; returns what is known of their pixels.
 template <int PARTS>
-static magnitudes split_rows(const sc_rows_task &task, const row_chunk &chunk, int64_t group, const row_pitches &pitch,
-                             const row_parts &parts, const tile_row_scratch &scratch) {
+static magnitudes split_rows(const sc_rows_task &task, int64_t group, const row_pitches &pitch, const row_parts &parts,
+                             const tile_row_scratch &scratch) {
     const int64_t channels = channel_tiles(task) * TILE_CHANNELS, channel = group * task.channels;
     const bool direct = channels_contiguous(task.in) && channels == task.channels;
     magnitudes range;
@@ -223,20 +236,20 @@ static magnitudes split_rows(const sc_rows_task &task, const row_chunk &chunk, i
     clear_columns(task, scratch, 0, pitch.left);
     for (int64_t slot = 0; slot < parts.slots; ++slot) {
         const int64_t row = parts.order[slot], first = pitch.left + slot * pitch.in_pitch;
-        const int64_t columns = row < 0 ? 0 : chunk.in_columns;
+        const int64_t columns = row < 0 ? 0 : pitch.end - pitch.first;
         clear_columns(task, scratch, first + columns, pitch.in_pitch - columns);
         if (row < 0) continue;
         uint32_t *to = scratch.planes + first * PAIRS;
         const float *from = row_of(task.in, row / task.map.in_rows, row % task.map.in_rows);
         if (direct) {
             const int64_t step = task.in.column_stride;
-            split_pixels<PARTS>(from + chunk.in_column * step + channel, step, columns, channels, to, scratch.plane, range);
+            split_pixels<PARTS>(from + pitch.first * step + channel, step, columns, channels, to, scratch.plane, range);
             continue;
         }
         for (int64_t done = 0; done < columns; done += 16) {
             const int64_t count = smaller(16, columns - done);
             load_pixels(scratch.pixels, channels, task.in, from, channel, channel + task.channels,
-                        chunk.in_column + done, 1, count);
+                        pitch.first + done, 1, count);
             split_pixels<PARTS>(scratch.pixels, channels, count, channels, to + done * PAIRS, scratch.plane, range);
         }
     }
@@ -327,7 +340,7 @@ static void sweep_part(const sc_rows_task &task, const row_chunk &chunk, const r
     for (int64_t outer = 0; outer < map.outer_taps && pass.taps; ++outer) {
         const int64_t slot = parts.bases[index * map.outer_taps + outer];
         for (int64_t tap = 0; tap < pass.taps && slot >= 0; ++tap) {
-            const int64_t column = pass.in_start + (begin + tap - pass.shift) * pass.in_step - chunk.in_column;
+            const int64_t column = pass.in_start + (begin + tap - pass.shift) * pass.in_step - pitch.first;
             const int64_t place = outer * map.inner_taps + pass.taps_before + tap;
             steps[sweep.step_count++] = {(pitch.left + slot * pitch.in_pitch + column) * PAIRS,
                                          place * PARTS * TILE_PAIRS};
@@ -392,10 +405,10 @@ static void tile_rows_item(const sc_rows_task &task, int64_t item, row_parts &pa
     const int64_t share = item % task.lane_groups, index = item / task.lane_groups % chunks;
     const int64_t group = item / task.lane_groups / chunks;
     const row_chunk chunk(task, index);
-    const row_pitches pitch(task);
+    const row_pitches pitch(task, chunk);
     const lane_blocks blocks(task.lanes, task.lane_vectors);
     parts.find(chunk.first, chunk.rows);
-    const magnitudes in = split_rows<PARTS>(task, chunk, group, pitch, parts, scratch);
+    const magnitudes in = split_rows<PARTS>(task, group, pitch, parts, scratch);
     const int64_t end = part_begin(blocks.count, task.lane_groups, share + 1);
     for (int64_t i = part_begin(blocks.count, task.lane_groups, share); i < end; ++i) {
         if (task.interrupt.poll(task.interrupt.context)) return;

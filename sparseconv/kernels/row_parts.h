@@ -102,7 +102,7 @@ private:
     void add(int64_t first, int64_t step, int64_t end) {
         const row_part part = parts[count] = {first, step, length(first, step, end)};
         const int64_t taps = map.outer_taps;
-        const bool downwards = taps > 1 && descending(part);
+        const bool downwards = map.stacked ? map.outer_step < 0 : descending(part);
         for (int64_t i = 0; i < taps; ++i) {  // in the order of the rows that they meet: later taps add to the end
             const int64_t tap = downwards ? taps - 1 - i : i;
             bases[count * taps + tap] = place(part, tap);
