@@ -31,7 +31,7 @@ ISA_FLAGS = {
 }
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 KERNELS = "sparseconv/kernels"
-# Left out where the compiler or its assembler is too old for it: a line that it must accept, a macro that tells dispatch.
+# Left out where the compiler or its assembler is too old: a line that it must accept, a macro that tells dispatch.cpp.
 OPTIONAL = {"amx": ('void f() { asm("tdpbf16ps %tmm0, %tmm1, %tmm2"); }', "SC_WITHOUT_AMX")}
 COMMON = ["-std=c++17", "-O3", "-fvisibility=hidden", "-Wall", "-Wextra"]
 # -Wmaybe-uninitialized: false alarms in GCC 12's own AVX-512 header.

@@ -3,8 +3,8 @@
 As in blocking.py, but with sizes of operands that are split into bf16 parts of 2 bytes. Chunks and lane blocks are what
 falls back to the vector kernels together, so here they do not depend on the number of threads at all.
 
-None of this has been tuned on hardware: sizes and gains are those of a prototype (one core of Granite Rapids, 2 MB of L2,
-min of repetitions beside oneDNN's float32 kernels in one process).
+None of this has been tuned or timed on hardware: sizes and gains are those of a prototype (one core of Granite Rapids,
+2 MB of L2, min of repetitions beside oneDNN's float32 kernels in one process).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from .blocking import GRADIENT_BYTES, PACKED_SHARE, ceil_div, even, in_columns, 
 from .problem import Problem
 
 PARTS = {"highest": 3, "high": 2, "medium": 1}  # bf16 parts of a float32
-# Times as fast as the vector kernel: with several taps, with one tap, backward_weight. Measured with the prototype: 1.65 and
-# 2.6 (forward, several taps, three and two parts); the others are what is aimed at, "medium" a guess.
+# Times as fast as the vector kernel: with several taps, with one tap, backward_weight. The prototype reached 1.65 and
+# 2.6 (forward, several taps, three and two parts); the others are what is aimed at, "medium" is a guess.
 GAINS = {"highest": (1.65, 1.4, 1.2), "high": (2.6, 2.0, 1.6), "medium": (4.0, 3.0, 2.4)}
 LANE_VECTORS = 4  # also what the vector kernel takes over
 SUMMED = 32  # channels (rows) or positions (gradient) that one tile product sums
@@ -31,7 +31,8 @@ def rows_gain(problem: Problem, backward: bool, precision: str) -> float:
     channels = (problem.out_channels if backward else problem.in_channels) // problem.groups
     size = problem.in_size if backward else problem.out_size
     images = problem.batch if problem.pointwise else 1
-    return GAINS[precision][prod(problem.kernel) == 1] * _fill(channels, SUMMED) * _positions(problem, size, images, TILE)
+    gain = GAINS[precision][prod(problem.kernel) == 1]
+    return gain * _fill(channels, SUMMED) * _positions(problem, size, images, TILE)
 
 
 def gradient_gain(problem: Problem, precision: str) -> float:
@@ -97,7 +98,8 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, parts
     most_channels = min(4 * SUMMED, ceil_div(channels, SUMMED) * SUMMED)
     units = max(1, min(most_channels, GRADIENT_BYTES // per_channel) // SUMMED)
     lane_blocks = even(blocks, max(1, GRADIENT_BYTES // (per_channel * units * SUMMED)))
-    if threads > 1 and problem.groups * ceil_div(blocks, lane_blocks) * ceil_div(channels, units * SUMMED) < 2 * threads:
+    items = problem.groups * ceil_div(blocks, lane_blocks) * ceil_div(channels, units * SUMMED)
+    if threads > 1 and items < 2 * threads:
         lane_blocks = 1
         wanted = ceil_div(2 * threads, problem.groups * blocks)
         units = max(1, min(units, ceil_div(channels, SUMMED) // wanted))

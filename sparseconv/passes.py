@@ -73,7 +73,8 @@ def rows(
         layout.clear_padding(out, problem.in_channels if backward else problem.out_channels)
         return out
 
-    return Call(problem, f"rows_{unskipped.kind if dense else 'skip'}", choice, tiles, threads, task.scratch_bytes, execute)
+    kernel = f"rows_{unskipped.kind if dense else 'skip'}"
+    return Call(problem, kernel, choice, tiles, threads, task.scratch_bytes, execute)
 
 
 def gradient(
@@ -110,12 +111,11 @@ def gradient(
         task.run(a, b, out, threads)
         return out
 
-    return Call(problem, f"gradient_{unskipped.kind if dense else 'skip'}", choice, tiles, threads, task.scratch_bytes, execute)
+    kernel = f"gradient_{unskipped.kind if dense else 'skip'}"
+    return Call(problem, kernel, choice, tiles, threads, task.scratch_bytes, execute)
 
 
-def result(
-    out: object, shape: tuple[int, ...], dtype: np.dtype, inputs: dict[str, np.ndarray | None]
-) -> np.ndarray:
+def result(out: object, shape: tuple[int, ...], dtype: np.dtype, inputs: dict[str, np.ndarray | None]) -> np.ndarray:
     """`out` if it fits, or new memory for the result."""
     return arrays.empty(shape, dtype) if out is None else arrays.check_out(out, shape, dtype, inputs)
 

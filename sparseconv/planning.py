@@ -236,8 +236,8 @@ def rows_call(
     task = _conv.Rows(
         used, layout.view(source, source_size), layout.view(target, target_size),
         layout.weight_view(weight, flat.kernel, group, not backward),
-        batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, relu=relu, dense=variant in ("dense", "tiles"),
-        **tiles,
+        batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, relu=relu,
+        dense=variant in ("dense", "tiles"), **tiles,
     )  # fmt: skip
     # One word of channels costs about 25 cycles (window moved, bits tested, one branch mispredicted) beside its
     # multiply-adds; measured 0.09 for a tile of 384 vectors, 0.23 for 96, 0.55 for 18.

@@ -221,9 +221,7 @@ def linear_backward_weight(x: Any, grad_output: Any, *, out: Any = None, **optio
     x, grad_output = _features("x", x), _features("grad_output", grad_output)
     checks.sizes("grad_output", grad_output.shape, (*x.shape[:-1], *grad_output.shape[-1:]))
     target = _linear_out(out, (grad_output.shape[-1], x.shape[-1]), {"x": x, "grad_output": grad_output})
-    call = conv_backward_weight(
-        1, _row(x), _row(grad_output), 1, layout="NWC", out=target[:, :, None], **options
-    )
+    call = conv_backward_weight(1, _row(x), _row(grad_output), 1, layout="NWC", out=target[:, :, None], **options)
     return passes.returning(call, target)
 
 

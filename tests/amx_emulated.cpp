@@ -1,5 +1,5 @@
-// The AMX kernels on emulated tile registers, as a library for amx_emulated.py: with the vector kernels of SC_VECTOR_ISA,
-// the pool of threads, and the way of running tasks that poisons scratch memory.
+// The AMX kernels on emulated tile registers, as a library for amx_emulated.py: with the vector kernels of
+// SC_VECTOR_ISA, the pool of threads, and the way of running tasks that poisons scratch memory.
 #include SC_SIMD_HEADER
 #include "tiles_emulated.h"
 #include "tile_kernels.h"

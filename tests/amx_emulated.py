@@ -1,7 +1,7 @@
-"""The AMX kernels without AMX: compiled with tile registers that are emulated, and called in the place of the real ones.
+"""The AMX kernels without AMX: compiled with emulated tile registers, and called in the place of the real ones.
 
-`emulation()` builds a library of `amx_emulated.cpp`; `Emulation.active()` makes the package plan as on AMX and hands the tasks
-with bf16 parts to that library. All else, from the public functions to the C structs, is the package's own.
+`emulation()` builds a library of `amx_emulated.cpp`; `Emulation.active()` makes the package plan as on AMX and hands
+the tasks with bf16 parts to that library. All else, from the public functions to the C structs, is the package's own.
 """
 
 import contextlib
@@ -35,7 +35,8 @@ FLAGS = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Wno-maybe-uninitialized", 
 FLAGS += ["-fno-math-errno"]
 
 needs_compiler = pytest.mark.skipif(
-    not (KERNELS / "isa_amx.cpp").exists() or not shutil.which(COMPILER[0]), reason="needs the sources and a C++ compiler"
+    not (KERNELS / "isa_amx.cpp").exists() or not shutil.which(COMPILER[0]),
+    reason="needs the sources and a C++ compiler",
 )
 
 

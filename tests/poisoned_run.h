@@ -1,5 +1,5 @@
-// What run.cpp does, on one thread, with scratch memory of just the size that was asked for, full of garbage before each
-// item and with canaries around it.
+// What run.cpp does, on one thread, with scratch memory of just the size that was asked for, full of garbage before
+// each item and with canaries around it.
 #pragma once
 #include <stdlib.h>
 #include <string.h>

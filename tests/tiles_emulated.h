@@ -1,10 +1,11 @@
-// The tile registers of kernels/tiles_amx.h in plain C++, for any machine: what Intel's manual says that the instructions do.
+// The tile registers of kernels/tiles_amx.h in plain C++, for any machine: what Intel's manual says that the
+// instructions do.
 //
 // TDPBF16PS, for each row m of A, with denormals as zero, round to nearest even, whatever MXCSR says:
 //   even[n] = fma(A[m][2 k], B[k][2 n], even[n]) and odd[n] = fma(A[m][2 k + 1], B[k][2 n + 1], odd[n]) for k = 0 .. 15,
 //   C[m][n] = C[m][n] + (even[n] + odd[n])
-// With SC_CHAINED all products are added to C one after the other instead, as other hardware might: nothing that is tested
-// may depend on it.
+// With SC_CHAINED all products are added to C one after the other instead, as other hardware might: nothing that is
+// tested may depend on it.
 //
 // Using registers that are not configured ends the program, as it would in hardware. Released ones hold NaN.
 #pragma once

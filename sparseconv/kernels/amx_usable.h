@@ -1,4 +1,5 @@
-// Whether this process may use the AMX-BF16 tile registers: the CPU has them, the OS saves them, and Linux has allowed it.
+// Whether this process may use the AMX-BF16 tile registers: the CPU has them, the OS saves them, and Linux has allowed
+// it.
 #pragma once
 #if defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>

@@ -4,15 +4,15 @@
 // positions for 16 channels of A and 16 lanes of B.
 //
 // Loop order, outermost first:
-//   item         (group, lane_blocks x lane_vectors vectors of b, channel_block channels of a), as in kernel_gradient.h: its
-//                part of the gradient stays in scratch from the first position to the last
+//   item         (group, lane_blocks x lane_vectors vectors of b, channel_block channels of a), as in
+//                kernel_gradient.h: its part of the gradient stays in scratch from the first position to the last
 //   chunk, passes with the same columns: A as tiles [16 channels][part][32 positions][channel][16 pairs]
 //   lane block   B as lines [vector][part][position][16 lanes of pairs]
 //   two times 16 channels, two lane vectors, pass, outer tap, tap: 2 x 2 tiles of sums over the chunk, then added to
 //                the scratch gradient (two-level summation)
 //
-// Pairs are positions p and p + 16 of 32. B has such a line for every p, not just for the first 16 of 32, so that a tile
-// of it can begin anywhere: that is what taps want, and all loads stay aligned. Rows are strung together to parts
+// Pairs are positions p and p + 16 of 32. B has such a line for every p, not just for the first 16 of 32, so that a
+// tile of it can begin anywhere: that is what taps want, and all loads stay aligned. Rows are strung together to parts
 // (row_parts.h), each a run of whole 32s in A, with zeros behind its last position.
 //
 // Where tile products would not be as accurate as f32 (split.h), blocks of 32 channels x a lane block are computed once
@@ -56,7 +56,8 @@ struct tile_gradient_scratch {
     struct sizes {  // in floats, whole cache lines
         int64_t tables, gradient, channel_tops, lane_tops, channels, channel_tiles, lanes, lines, sums, vectors;
         int64_t total() const {
-            return tables + gradient + channel_tops + lane_tops + channels + channel_tiles + lanes + lines + sums + vectors;
+            return tables + gradient + channel_tops + lane_tops + channels + channel_tiles + lanes + lines + sums +
+                   vectors;
         }
     };
     static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
@@ -171,7 +172,8 @@ static int64_t split_lanes(const sc_gradient_task &task, const row_parts &parts,
                     lane + lanes, pass.in_start + (first + low) * pass.in_step, pass.in_step, high - low);
     }
     const int64_t lines = parts.slots * window + TILE_POSITIONS;
-    for (int64_t i = parts.slots * window * pitch; i < (lines + PAIRS) * pitch; i += 16) store(scratch.lanes + i, zero());
+    const int64_t floats = (lines + PAIRS) * pitch;
+    for (int64_t i = parts.slots * window * pitch; i < floats; i += 16) store(scratch.lanes + i, zero());
     for (int64_t vector = 0; vector < vectors; ++vector) {
         bits16 top;
         __builtin_memcpy(&top, tops + vector * PAIRS, sizeof top);
@@ -191,42 +193,57 @@ struct split_chunk {
     int64_t lines;  // positions of B
 };
 
-// The sums of 2 x 2 tiles over the chunk for one tap, to scratch.sums. `offset`: position of B that position 0 of A meets
-// in the same slot.
-template <int PARTS, int P, int Q>
-static void sum_chunk(const row_parts &parts, const gradient_columns &columns, const split_chunk &split, int64_t outer,
-                      int64_t offset, int64_t tile, int64_t vector, const tile_gradient_scratch &scratch) {
+// `offset`: the position of B that position 0 of A meets in the same slot.
+struct tap_place {
+    int64_t outer, offset;
+};
+
+template <int PARTS, class Multiply>
+SC_INLINE void for_each_step(const row_parts &parts, const gradient_columns &columns, const split_chunk &split,
+                             const tap_place &tap, int64_t tile, int64_t vector, const tile_gradient_scratch &scratch,
+                             Multiply multiply) {
     const uint32_t *a = scratch.channel_tiles + tile * PARTS * split.steps * TILE_PAIRS;
     const uint32_t *b = scratch.lines + vector * PARTS * split.lines * PAIRS;
-    const int64_t taps = parts.map.outer_taps;
-    zero_sums<P, Q>();
     for (int64_t index = 0; index < parts.count; ++index) {
-        const int64_t steps = part_steps(parts.parts[index], columns), slot = parts.bases[index * taps + outer];
-        const uint32_t *lines = b + (slot * columns.window + offset) * PAIRS;
+        const int64_t steps = part_steps(parts.parts[index], columns);
+        const int64_t slot = parts.bases[index * parts.map.outer_taps + tap.outer];
+        const uint32_t *lines = b + (slot * columns.window + tap.offset) * PAIRS;
         for (int64_t step = 0; step < steps && slot >= 0; ++step) {
-            multiply_split<PARTS, P, Q>(
-                {a + step * TILE_PAIRS, PARTS * split.steps * TILE_PAIRS, split.steps * TILE_PAIRS, ROW_BYTES},
-                {lines + step * TILE_POSITIONS * PAIRS, PARTS * split.lines * PAIRS, split.lines * PAIRS, ROW_BYTES});
+            const int64_t part = split.steps * TILE_PAIRS;
+            multiply(tile_operand{a + step * TILE_PAIRS, PARTS * part, part, ROW_BYTES},
+                     tile_operand{lines + step * TILE_POSITIONS * PAIRS, PARTS * split.lines * PAIRS,
+                                  split.lines * PAIRS, ROW_BYTES});
         }
         a += steps * TILE_PAIRS;
     }
+}
+
+// The sums of 2 x 2 tiles over the chunk for one tap, to scratch.sums.
+template <int PARTS, int P, int Q>
+static void sum_chunk(const row_parts &parts, const gradient_columns &columns, const split_chunk &split,
+                      const tap_place &tap, int64_t tile, int64_t vector, const tile_gradient_scratch &scratch) {
+    zero_sums<P, Q>();
+    if constexpr (PARTS > 1) {
+        for_each_step<PARTS>(parts, columns, split, tap, tile, vector, scratch, multiply_rest<PARTS, P, Q>);
+    }
+    for_each_step<PARTS>(parts, columns, split, tap, tile, vector, scratch, multiply_high<P, Q>);
     store_sums<P, Q>(scratch.sums, 2 * PAIRS, 2 * TILE_PAIRS);
 }
 
 // One tap of one lane block over the chunk.
 template <int PARTS>
-static void add_tap(const row_parts &parts, const gradient_columns &columns, const split_chunk &split, int64_t outer,
-                    int64_t offset, const weight_tile &shape, float *gradient, int64_t channel_pitch,
+static void add_tap(const row_parts &parts, const gradient_columns &columns, const split_chunk &split,
+                    const tap_place &tap, const weight_tile &shape, float *gradient, int64_t channel_pitch,
                     const tile_gradient_scratch &scratch) {
     const int64_t tiles = ceil_div(shape.channels, PAIRS);
     for (int64_t tile = 0; tile < tiles; tile += 2) {
         const int64_t channels = smaller(2 * PAIRS, shape.channels - tile * PAIRS);
         for (int64_t vector = 0; vector < shape.vectors; vector += 2) {
             const bool two_tiles = tile + 1 < tiles, two_vectors = vector + 1 < shape.vectors;
-            if (two_tiles && two_vectors) sum_chunk<PARTS, 2, 2>(parts, columns, split, outer, offset, tile, vector, scratch);
-            else if (two_tiles) sum_chunk<PARTS, 2, 1>(parts, columns, split, outer, offset, tile, vector, scratch);
-            else if (two_vectors) sum_chunk<PARTS, 1, 2>(parts, columns, split, outer, offset, tile, vector, scratch);
-            else sum_chunk<PARTS, 1, 1>(parts, columns, split, outer, offset, tile, vector, scratch);
+            if (two_tiles && two_vectors) sum_chunk<PARTS, 2, 2>(parts, columns, split, tap, tile, vector, scratch);
+            else if (two_tiles) sum_chunk<PARTS, 2, 1>(parts, columns, split, tap, tile, vector, scratch);
+            else if (two_vectors) sum_chunk<PARTS, 1, 2>(parts, columns, split, tap, tile, vector, scratch);
+            else sum_chunk<PARTS, 1, 1>(parts, columns, split, tap, tile, vector, scratch);
             for (int64_t c = 0; c < channels; ++c) {
                 float *to = gradient + (tile * PAIRS + c) * channel_pitch + vector * 16;
                 for (int64_t lane = 0; lane < (two_vectors ? 32 : 16); lane += 16) {
@@ -278,8 +295,8 @@ static bool add_passes(const sc_gradient_task &task, const gradient_part &item, 
                 for (int64_t tap = 0; tap < pass.taps; ++tap) {
                     float *gradient = scratch.gradient + own * item.tile_floats +
                                       shape.pass_offset(outer, pass.taps_before) + tap * vectors * 16;
-                    add_tap<PARTS>(parts, columns, split, outer, pass.window_shift - pass.shift + tap, shape, gradient,
-                                   pass.taps * vectors * 16, scratch);
+                    const tap_place place = {outer, pass.window_shift - pass.shift + tap};
+                    add_tap<PARTS>(parts, columns, split, place, shape, gradient, pass.taps * vectors * 16, scratch);
                 }
             }
         }

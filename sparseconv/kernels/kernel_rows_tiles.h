@@ -10,13 +10,14 @@
 //   part of rows (row_parts.h), pass: one long row of positions, 32 at a time
 //   two lane vectors: 2 x 2 tiles of sums stay in registers over all channels and taps of the pass
 //
-// Pairs are channels c and c + 16 of 32, on both sides; channels behind the last one are zeros.
-// Rows stand `in_pitch` columns apart, with zeros between them that serve as the padding of both neighbours, so positions
-// between two rows are computed too, and dropped. Columns `in_step` apart are rows of a tile `in_step` lines apart.
+// Pairs are channels c and c + 16 of 32, on both sides; channels behind the last one are zeros. Rows stand `in_pitch`
+// columns apart, with zeros between them that serve as the padding of both neighbours, so positions between two rows
+// are computed too, and dropped. Columns `in_step` apart are rows of a tile `in_step` lines apart.
 //
-// Where tile products would not be as accurate as f32 (split.h: infinities, NaN, numbers near the ends of the range), the
-// lane block of the chunk is left to the vector kernel. Chunks and lane blocks do not depend on the number of threads.
-// The order of the sum for one output (pass, 32 channels, outer tap, tap, part) depends on nothing but the problem.
+// Where tile products would not be as accurate as f32 (split.h: infinities, NaN, numbers near the ends of the range),
+// the lane block of the chunk is left to the vector kernel. Chunks and lane blocks do not depend on the number of
+// threads. The order of the sum for one output (pass, 32 channels, outer tap, tap, part) depends on nothing but the
+// problem.
 #pragma once
 #include "row_chunk.h"
 #include "row_parts.h"
@@ -100,8 +101,8 @@ static int64_t pack_weight_tiles_bytes(const sc_rows_task *task) {
 
 // --- inputs ---
 
-// How the rows of a chunk lie in scratch memory: columns [first, end) of `in`, zeros around them that a row shares with the
-// next one.
+// How the rows of a chunk lie in scratch memory: columns [first, end) of `in`, zeros around them that a row shares with
+// the next one.
 struct row_pitches {
     int64_t in_step, out_step;    // columns from one position of a pass to the next
     int64_t first, end;           // columns of `in`
@@ -273,19 +274,24 @@ struct tile_sweep {
     bool opens;
 };
 
-template <int PARTS, int P, int Q>
-static void sum_block(const tile_sweep &sweep, int64_t position, int64_t vector, float *sums, int64_t sums_row) {
-    if (sweep.opens) zero_sums<P, Q>();
-    else load_sums<P, Q>(sums, sums_row, PAIRS * sums_row);
+template <class Multiply>
+SC_INLINE void for_each_step(const tile_sweep &sweep, int64_t position, int64_t vector, Multiply multiply) {
     const uint32_t *in = sweep.in + position * sweep.in_step, *weights = sweep.weights + vector * sweep.weight_vector;
     const int64_t row_bytes = sweep.in_step * (int64_t)sizeof(uint32_t);
     for (int64_t c = 0; c < sweep.channel_tiles; ++c, in += sweep.in_channels, weights += sweep.weight_channels) {
         for (int64_t i = 0; i < sweep.step_count; ++i) {
-            multiply_split<PARTS, P, Q>(
-                {in + sweep.steps[i].in, PAIRS * sweep.in_step, sweep.in_part, row_bytes},
-                {weights + sweep.steps[i].weights, sweep.weight_vector, TILE_PAIRS, ROW_BYTES});
+            const tile_operand rows = {in + sweep.steps[i].in, PAIRS * sweep.in_step, sweep.in_part, row_bytes};
+            multiply(rows, tile_operand{weights + sweep.steps[i].weights, sweep.weight_vector, TILE_PAIRS, ROW_BYTES});
         }
     }
+}
+
+template <int PARTS, int P, int Q>
+static void sum_block(const tile_sweep &sweep, int64_t position, int64_t vector, float *sums, int64_t sums_row) {
+    if (sweep.opens) zero_sums<P, Q>();
+    else load_sums<P, Q>(sums, sums_row, PAIRS * sums_row);
+    if constexpr (PARTS > 1) for_each_step(sweep, position, vector, multiply_rest<PARTS, P, Q>);
+    for_each_step(sweep, position, vector, multiply_high<P, Q>);
     store_sums<P, Q>(sums, sums_row, PAIRS * sums_row);
 }
 
@@ -328,9 +334,9 @@ static void finish_positions(const sc_rows_task &task, const lane_block &block, 
 
 // One pass over one part, and what it completes.
 template <int PARTS>
-static void sweep_part(const sc_rows_task &task, const row_chunk &chunk, const row_pitches &pitch, const row_parts &parts,
-                       int64_t index, const sc_pass &pass, const lane_block &block, const lane_weights &weights,
-                       int64_t sums_first, const tile_row_scratch &scratch) {
+static void sweep_part(const sc_rows_task &task, const row_chunk &chunk, const row_pitches &pitch,
+                       const row_parts &parts, int64_t index, const sc_pass &pass, const lane_block &block,
+                       const lane_weights &weights, int64_t sums_first, const tile_row_scratch &scratch) {
     const sc_map &map = task.map;
     int64_t begin, end;
     chunk.range(pass, begin, end);

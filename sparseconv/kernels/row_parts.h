@@ -1,10 +1,10 @@
 // Rows of a chunk that tile kernels treat as one long row.
 //
-// A tile takes 16 positions at a fixed distance. Rows are short (7 columns), so `out` rows are strung together to a part:
-// for every outer tap, the rows of `in` that they meet lie one after the other in scratch memory, rows outside the image
-// as rows of zeros. A part then knows one number per outer tap: the place (slot) of what its first row meets. Slots are
-// shared between taps and parts wherever the order allows it; 3 x 3 with stride 1 stores every row once.
-// With stride 2, backward_data's even and odd rows meet different taps: then a part takes every second row.
+// A tile takes 16 positions at a fixed distance. Rows are short (7 columns), so `out` rows are strung together to a
+// part: for every outer tap, the rows of `in` that they meet lie one after the other in scratch memory, rows outside
+// the image as rows of zeros. A part then knows one number per outer tap: the place (slot) of what its first row meets.
+// Slots are shared between taps and parts wherever the order allows it; 3 x 3 with stride 1 stores every row once. With
+// stride 2, backward_data's even and odd rows meet different taps: then a part takes every second row.
 #pragma once
 #include "tile.h"
 
@@ -50,7 +50,9 @@ struct row_parts {
         for (int64_t row = first, image_end; row < end; row = image_end) {
             image_end = smaller(end, (row / map.out_rows + 1) * map.out_rows);
             for (int64_t phase = row; phase < smaller(row + step, image_end); ++phase) {
-                for (int64_t next = phase; next < image_end; next += parts[count++].rows * step) add(next, step, image_end);
+                for (int64_t next = phase; next < image_end; next += parts[count++].rows * step) {
+                    add(next, step, image_end);
+                }
             }
         }
         for (int64_t slot = 0; slot < slots; ++slot) {

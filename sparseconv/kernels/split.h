@@ -65,8 +65,8 @@ struct magnitudes {
 // - with infinities or NaN, or where `high` would round to infinity (2^127 and above);
 // - where a product of rounded parts or a partial sum could overflow although the sum does not: beyond 2^100;
 // - where parts are flushed that matter. A flush loses less than 2^-126, each term of a sum has at most six of them
-//   (one for each product of parts; lost low parts of an operand are no more), so beside sums of 2^-90 and more they are
-//   below 2^-33 of a term: nothing beside f32's 2^-24.
+//   (one for each product of parts; lost low parts of an operand are no more), so beside sums of 2^-90 and more they
+//   are below 2^-33 of a term: nothing beside f32's 2^-24.
 SC_INLINE bool tiles_are_accurate(const magnitudes &a, const magnitudes &b) {
     if (a.highest >= 0x7f000000 || b.highest >= 0x7f000000) return false;
     if (a.highest == 0 || b.highest == 0) return true;

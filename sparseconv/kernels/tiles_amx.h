@@ -7,8 +7,8 @@
 //   tile_multiply<C, A, B>   C[m][n] += sum over k < 16 of A[m][k].first * B[k][n].first + A[m][k].second *
 //                    B[k][n].second: bf16 pairs, f32 sums, round to nearest, denormals are zero whatever MXCSR says
 //
-// No intrinsics: GCC's are macros that paste the register's number, so it cannot be a template argument, and they do not
-// tell the compiler that a load reads memory.
+// No intrinsics: GCC's are macros that paste the register's number, so it cannot be a template argument, and they do
+// not tell the compiler that a load reads memory.
 #pragma once
 #include <stdint.h>
 
