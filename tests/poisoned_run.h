@@ -14,7 +14,8 @@ namespace sparseconv {
 // A block between canaries, its bytes 0x7f: as floats 3e38, as indices far outside of everything.
 class block {
 public:
-    explicit block(int64_t bytes) : bytes_(bytes), memory_((char *)aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64 + 2 * edge)) {
+    explicit block(int64_t bytes)
+        : bytes_(bytes), memory_((char *)aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64 + 2 * edge)) {
         memset(memory_.get(), canary, edge);
         memset(memory_.get() + edge, garbage, (size_t)bytes);
         memset(memory_.get() + edge + bytes, canary, edge);
@@ -43,7 +44,8 @@ static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Every item begins with scratch memory of which it knows nothing.
 template <class Task>
-static bool work(void (*entry)(const Task *, int64_t, int64_t, void *), const Task &task, int64_t items, int64_t bytes) {
+static bool work(void (*entry)(const Task *, int64_t, int64_t, void *), const Task &task, int64_t items,
+                 int64_t bytes) {
     block scratch(bytes);
     const float_state_scope flushed(float_state() | flush_denormals);
     for (int64_t item = 0; item < items; ++item) {
@@ -75,7 +77,8 @@ static bool run(const sc_table &table, sc_rows_task &task) {
 
 static bool run(const sc_table &table, sc_gradient_task &task) {
     const int64_t blocks = ceil_div(ceil_div(task.lanes, 16), task.lane_vectors);
-    const int64_t items = task.groups * ceil_div(blocks, task.lane_blocks) * ceil_div(task.channels, task.channel_block);
+    const int64_t supers = ceil_div(blocks, task.lane_blocks);
+    const int64_t items = task.groups * supers * ceil_div(task.channels, task.channel_block);
     if (task.parts) return work(table.tiles->gradient, task, items, table.tiles->gradient_scratch(&task));
     return work(table.gradient, task, items, table.gradient_scratch(&task));
 }

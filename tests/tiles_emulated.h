@@ -2,7 +2,8 @@
 // instructions do.
 //
 // TDPBF16PS, for each row m of A, with denormals as zero, round to nearest even, whatever MXCSR says:
-//   even[n] = fma(A[m][2 k], B[k][2 n], even[n]) and odd[n] = fma(A[m][2 k + 1], B[k][2 n + 1], odd[n]) for k = 0 .. 15,
+//   for k = 0 .. 15: even[n] = fma(A[m][2 k], B[k][2 n], even[n])
+//                    odd[n] = fma(A[m][2 k + 1], B[k][2 n + 1], odd[n])
 //   C[m][n] = C[m][n] + (even[n] + odd[n])
 // With SC_CHAINED all products are added to C one after the other instead, as other hardware might: nothing that is
 // tested may depend on it.

@@ -220,7 +220,7 @@ SC_INLINE void for_each_step(const row_parts &parts, const gradient_columns &col
 
 // The sums of 2 x 2 tiles over the chunk for one tap, to scratch.sums.
 template <int PARTS, int P, int Q>
-static void sum_chunk(const row_parts &parts, const gradient_columns &columns, const split_chunk &split,
+SC_ALONE static void sum_chunk(const row_parts &parts, const gradient_columns &columns, const split_chunk &split,
                       const tap_place &tap, int64_t tile, int64_t vector, const tile_gradient_scratch &scratch) {
     zero_sums<P, Q>();
     if constexpr (PARTS > 1) {

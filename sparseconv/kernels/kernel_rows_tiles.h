@@ -287,7 +287,7 @@ SC_INLINE void for_each_step(const tile_sweep &sweep, int64_t position, int64_t 
 }
 
 template <int PARTS, int P, int Q>
-static void sum_block(const tile_sweep &sweep, int64_t position, int64_t vector, float *sums, int64_t sums_row) {
+SC_ALONE static void sum_block(const tile_sweep &sweep, int64_t position, int64_t vector, float *sums, int64_t sums_row) {
     if (sweep.opens) zero_sums<P, Q>();
     else load_sums<P, Q>(sums, sums_row, PAIRS * sums_row);
     if constexpr (PARTS > 1) for_each_step(sweep, position, vector, multiply_rest<PARTS, P, Q>);
