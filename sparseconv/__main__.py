@@ -7,6 +7,8 @@ import argparse
 import math
 import sys
 
+from sparseconv.benchmark import command
+
 __all__ = ["main"]
 
 
@@ -75,8 +77,22 @@ def _parser():
     )
     train.add_argument("--limit", type=positive, metavar="N", help="take only the first N images (default: all)")
     train.add_argument("--output", default=".", metavar="DIR", help="where the report goes (default: here)")
+    train.add_argument(
+        "--save-activations",
+        metavar="FILE",
+        help="write inputs and gradients of the convolutions, for one batch, for 'sparseconv bench --activations FILE'",
+    )
     train.add_argument("--quiet", action="store_true", help="print results and errors only")
     train.set_defaults(run=_train)
+
+    bench = commands.add_parser(
+        "bench",
+        help="compare with oneDNN, layer by layer",
+        description="Time the passes of convolutions with zeros at random places, here and by oneDNN (through PyTorch) "
+        "or by this library's dense kernels, in turn. Prints the peer's time divided by ours.",
+    )
+    command.add_arguments(bench, _number)
+    bench.set_defaults(run=command.run)
     return parser
 
 
@@ -128,12 +144,14 @@ def _train(arguments):
     from pathlib import Path
 
     from sparseconv import data
+    from sparseconv.progress import Progress
     from sparseconv.training import report, train
-    from sparseconv.training.progress import Progress
 
     images = tuple(array[: arguments.limit] for array in data.load(arguments.data))
     output = Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)
+    if arguments.save_activations:
+        Path(arguments.save_activations).parent.mkdir(parents=True, exist_ok=True)
     with Progress(quiet=arguments.quiet) as progress:
         result = train.run(
             images,
@@ -142,9 +160,10 @@ def _train(arguments):
             learning_rate=arguments.learning_rate,
             seed=arguments.seed,
             num_threads=arguments.threads,
+            save_activations=arguments.save_activations,
             progress=progress,
         )
-        written = [report.save_json(result, output), report.save_picture(result, output)]
+        written = [report.save_json(result, output), report.save_picture(result, output), arguments.save_activations]
         progress.say(f"wrote {' and '.join(str(path) for path in written if path)}")
     print(report.table(result))
     print()

@@ -61,6 +61,7 @@ class Rows:
         in_segment: int,
         lane_groups: int,
         pack_ahead: int,
+        stream: int,
     ) -> None: ...
     @property
     def scratch_bytes(self) -> tuple[int, int]: ...
@@ -82,6 +83,7 @@ class Gradient:
         lanes: int,
         dense: bool,
         parts: int,
+        points: bool,
         outer_group: int,
         lane_vectors: int,
         lane_blocks: int,
@@ -104,4 +106,4 @@ def bias_gradient(
     channels: int,
     threads: int,
 ) -> None: ...
-def sampled_nonzero(array: np.ndarray, runs: int) -> tuple[int, int]: ...
+def sampled_density(array: np.ndarray, most_runs: int) -> float: ...

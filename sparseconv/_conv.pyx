@@ -130,7 +130,7 @@ cdef class Rows:
 
     def __init__(self, Map map not None, View source not None, View target not None, WeightView weight not None, *,
                  batch, groups, channels, lanes, relu, dense, parts, lane_vectors, channel_block, chunk_rows, segment, segments,
-                 in_segment, lane_groups, pack_ahead):
+                 in_segment, lane_groups, pack_ahead, stream):
         self.kept, self.table = (map, source, target, weight), table_for(parts)
         self.c.map, self.c.in_, self.c.out, self.c.weight = map.c, source.c, target.c, weight.c
         self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
@@ -138,6 +138,7 @@ cdef class Rows:
         self.c.lane_vectors, self.c.channel_block = lane_vectors, channel_block
         self.c.chunk_rows, self.c.segment, self.c.segments = chunk_rows, segment, segments
         self.c.in_segment, self.c.lane_groups, self.c.pack_ahead = in_segment, lane_groups, pack_ahead
+        self.c.stream = stream
 
     @property
     def scratch_bytes(self):
@@ -163,11 +164,12 @@ cdef class Gradient:
     cdef tuple kept
 
     def __init__(self, Map map not None, View a not None, View b not None, WeightView gradient not None, *, batch, groups,
-                 channels, lanes, dense, parts, outer_group, lane_vectors, lane_blocks, channel_block, chunk_rows, segment, segments):
+                 channels, lanes, dense, parts, points, outer_group, lane_vectors, lane_blocks, channel_block, chunk_rows,
+                 segment, segments):
         self.kept, self.table = (map, a, b, gradient), table_for(parts)
         self.c.map, self.c.a, self.c.b, self.c.gradient = map.c, a.c, b.c, gradient.c
         self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
-        self.c.dense, self.c.parts, self.c.outer_group = dense, parts, outer_group
+        self.c.dense, self.c.parts, self.c.points, self.c.outer_group = dense, parts, points, outer_group
         self.c.lane_vectors, self.c.lane_blocks = lane_vectors, lane_blocks
         self.c.channel_block, self.c.chunk_rows = channel_block, chunk_rows
         self.c.segment, self.c.segments = segment, segments
@@ -198,11 +200,11 @@ def bias_gradient(View view not None, source, target, int64_t batch, int64_t row
         call_bias_gradient(&task, threads)
 
 
-def sampled_nonzero(array, int runs):
-    """Counts nonzero elements of up to `runs` runs of up to 64 elements, spread over an array of any strides.
+def sampled_density(array, int most_runs):
+    """The share of nonzero elements in runs of up to 64 elements, spread over an array of any strides.
 
-    Each run starts at a scattered place (multiplicative hashing), so that it does not meet the same channels again
-    and again. Returns (nonzero, seen).
+    There are at most `most_runs` of them, and fewer in small arrays, of which they see about 3%. Each run starts at a
+    scattered place (multiplicative hashing), so that it does not meet the same channels again and again.
     """
     cdef Py_buffer buffer
     PyObject_GetBuffer(array, &buffer, PyBUF_STRIDED_RO)
@@ -211,7 +213,9 @@ def sampled_nonzero(array, int runs):
     cdef int dims = 0
     cdef int inner = -1
     cdef int axis
+    cdef int64_t size = 1
     for axis in range(buffer.ndim):
+        size *= buffer.shape[axis]
         if buffer.shape[axis] > 1:
             shape[dims], strides[dims] = buffer.shape[axis], buffer.strides[axis] // buffer.itemsize
             if inner < 0 or abs(strides[dims]) <= abs(strides[inner]):
@@ -223,8 +227,11 @@ def sampled_nonzero(array, int runs):
     cdef int64_t nonzero = 0, seen = 0, length = 0, place, offset, size_
     cdef unsigned long long state = 0x9e3779b97f4a7c15ull, draw
     cdef int run, dim, i
+    if size == 0:
+        return 0.0
     if dims == 0:
-        return (1 if data[0] != 0 else 0), 1
+        return 1.0 if data[0] != 0 else 0.0
+    cdef int runs = <int>max(1, min(most_runs, size // 2048))
     with nogil:
         for run in range(runs):
             start = data
@@ -245,4 +252,4 @@ def sampled_nonzero(array, int runs):
                 for i in range(length):
                     nonzero += start[i * offset] != 0
             seen += length
-    return nonzero, seen
+    return nonzero / <double>seen

@@ -36,7 +36,7 @@ cdef extern from "kernels/problem.h" nogil:
         int64_t batch, groups, channels, lanes
         sc_weight_view weight
         const float *bias
-        int64_t relu, dense, parts
+        int64_t relu, stream, dense, parts
         int64_t lane_vectors, channel_block, chunk_rows, segment, segments, in_segment, lane_groups, pack_ahead
 
     ctypedef struct sc_gradient_task:
@@ -44,7 +44,7 @@ cdef extern from "kernels/problem.h" nogil:
         sc_view a, b
         int64_t batch, groups, channels, lanes
         sc_weight_view gradient
-        int64_t dense, parts, outer_group, lane_vectors, lane_blocks, channel_block, chunk_rows, segment, segments
+        int64_t dense, parts, points, outer_group, lane_vectors, lane_blocks, channel_block, chunk_rows, segment, segments
 
     ctypedef struct sc_bias_task:
         sc_view in_ "in"

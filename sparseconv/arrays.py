@@ -2,15 +2,68 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from typing import Any
+import sys
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from . import _cpu
 
 ALIGNMENT = 64
 INT64_MAX = 2**63 - 1
 CPU_DEVICES = (1, 3)  # DLPack kDLCPU, and pinned host memory
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class Form(NamedTuple):
+    """An array but for its address and its elements; hashable, so that what depends on no more is found again by it."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return self.dtype.itemsize
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The strides in elements."""
+        size = self.itemsize
+        return tuple([step // size for step in self.strides])
+
+    def as_row(self) -> Form | None:
+        """(..., features) as (1, positions, features), or None where memory does not allow it."""
+        row = (1, math.prod(self.shape[:-1]), self.shape[-1])
+        if 0 in row:
+            return contiguous(row, self.dtype)
+        *leading, (_, feature) = zip(self.shape, self.strides, strict=True)
+        leading = [(length, step) for length, step in leading if length != 1]
+        for (_, outer), (length, inner) in itertools.pairwise(leading):
+            if outer != inner * length:
+                return None
+        return Form(row, (0, leading[-1][1] if leading else 0, feature), self.dtype)
+
+
+def form(array: np.ndarray) -> Form:
+    """The form of an array."""
+    return Form(array.shape, array.strides, array.dtype)
+
+
+def contiguous(shape: tuple[int, ...], dtype: np.dtype) -> Form:
+    """The form of a C-contiguous array."""
+    steps = [dtype.itemsize]
+    for length in reversed(shape[1:]):
+        steps.append(steps[-1] * length)
+    return Form(shape, tuple(reversed(steps)), dtype)
 
 
 def take(name: str, value: Any) -> np.ndarray:
@@ -34,13 +87,15 @@ def _shared(name: str, value: Any) -> np.ndarray:
             raise TypeError(f"{name}: got a masked array, expected an array without a mask (use .filled(0))")
         return np.asarray(value)
     if hasattr(value, "__dlpack__"):
-        device = value.__dlpack_device__()
-        if device[0] not in CPU_DEVICES:
-            raise TypeError(f"{name}: got an array on device {tuple(map(int, device))}, expected one in CPU memory")
+        if (array := _tensor_memory(name, value)) is not None:
+            return array
         try:
-            return np.from_dlpack(value)
-        except (BufferError, RuntimeError) as error:
+            device = value.__dlpack_device__()
+            if device[0] in CPU_DEVICES:
+                return np.from_dlpack(value)
+        except (BufferError, RuntimeError, ValueError) as error:
             raise TypeError(f"{name}: got {type(value).__name__} that cannot share its memory: {error}") from error
+        raise TypeError(f"{name}: got an array on device {tuple(map(int, device))}, expected one in CPU memory")
     if hasattr(value, "__array_interface__"):
         return np.asarray(value)
     try:
@@ -52,36 +107,70 @@ def _shared(name: str, value: Any) -> np.ndarray:
         ) from None
 
 
+def _tensor_memory(name: str, value: Any) -> np.ndarray | None:
+    """The memory of a torch tensor, in 1 us where DLPack takes 4, or None if it has none that NumPy knows.
+
+    It also refuses tensors that stand for their negative (`is_neg`), which torch exports through DLPack as they are.
+    """
+    if type(value) is not getattr(sys.modules.get("torch"), "Tensor", None):
+        return None
+    try:
+        return value.numpy()
+    except RuntimeError as error:
+        raise TypeError(f"{name}: got {type(value).__name__} that cannot share its memory: {error}") from error
+    except TypeError:  # another device or dtype: what follows says so
+        return None
+
+
 def addressable(array: np.ndarray) -> np.ndarray:
     """The array itself if its elements lie at whole multiples of their size, else a copy."""
-    if array.flags.aligned and all(step % array.itemsize == 0 for step in array.strides):
+    if array.flags.aligned:
         return array
     return np.ascontiguousarray(array).copy() if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
-def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, inputs: dict[str, np.ndarray | None]) -> np.ndarray:
+def in_rows(array: np.ndarray) -> np.ndarray:
+    """The array itself if it is addressable and all its dimensions but the last are steps of one row, else a copy."""
+    array = addressable(array)
+    if array.ndim <= 2 or array.flags.c_contiguous or form(array).as_row():
+        return array
+    return np.ascontiguousarray(array)
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, inputs: dict[str, np.ndarray]) -> np.ndarray:
     """`out` as an array that a result can be written to, or a ValueError or TypeError."""
     array = take("out", out)
-    if array.dtype != dtype:
-        raise TypeError(f"out: got dtype {array.dtype!s}, expected {dtype!s}, the dtype of the inputs")
-    if array.shape != shape:
-        raise ValueError(f"out: got shape {array.shape}, expected {shape}")
-    if not array.flags.writeable:
-        raise ValueError("out: got a read-only array, expected a writable one")
-    steps = [step for step, length in zip(array.strides, array.shape, strict=True) if length > 1]
-    if any(step < 0 for step in steps):
-        raise ValueError(f"out: got negative strides {array.strides}, expected positive ones")
-    if array.size and (not array.flags.aligned or any(step % array.itemsize or step == 0 for step in steps)):
-        raise ValueError(f"out: got strides {array.strides}, expected distinct, aligned elements")
-    for name, other in inputs.items():
-        if other is not None and _overlap(array, other):
-            raise ValueError(f"out: got an array that overlaps {name}, expected memory of its own")
+    check_form(array, shape, dtype)
+    check_memory(array, inputs)
     return array
 
 
+def check_form(out: Form | np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Whether a result fits into arrays of this form."""
+    if out.dtype != dtype:
+        raise TypeError(f"out: got dtype {out.dtype!s}, expected {dtype!s}, the dtype of the inputs")
+    if out.shape != shape:
+        raise ValueError(f"out: got shape {out.shape}, expected {shape}")
+    steps = [step for step, length in zip(out.strides, shape, strict=True) if length > 1]
+    if any(step < 0 for step in steps):
+        raise ValueError(f"out: got negative strides {out.strides}, expected positive ones")
+    if 0 not in shape and any(step % out.itemsize or step == 0 for step in steps):
+        raise ValueError(f"out: got strides {out.strides}, expected distinct, aligned elements")
+
+
+def check_memory(out: np.ndarray, inputs: dict[str, np.ndarray]) -> None:
+    """Whether the memory of `out` may be written to, whatever its form."""
+    flags = out.flags
+    if not flags.writeable:
+        raise ValueError("out: got a read-only array, expected a writable one")
+    if not flags.aligned:
+        raise ValueError(f"out: got an address that is no multiple of {out.itemsize}, expected aligned elements")
+    for name, other in inputs.items():
+        if np.may_share_memory(out, other) and _overlap(out, other):
+            raise ValueError(f"out: got an array that overlaps {name}, expected memory of its own")
+
+
 def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
-    if not np.may_share_memory(a, b):
-        return False
     try:
         return np.shares_memory(a, b, max_work=10_000)
     except np.exceptions.TooHardError:
@@ -90,12 +179,10 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """A new C-contiguous array whose first element is 64-byte aligned."""
-    size = math.prod(shape)
-    if size * dtype.itemsize > INT64_MAX:
+    size = math.prod(shape) * dtype.itemsize
+    if size > INT64_MAX:
         raise ValueError(
             f"result: its shape {shape} has a product that overflows int64, expected less than 2**63 bytes"
         )
-    spare = ALIGNMENT // dtype.itemsize
-    memory = np.empty(size + spare, dtype)
-    start = -(memory.ctypes.data // dtype.itemsize) % spare
-    return memory[start : start + size].reshape(shape)
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    return np.ndarray(shape, dtype, memory, -_cpu.address_of(memory) % ALIGNMENT)

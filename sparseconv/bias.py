@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from . import _conv, arrays, checks, cpu, passes
+from . import _conv, arrays, checks, cpu
 from .layout import find, view
 
 
-def grad_bias(
-    grad_output: Any, *, layout: str = "NCHW", num_threads: int | None = None, out: Any = None
-) -> np.ndarray:
+def grad_bias(grad_output: Any, *, layout: str = "NCHW", num_threads: int | None = None, out: Any = None) -> np.ndarray:
     """Gradient of a convolution's or linear layer's bias: `grad_output` summed over all axes but the channels.
 
     Parameters
@@ -33,15 +31,19 @@ def grad_bias(
     """
     order = find(layout)
     threads = cpu.checked_threads(num_threads)
-    array = checks.tensor("grad_output", grad_output, order)
+    array = arrays.take("grad_output", grad_output)
+    checks.tensor("grad_output", array, order)
     channels = order.channels(array.shape)
-    target = passes.result(out, (channels,), array.dtype, {"grad_output": array})
+    if out is None:
+        target = arrays.empty((channels,), array.dtype)
+    else:
+        target = arrays.check_out(out, (channels,), array.dtype, {"grad_output": array})
     if array.dtype == np.float64 or array.size == 0:
         axes = tuple(axis for axis in range(array.ndim) if axis not in order.channel_axes)
         target[...] = array.sum(axis=axes).ravel()
         return target
     array = arrays.addressable(array)
-    strides, size = order.strides(array), order.size(array.shape)
+    strides, size = order.strides(arrays.form(array)), order.size(array.shape)
     if not order.dims:  # (positions, features): the positions are a row
         strides, size, batch = strides._replace(spatial=(strides.image,)), (array.shape[0],), 1
     else:

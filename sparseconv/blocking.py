@@ -21,9 +21,14 @@ VECTOR_BYTES = 64
 # 95% 792 and 1037. One tap: 64 channels x 8 vectors are 32 KB; 24 KB (48 channels, broken words) lose 5 to 20%.
 WEIGHT_TILE_BYTES = {"skip": 24 * 1024, "sparse": 48 * 1024, "pointwise": 32 * 1024}
 LANE_TILE_BYTES = 28 * 1024  # the lane tile of a gradient kernel: most of L1
-GRADIENT_BYTES = 512 * 1024  # the part of the gradient that a work item keeps in L2
+GRADIENT_BYTES = 2 * 1024 * 1024  # the part of the gradient that a work item keeps in L2
 PACKED_SHARE = 0.15  # weights are packed ahead of a call up to this share of its operands, else tile by tile
-LANE_BLOCKS = 4  # lane blocks that a work item of a gradient kernel has at least, if there are as many
+LANE_BLOCKS = 8  # lane blocks that a work item of a gradient kernel has at least, if there are as many
+WORD = 64  # channels that kernel_gradient_points.h takes together
+# Vectors of a lane block there: the sums, 64 channels of them, stay in L1 beside what streams through.
+POINT_VECTORS = {"amx": 6, "avx512": 6, "avx2": 4, "neon": 4, "scalar": 4}
+POINTS_BYTES = 256 * 1024  # of its scalar operand, read once for its words and once for each lane block: L2
+STREAM_BYTES = 8 * 1024 * 1024  # results from here on go past the caches: no L2 keeps them for whoever reads them
 CHUNK_COLUMNS = 1024  # outputs that are finished together by the row kernels
 
 
@@ -39,7 +44,7 @@ def even(total: int, most: int) -> int:
 def rows(
     problem: Problem, rows_map: _conv.Map, channels: int, lanes: int, variant: str, backward: bool, threads: int
 ) -> dict:
-    """Blocking of kernel_rows.h; `channels` and `lanes` are one group's, `variant` is that of planning.rows_call."""
+    """Blocking of kernel_rows.h; `channels` and `lanes` are one group's, `variant` is that of planning.rows_kernels."""
     accumulators, _, dense_vectors = _cpu.registers()
     taps = max(1, rows_map.most_taps)
     vectors = ceil_div(lanes, 16)
@@ -74,6 +79,7 @@ def rows(
         "in_segment": min(width, in_columns(problem, segment, backward)),
         "lane_groups": min(lane_blocks, ceil_div(wanted, chunks)),
         "pack_ahead": int(chunks > 1 and not heavy),
+        "stream": int(4 * problem.batch * out_rows * out_columns * lanes * problem.groups >= STREAM_BYTES),
     }
 
 
@@ -90,9 +96,10 @@ def in_columns(problem: Problem, columns: int, backward: bool) -> int:
     return (columns + reach) // stride + 2 if backward else (columns - 1) * stride + reach + 1
 
 
-def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, dense: bool, threads: int) -> dict:
-    """Blocking of kernel_gradient.h; `channels` and `lanes` are those of one group."""
+def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, variant: str, threads: int) -> dict:
+    """Blocking of kernel_gradient.h; `channels` and `lanes` are one group's, `variant` as in gradient_kernels."""
     accumulators, _, dense_vectors = _cpu.registers()
+    dense = variant == "dense"
     taps = max(1, pair.most_taps)
     vectors = ceil_div(lanes, 16)
     outer_group, span = 1, 0
@@ -104,6 +111,8 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, dense
         most_vectors = dense_vectors
     else:
         most_vectors = min(accumulators // (taps * outer_group), 2 if outer_group > 1 else 4 if taps > 1 else 8)
+        if variant == "sparse" and outer_group * taps >= 9:
+            most_vectors = 1
     lane_vectors = even(vectors, most_vectors)
     blocks = ceil_div(vectors, lane_vectors)
     per_channel = pair.all_taps * lane_vectors * VECTOR_BYTES
@@ -118,6 +127,7 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, dense
     segment, chunk_rows = _gradient_chunk(pair, LANE_TILE_BYTES // (lane_vectors * VECTOR_BYTES), span)
     return {
         "parts": 0,
+        "points": 0,
         "outer_group": outer_group,
         "lane_vectors": lane_vectors,
         "lane_blocks": lane_blocks,
@@ -125,6 +135,37 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, dense
         "chunk_rows": chunk_rows,
         "segment": segment,
         "segments": ceil_div(pair.most_columns, segment),
+    }
+
+
+def gradient_points(problem: Problem, pair: _conv.Map, channels: int, lanes: int, threads: int) -> dict:
+    """Blocking of kernel_gradient_points.h."""
+    vectors = ceil_div(lanes, 16)
+    lane_vectors = even(vectors, POINT_VECTORS[_cpu.current()])
+    blocks = ceil_div(vectors, lane_vectors)
+    words = ceil_div(channels, WORD)
+    per_word = min(channels, WORD) * lane_vectors * VECTOR_BYTES
+    word_block = even(words, max(1, GRADIENT_BYTES // (per_word * blocks)))
+    if threads > 1:
+        word_block = min(word_block, max(1, ceil_div(words, 2 * threads)))
+    lane_blocks = even(blocks, max(1, GRADIENT_BYTES // (per_word * word_block)))
+    if threads > 1:
+        items = problem.groups * ceil_div(words, word_block)
+        lane_blocks = min(lane_blocks, max(1, blocks // ceil_div(2 * threads, items)))
+    channel_block = min(channels, word_block * WORD)
+    positions = max(WORD, POINTS_BYTES // (4 * channel_block))
+    out_rows, columns = problem.batch * pair.shape[0], pair.most_columns
+    segment = even(columns, positions)
+    return {
+        "parts": 0,
+        "points": 1,
+        "outer_group": 1,
+        "lane_vectors": lane_vectors,
+        "lane_blocks": lane_blocks,
+        "channel_block": channel_block,
+        "chunk_rows": even(out_rows, max(1, positions // segment)) if segment == columns else 1,
+        "segment": segment,
+        "segments": ceil_div(columns, segment),
     }
 
 

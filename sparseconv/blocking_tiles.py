@@ -87,6 +87,7 @@ def rows(
         "in_segment": min(width, in_columns(problem, segment, backward)),
         "lane_groups": min(ceil_div(vectors, lane_vectors), ceil_div(4 * threads if threads > 1 else 1, chunks)),
         "pack_ahead": int(chunks > 1 and not heavy),
+        "stream": 0,
     }
 
 
@@ -112,6 +113,7 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, parts
         chunk_rows -= chunk_rows % pair.shape[0]
     return {
         "parts": parts,
+        "points": 0,
         "outer_group": 1,
         "lane_vectors": lane_vectors,
         "lane_blocks": lane_blocks,

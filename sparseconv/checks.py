@@ -1,6 +1,7 @@
 """Validation: what a call's arguments must be, once, before anything is written.
 
-Every error names the argument, what was got and what was expected.
+Every error names the argument, what was got and what was expected. Arrays are judged by their forms alone: the results
+of these checks are kept and hold for all arrays of the same forms (prepare.py).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays
+from .arrays import INT64_MAX, Form, check_form, contiguous
 from .layout import Layout
 from .problem import Problem
 
@@ -55,30 +56,40 @@ def word(name: str, value: Any, known: tuple) -> Any:
     return value
 
 
-def shaped(name: str, array: np.ndarray, rank: int, what: str) -> np.ndarray:
-    """`array` if it has `rank` dimensions."""
+def shaped(name: str, array: Form | np.ndarray, rank: int, what: str) -> None:
+    """Whether an array has `rank` dimensions."""
     if array.ndim != rank:
         raise ValueError(f"{name}: got {array.ndim} dimensions (shape {array.shape}), expected {rank}: {what}")
-    return array
 
 
-def tensor(name: str, value: Any, layout: Layout) -> np.ndarray:
-    """An activation or gradient array in `layout`."""
-    array = shaped(name, arrays.take(name, value), layout.rank, layout.name)
+def tensor(name: str, array: Form | np.ndarray, layout: Layout) -> None:
+    """Whether an activation or gradient array can be in `layout`."""
+    shaped(name, array, layout.rank, layout.name)
     if layout.kind == "blocked" and array.shape[-1] != 16:
         raise ValueError(f"{name}: got shape {array.shape}, expected 16 as its last size ({layout.name})")
-    return array
 
 
-def weights(value: Any, dims: int) -> np.ndarray:
-    """A weight array (out channels, in channels of a group, *kernel)."""
-    array = shaped("weight", arrays.take("weight", value), dims + 2, "(out channels, in channels / groups, *kernel)")
-    if 0 in array.shape:
-        raise ValueError(f"weight: got shape {array.shape}, expected no size of zero")
-    return array
+def features(name: str, array: Form) -> None:
+    """Whether an array has a last dimension."""
+    if array.ndim < 1:
+        raise ValueError(f"{name}: got a scalar, expected (..., features)")
 
 
-def same_dtype(**named: np.ndarray | None) -> np.dtype:
+def weights(weight: Form, dims: int) -> None:
+    """Whether an array is a weight (out channels, in channels of a group, *kernel)."""
+    shaped("weight", weight, dims + 2, "(out channels, in channels / groups, *kernel)")
+    if 0 in weight.shape:
+        raise ValueError(f"weight: got shape {weight.shape}, expected no size of zero")
+
+
+def bias(given: Form | None, channels: int) -> None:
+    """Whether a bias, if there is one, has one element per output channel."""
+    if given is not None:
+        shaped("bias", given, 1, "(out channels,)")
+        sizes("bias", given.shape, (channels,))
+
+
+def same_dtype(**named: Form | None) -> np.dtype:
     """The dtype that all arrays share."""
     given = {name: array for name, array in named.items() if array is not None}
     first, *others = given
@@ -88,7 +99,15 @@ def same_dtype(**named: np.ndarray | None) -> np.dtype:
     return given[first].dtype
 
 
-def channels(name: str, array: np.ndarray, layout: Layout, expected: int) -> None:
+def result(out: Form | None, shape: tuple[int, ...], dtype: np.dtype) -> Form:
+    """The form of the result: that of `out`, if it fits, or C-contiguous."""
+    if out is None:
+        return contiguous(shape, dtype)
+    check_form(out, shape, dtype)
+    return out
+
+
+def channels(name: str, array: Form, layout: Layout, expected: int) -> None:
     """Whether `array` has room for just `expected` channels."""
     if array.shape != layout.shape(array.shape[0], expected, layout.size(array.shape)):
         raise ValueError(
@@ -220,7 +239,7 @@ def _addressable(made: Problem) -> None:
         "result": out_positions * made.batch * (made.out_channels + 16),
     }
     for name, size in biggest.items():
-        if size > arrays.INT64_MAX:
+        if size > INT64_MAX:
             raise ValueError(
                 f"{name}: got sizes whose product overflows int64 ({made}), expected less than 2**63 bytes"
             )

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _conv
+from .arrays import Form
 
 BLOCK = 16
 SPATIAL = {0: "", 1: "W", 2: "HW", 3: "DHW"}
@@ -25,6 +26,11 @@ class Strides(NamedTuple):
     spatial: tuple[int, ...]
     channel: int
     block: int
+
+    @property
+    def contiguous_channels(self) -> bool:
+        """Whether the channels of a pixel lie side by side."""
+        return self.channel == 1 and self.block == BLOCK
 
     def merged(self, size: tuple[int, ...]) -> Strides | None:
         """The same elements with all spatial dimensions as one row, or None where memory does not allow it."""
@@ -67,14 +73,24 @@ class Layout(NamedTuple):
     def channel_axes(self) -> tuple[int, ...]:
         return {"first": (1,), "last": (self.dims + 1,), "blocked": (1, self.dims + 2)}[self.kind]
 
-    def strides(self, array: np.ndarray) -> Strides:
-        """Strides of an array in this layout, in elements."""
-        steps = [step // array.itemsize for step in array.strides]
+    def strides(self, form: Form) -> Strides:
+        """Strides of arrays of this form in this layout, in elements."""
+        steps = form.steps
         if self.kind == "first":
-            return Strides(steps[0], tuple(steps[2:]), steps[1], BLOCK * steps[1])
+            return Strides(steps[0], steps[2:], steps[1], BLOCK * steps[1])
         if self.kind == "last":
-            return Strides(steps[0], tuple(steps[1:-1]), steps[-1], BLOCK * steps[-1])
-        return Strides(steps[0], tuple(steps[2:-1]), steps[-1], steps[1])
+            return Strides(steps[0], steps[1:-1], steps[-1], BLOCK * steps[-1])
+        return Strides(steps[0], steps[2:-1], steps[-1], steps[1])
+
+    def per_channel(self, values: np.ndarray) -> np.ndarray:
+        """One value per channel in a shape that all arrays in this layout can take on; padding lanes are zeros."""
+        if self.kind == "last":
+            return values
+        if self.kind == "first":
+            return values.reshape(-1, *[1] * self.dims)
+        padded = np.zeros(-(-values.size // BLOCK) * BLOCK, values.dtype)
+        padded[: values.size] = values
+        return padded.reshape(-1, *[1] * self.dims, BLOCK)
 
     def clear_padding(self, array: np.ndarray, channels: int) -> None:
         """Zeros in the lanes of a blocked array that are no channels."""
@@ -112,9 +128,7 @@ def view(strides: Strides, size: tuple[int, ...]) -> _conv.View:
 
 
 @lru_cache(maxsize=4096)
-def weight_view(
-    strides: tuple[int, ...], kernel: tuple[int, ...], group: int, lanes_first: bool
-) -> _conv.WeightView:
+def weight_view(strides: tuple[int, ...], kernel: tuple[int, ...], group: int, lanes_first: bool) -> _conv.WeightView:
     """The C view of weights (out channel, in channel, *kernel) with these strides in elements.
 
     `group` is the number of out channels in a group; `lanes_first` says that out channels are the lanes.

@@ -1,148 +1,180 @@
-"""The three passes on checked arrays: choose a kernel, run it, or say what would run.
+"""The three passes: everything of a call that does not depend on what its arrays contain, and how it then runs.
 
-A pass is prepared by its function here and holds everything that the call needs; `run` does it, `plan` shows it.
-conv.py, transpose.py and linear.py are faces of these three.
+A pass is made once for arrays of given forms (prepare.py) and kept. `decide` looks at the arrays of a call and says
+what runs, `run` does it. A `Call` is a pass with its arrays. conv.py, transpose.py and linear.py are faces of these.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _cpu, arrays, planning
-from .layout import Layout
-from .planning import Candidate, Choice, Plan
+from . import _cpu, planning
+from .arrays import Form
+from .layout import Layout, Strides
+from .planning import Choice, Plan, Prepared
 from .problem import Problem
+
+Operands = dict[str, np.ndarray]  # by their public names, in the order of the public function
 
 
 @dataclass(frozen=True)
-class Call:
-    """One prepared pass."""
+class Rows:
+    """forward (y from x) or backward_data (the gradient of x from that of y)."""
 
     problem: Problem
+    result: Form
+    layout: Layout
+    backward: bool
+    relu: bool
+    skip: str
+    scalar: str  # what `skip` calls the source
+    precision: str
+    source: Strides
+    target: Strides
+    weight: tuple[int, ...]
+
+    def decide(self, operands: Operands, threads: int) -> tuple[Choice, Prepared]:
+        """What to skip in these arrays, and the kernel for it."""
+        source, *_ = operands.values()
+        kernels = planning.rows_kernels(
+            self.problem, self.backward, self.source, self.target, self.weight, self.relu, self.precision,
+            planning.threads_for(self.problem, threads), _cpu.current(),
+        )  # fmt: skip
+        kernel = kernels("skip")
+        choice = planning.choose(self.skip, 1.0 / kernel.tile_gain, {self.scalar: (source, 1.0, kernel.fixed)})
+        if choice.skip == "none":
+            return choice, kernels("tiles" if kernel.tile_gain > 1 else "dense")
+        return choice, kernels("sparse") if choice.density[self.scalar] <= kernel.sparse else kernel
+
+    def run(self, operands: Operands, out: np.ndarray, threads: int) -> None:
+        """Writes the result to `out`."""
+        _, kernel = self.decide(operands, threads)
+        source, weight, *rest = operands.values()
+        bias = np.ascontiguousarray(rest[0]) if rest else None
+        kernel.task.run(source, weight, bias, out, kernel.threads)
+        self.layout.clear_padding(out, self.problem.in_channels if self.backward else self.problem.out_channels)
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """backward_weight."""
+
+    problem: Problem
+    result: Form
+    skip: str
+    precision: str
+    roles: dict[str, str]  # "input" and "grad_output", by what `skip` calls them
+    work: dict[str, float]  # what skipping either of them costs without zeros
+    dense: str  # which of them has the dense kernel's scalars
+    x: Strides
+    grad_output: Strides
+    weight: tuple[int, ...]
+
+    def decide(self, operands: Operands, threads: int) -> tuple[Choice, Prepared]:
+        """What to skip in these arrays, and the kernel for it."""
+        kernels = planning.gradient_kernels(
+            self.problem, self.x, self.grad_output, self.weight, self.precision,
+            planning.threads_for(self.problem, threads), _cpu.current(),
+        )  # fmt: skip
+        work, candidates = self.work, {}
+        for (name, role), array in zip(self.roles.items(), operands.values(), strict=True):
+            kernel = kernels(role, "skip")
+            candidates[name] = array, work[role], work[role] * kernel.fixed
+        tile_gain = kernel.tile_gain  # of either
+        choice = planning.choose(self.skip, work[self.dense] / tile_gain, candidates)
+        if choice.skip == "none":
+            return choice, kernels(self.dense, "tiles" if tile_gain > 1 else "dense")
+        kernel = kernels(self.roles[choice.skip], "skip")
+        if choice.density[choice.skip] <= kernel.sparse:
+            kernel = kernels(self.roles[choice.skip], "sparse")
+        return choice, kernel
+
+    def run(self, operands: Operands, out: np.ndarray, threads: int) -> None:
+        """Writes the result to `out`."""
+        _, kernel = self.decide(operands, threads)
+        x, grad_output = operands.values()
+        a, b = (grad_output, x) if kernel.scalar == "grad_output" else (x, grad_output)
+        kernel.task.run(a, b, out, kernel.threads)
+
+
+@dataclass(frozen=True)
+class WithoutKernel:
+    """What NumPy does: float64, or a result that no sum reaches."""
+
+    problem: Problem
+    result: Form
     kernel: str
-    choice: Choice
-    tiles: dict[str, int]
+    reason: str
+    compute: Callable[[Operands], Any]
+
+    def decide(self, operands: Operands, threads: int) -> tuple[Choice, Prepared]:
+        """The same for all arrays."""
+        return planning.no_choice(self.reason), Prepared(self.kernel, "", 1, None, {}, 0.0)
+
+    def run(self, operands: Operands, out: np.ndarray, threads: int) -> None:
+        """Writes the result to `out`."""
+        out[...] = self.compute(operands)
+
+
+class Call(NamedTuple):
+    """One checked call: a pass and its arrays."""
+
+    made: Rows | Gradient | WithoutKernel
+    operands: Operands
+    out: np.ndarray
     threads: int
-    scratch: tuple[int, int]
-    execute: Callable[[], np.ndarray]
 
     def run(self) -> np.ndarray:
         """Does it; returns the result."""
-        return self.execute()
+        self.made.run(self.operands, self.out, self.threads)
+        return self.out
 
     def plan(self, operation: str) -> Plan:
         """Says what it would do."""
-        once, each = self.scratch
+        choice, kernel = self.made.decide(self.operands, self.threads)
+        once, each = kernel.task.scratch_bytes if kernel.task else (0, 0)
+        reason = f"{choice.reason}; {kernel.note}" if kernel.note else choice.reason
         return Plan(
-            operation, str(self.problem), self.kernel, self.choice.skip, self.choice.density, self.choice.speedup,
-            self.choice.reason, self.tiles, _cpu.current(), self.threads, once + self.threads * each,
+            operation, str(self.made.problem), kernel.name, choice.skip, choice.density, choice.speedup, reason,
+            kernel.tiles, _cpu.current(), kernel.threads, once + kernel.threads * each,
         )  # fmt: skip
 
 
-def without_kernel(problem: Problem, kernel: str, reason: str, execute: Callable[[], np.ndarray]) -> Call:
-    """A call that NumPy serves: float64, or a result that no sum reaches."""
-    return Call(problem, kernel, Choice("none", {}, 1.0, reason), {}, 1, (0, 0), execute)
-
-
 def rows(
-    problem: Problem, backward: bool, source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: bool,
-    out: np.ndarray, layout: Layout, skip: str, scalar: str, threads: int, precision: str,
-) -> Call:  # fmt: skip
-    """forward (y from x) or backward_data (the gradient of x from that of y); `scalar` names `source` in `skip`."""
+    problem: Problem, layout: Layout, source: Form, weight: Form, result: Form, *, backward: bool, relu: bool,
+    skip: str, scalar: str, precision: str,
+) -> Rows | WithoutKernel:  # fmt: skip
+    """forward or backward_data for arrays of these forms; `scalar` is what `skip` calls the source."""
     if problem.empty:
-        return without_kernel(problem, "none", "nothing to sum", lambda: _constant(out, bias, relu, layout))
-    source, weight = arrays.addressable(source), arrays.addressable(weight)
-    threads = planning.threads_for(problem, threads)
-    key = (problem, backward, layout.strides(source), layout.strides(out), _steps(weight), relu)
-    call = planning.rows_call(*key, "skip", threads, _cpu.current())
-    unskipped = planning.dense_rows(problem, backward, precision)
-    choice = planning.choose(skip, 1.0 / unskipped.gain, [Candidate(scalar, source, 1.0, call.fixed)])
-    choice, dense = unskipped.explained(choice), choice.skip == "none"
-    if dense:
-        call = planning.rows_call(*key, unskipped.kind, threads, _cpu.current(), unskipped.parts)
-    elif choice.density[scalar] <= planning.SPARSE:
-        call = planning.rows_call(*key, "sparse", threads, _cpu.current())
-    task, tiles, _ = call
-
-    def execute() -> np.ndarray:
-        task.run(source, weight, bias, out, threads)
-        layout.clear_padding(out, problem.in_channels if backward else problem.out_channels)
-        return out
-
-    kernel = f"rows_{unskipped.kind if dense else 'skip'}"
-    return Call(problem, kernel, choice, tiles, threads, task.scratch_bytes, execute)
+        return WithoutKernel(problem, result, "none", "nothing to sum", partial(_only_bias, layout, relu))
+    return Rows(
+        problem, result, layout, backward, relu, skip, scalar, precision, layout.strides(source),
+        layout.strides(result), weight.steps,
+    )  # fmt: skip
 
 
 def gradient(
-    problem: Problem, x: np.ndarray, grad_output: np.ndarray, out: np.ndarray, layout: Layout, skip: str, threads: int,
-    precision: str, names: dict[str, str] | None = None,
-) -> Call:  # fmt: skip
-    """backward_weight; `names` gives the public names of "input" and "grad_output" where they differ."""
+    problem: Problem, layout: Layout, x: Form, grad_output: Form, result: Form, *, skip: str, precision: str,
+    roles: dict[str, str] | None = None,
+) -> Gradient | WithoutKernel:  # fmt: skip
+    """backward_weight for arrays of these forms; `roles` says which is which where `skip` calls them otherwise."""
     if problem.empty:
-        return without_kernel(problem, "none", "nothing to sum", lambda: _constant(out, None, False, layout))
-    x, grad_output = arrays.addressable(x), arrays.addressable(grad_output)
-    names = names or {"input": "input", "grad_output": "grad_output"}
-    threads = planning.threads_for(problem, threads)
-    strides = (layout.strides(x), layout.strides(grad_output), _steps(out), threads, _cpu.current())
-    work = {role: planning.gradient_work(problem, role) for role in names}
-    calls = {role: planning.gradient_call(problem, role, False, *strides) for role in names}
-    operands = {"input": x, "grad_output": grad_output}
-    scalar = min(work, key=work.__getitem__)  # of the dense kernel: where fewer lanes are padding
-    unskipped = planning.dense_gradient(problem, precision)
-    choice = planning.choose(
-        skip,
-        work[scalar] / unskipped.gain,
-        [Candidate(name, operands[role], work[role], work[role] * calls[role].fixed) for role, name in names.items()],
-    )
-    choice, dense = unskipped.explained(choice), choice.skip == "none"
-    if not dense:
-        scalar = next(role for role, name in names.items() if name == choice.skip)
-    if dense:
-        task, tiles, _ = planning.gradient_call(problem, scalar, True, *strides, unskipped.parts)
-    else:
-        task, tiles, _ = calls[scalar]
-    a, b = (grad_output, x) if scalar == "grad_output" else (x, grad_output)
-
-    def execute() -> np.ndarray:
-        task.run(a, b, out, threads)
-        return out
-
-    kernel = f"gradient_{unskipped.kind if dense else 'skip'}"
-    return Call(problem, kernel, choice, tiles, threads, task.scratch_bytes, execute)
+        return WithoutKernel(problem, result, "none", "nothing to sum", lambda operands: 0)
+    roles = roles or {"input": "input", "grad_output": "grad_output"}
+    work = {role: planning.gradient_work(problem, role) for role in roles.values()}
+    dense = min(work, key=work.__getitem__)  # where fewer lanes are padding
+    steps = layout.strides(x), layout.strides(grad_output), result.steps
+    return Gradient(problem, result, skip, precision, roles, work, dense, *steps)
 
 
-def result(out: object, shape: tuple[int, ...], dtype: np.dtype, inputs: dict[str, np.ndarray | None]) -> np.ndarray:
-    """`out` if it fits, or new memory for the result."""
-    return arrays.empty(shape, dtype) if out is None else arrays.check_out(out, shape, dtype, inputs)
-
-
-def returning(call: Call, result: np.ndarray) -> Call:
-    """The same call; `run` returns `result`, whose memory it writes in another shape."""
-
-    def execute() -> np.ndarray:
-        call.execute()
-        return result
-
-    return dataclasses.replace(call, execute=execute)
-
-
-def _steps(weight: np.ndarray) -> tuple[int, ...]:
-    return tuple(step // weight.itemsize for step in weight.strides)
-
-
-def _constant(out: np.ndarray, bias: np.ndarray | None, relu: bool, layout: Layout) -> np.ndarray:
-    """What is left of a convolution when no input reaches any output: the bias."""
-    out[...] = 0
-    if bias is not None:
-        value = np.maximum(bias, 0) if relu else bias
-        if layout.kind == "blocked":
-            padded = np.zeros(out.shape[1] * out.shape[-1], out.dtype)
-            padded[: value.size] = value
-            out[...] = padded.reshape(out.shape[1], *([1] * layout.dims), out.shape[-1])
-        else:
-            out[...] = value if layout.kind == "last" else value.reshape(-1, *([1] * layout.dims))
-    return out
+def _only_bias(layout: Layout, relu: bool, operands: Operands) -> np.ndarray | int:
+    """What is left of a convolution when no input reaches any output."""
+    if "bias" not in operands:
+        return 0
+    bias = operands["bias"]
+    return layout.per_channel(np.maximum(bias, 0) if relu else bias)

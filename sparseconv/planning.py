@@ -1,7 +1,7 @@
 """Which kernel runs, and why: densities, the cost model, and the calls it leads to.
 
-`choose` decides, `rows_call` and `gradient_call` bind the decision to kernel structs; both are cheap and what depends
-on sizes and strides alone is found again in a cache. `plan` shows the decision to the user.
+`choose` decides, `rows_kernels` and `gradient_kernels` bind the decision to kernel structs, which depend on sizes and
+strides alone and are found again in a cache. `plan` shows the decision to the user.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from math import ceil
+from functools import cache, lru_cache, partial
+from math import ceil, inf
 from typing import NamedTuple
 
 import numpy as np
@@ -33,14 +33,29 @@ SLOPES = {"amx": 1.1, "avx512": 1.1, "avx2": 1.07, "neon": 1.2, "scalar": 1.1}
 INTEL_SLOPE = 1.5
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """A decision: what is skipped, and why."""
 
-    skip: str
+    skip: str  # an operand, or "none"
     density: dict[str, float]
-    speedup: float
-    reason: str
+    best: str  # the operand that is best to skip
+    gain: float  # expected time of the dense kernel over that of skipping `best`
+    why: str = ""  # where it was not the gain that decided
+
+    @property
+    def speedup(self) -> float:
+        """Expected time of the dense kernel over that of the chosen one."""
+        return 1.0 if self.skip == "none" else self.gain
+
+    @property
+    def reason(self) -> str:
+        """The decision in words."""
+        if self.why:
+            return self.why
+        density = self.density[self.best]
+        if self.skip == "none":
+            return f"skipping {self.best} (density {density:.2f}) would take {1 / self.gain:.2f} of the dense time"
+        return f"density {density:.2f} of {self.best}"
 
 
 @dataclass(frozen=True)
@@ -54,8 +69,8 @@ class Plan:
     problem : str
         The sizes as a short text; the same text names tests and benchmarks.
     kernel : str
-        "rows_skip", "rows_dense", "rows_tiles" (forward, backward_data), "gradient_skip", "gradient_dense",
-        "gradient_tiles" (backward_weight; "tiles" are dense kernels on the tile registers of AMX),
+        "rows_skip", "rows_dense", "rows_tiles" (forward, backward_data), "gradient_skip", "gradient_points",
+        "gradient_dense", "gradient_tiles" (backward_weight; "tiles" are dense kernels on the tile registers of AMX),
         "reference" (float64) or "none" (an empty result).
     skip : str
         The operand whose zeros are skipped, or "none".
@@ -100,82 +115,32 @@ class Plan:
         )
 
 
-def density(array: np.ndarray, runs: int = SAMPLED_RUNS) -> float:
-    """Estimated share of nonzero elements, from scattered runs of at most 64 elements."""
-    runs = max(1, min(runs, array.size // 2048))  # about 3% of a small array
-    nonzero, seen = _conv.sampled_nonzero(array, runs) if array.size else (0, 1)
-    return nonzero / seen
+def choose(skip: str, dense: float, candidates: dict[str, tuple[np.ndarray, float, float]]) -> Choice:
+    """The operand to skip, or "none".
 
-
-class Candidate(NamedTuple):
-    """A skipping kernel that could run: the operand it skips, and its costs in units of dense vector multiply-adds.
-
-    `work` is what it would do without zeros (lanes that are only padding count), `fixed` what stays when all is zero.
+    Candidates are (array, work, fixed) by operand. `work` is what the kernel that skips it would do without zeros
+    (lanes that are only padding count), `fixed` what stays when all is zero; `dense` is what the dense kernel does. All
+    are in units of the dense kernel's vector multiply-adds.
     """
-
-    operand: str
-    array: np.ndarray
-    work: float
-    fixed: float
-
-
-def choose(skip: str, dense: float, candidates: list[Candidate]) -> Choice:
-    """The operand to skip, or "none"; `dense` is the cost of the dense kernel."""
     if skip == "none":
-        return Choice("none", {}, 1.0, "asked for")
+        return no_choice("asked for")
     slope = INTEL_SLOPE if _cpu.vendor() == "intel" else SLOPES[_cpu.current()]
-    known = {one.operand: density(one.array) for one in candidates if skip in ("auto", one.operand)}
-    times = {
-        one.operand: one.work * slope * known[one.operand] + one.fixed for one in candidates if one.operand in known
-    }
-    best = min(times, key=times.__getitem__)
-    speedup = dense / times[best]
+    density, best, least = {}, "", inf
+    for operand, (array, work, fixed) in candidates.items():
+        if skip == "auto" or skip == operand:
+            density[operand] = _conv.sampled_density(array, SAMPLED_RUNS)
+            cost = work * slope * density[operand] + fixed
+            if cost < least:
+                best, least = operand, cost
+    gain = dense / least
     if skip != "auto":
-        return Choice(skip, known, speedup, "asked for")
-    if speedup <= 1:
-        why = f"skipping {best} (density {known[best]:.2f}) would take {1 / speedup:.2f} of the dense time"
-        return Choice("none", known, 1.0, why)
-    return Choice(best, known, speedup, f"density {known[best]:.2f} of {best}")
+        return Choice(skip, density, best, gain, "asked for")
+    return Choice(best if gain > 1 else "none", density, best, gain)
 
 
-class Dense(NamedTuple):
-    """The dense kernel that would run: bf16 parts of a float32 on tile registers (0: vectors), speed beside vectors."""
-
-    parts: int
-    gain: float
-
-    @property
-    def kind(self) -> str:
-        """As in the names of kernels, and of variants of `rows_call`."""
-        return "tiles" if self.parts else "dense"
-
-    def explained(self, choice: Choice) -> Choice:
-        """The choice, with the reason for tiles if it is the dense kernel."""
-        if choice.skip != "none" or not self.parts:
-            return choice
-        products = {3: 6, 2: 3, 1: 1}[self.parts]
-        why = f"{choice.reason}; on tile registers, {products} bf16 product(s) for one of float32"
-        return dataclasses.replace(choice, reason=why)
-
-
-VECTORS = Dense(0, 1.0)
-
-
-def dense_rows(problem: Problem, backward: bool, precision: str) -> Dense:
-    """The dense kernel of forward or backward_data on the instruction set in use."""
-    return _dense(precision, lambda: blocking_tiles.rows_gain(problem, backward, precision))
-
-
-def dense_gradient(problem: Problem, precision: str) -> Dense:
-    """The dense kernel of backward_weight on the instruction set in use."""
-    return _dense(precision, lambda: blocking_tiles.gradient_gain(problem, precision))
-
-
-def _dense(precision: str, gain: Callable[[], float]) -> Dense:
-    if not _cpu.has_tiles():
-        return VECTORS
-    tiles = Dense(blocking_tiles.PARTS[precision], gain())
-    return tiles if tiles.gain > 1 else VECTORS
+def no_choice(why: str) -> Choice:
+    """Nothing is skipped, and nothing had to be measured."""
+    return Choice("none", {}, "", 1.0, why)
 
 
 def threads_for(problem: Problem, wanted: int) -> int:
@@ -203,23 +168,40 @@ def _merged(problem: Problem, source: Strides, target: Strides) -> tuple[Problem
 
 
 class Prepared(NamedTuple):
-    """A kernel bound to sizes and strides: the struct, its blocking, and the fixed part of its cost per dense work."""
+    """A kernel bound to sizes and strides: the struct, its blocking, and what choosing needs.
 
-    task: _conv.Rows | _conv.Gradient
+    `fixed` is the fixed part of its cost per dense work. Up to the density `sparse`, the "sparse" variant is better.
+    Where `tile_gain` is above 1, "tiles" is the better dense variant, that many times as fast as the one on vectors.
+    """
+
+    name: str
+    scalar: str  # the operand whose elements are the scalars
+    threads: int
+    task: _conv.Rows | _conv.Gradient | None  # none where NumPy is the kernel
     tiles: dict[str, int]
     fixed: float
+    sparse: float = 0.0
+    tile_gain: float = 1.0
+    note: str = ""  # what a plan says of it
 
 
 @lru_cache(maxsize=2048)
-def rows_call(
+def rows_kernels(
     problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], relu: bool,
-    variant: str, threads: int, isa: str, parts: int = 0,
-) -> Prepared:  # fmt: skip
-    """The forward or backward_data kernel for arrays with these strides; `isa` is part of the key.
+    precision: str, threads: int, isa: str,
+) -> Callable[[str], Prepared]:  # fmt: skip
+    """The forward or backward_data kernels for arrays with these strides, each bound when it is first asked for.
 
-    `variant` is "dense", "tiles" (dense, of so many bf16 `parts`), "skip", or "sparse": the skipping kernel with tiles
-    for a density of at most SPARSE.
+    They are "dense", "tiles" (dense, on tile registers), "skip", and "sparse": the skipping kernel with tiles for a
+    density of at most SPARSE. Tiles depend on the instruction set, so `isa` is part of the key.
     """
+    return cache(partial(_rows_kernel, problem, backward, source, target, weight, relu, precision, threads))
+
+
+def _rows_kernel(
+    problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], relu: bool,
+    precision: str, threads: int, variant: str,
+) -> Prepared:  # fmt: skip
     channels, lanes = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     group = lanes
     flat, source, target = _merged(problem, source, target)
@@ -230,30 +212,40 @@ def rows_call(
     used = geometry.backward_map(flat) if backward else geometry.forward_map(flat)
     source_size, target_size = (flat.out_size, flat.in_size) if backward else (flat.in_size, flat.out_size)
     if variant == "tiles":
+        parts = blocking_tiles.PARTS[precision]
         tiles = blocking_tiles.rows(flat, used, channels, lanes, parts, backward, threads)
     else:
         tiles = blocking.rows(flat, used, channels, lanes, variant, backward, threads)
+    dense = variant in ("dense", "tiles")
     task = _conv.Rows(
         used, layout.view(source, source_size), layout.view(target, target_size),
         layout.weight_view(weight, flat.kernel, group, not backward),
-        batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, relu=relu,
-        dense=variant in ("dense", "tiles"), **tiles,
+        batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, relu=relu, dense=dense, **tiles,
     )  # fmt: skip
     # One word of channels costs about 25 cycles (window moved, bits tested, one branch mispredicted) beside its
     # multiply-adds; measured 0.09 for a tile of 384 vectors, 0.23 for 96, 0.55 for 18.
     tile = min(channels, tiles["channel_block"]) * max(1, used.most_taps) * tiles["lane_vectors"]
-    return Prepared(task, tiles, 0.03 + 25 / (tile + 20))
+    name, scalar = f"rows_{variant if dense else 'skip'}", "grad_output" if backward else "input"
+    tile_gain = max(1.0, blocking_tiles.rows_gain(problem, backward, precision)) if _cpu.has_tiles() else 1.0
+    return Prepared(name, scalar, threads, task, tiles, 0.03 + 25 / (tile + 20), SPARSE, tile_gain, _note(tiles))
 
 
 @lru_cache(maxsize=2048)
-def gradient_call(
-    problem: Problem, scalar: str, dense: bool, x: Strides, grad_output: Strides, weight: tuple[int, ...], threads: int,
-    isa: str, parts: int = 0,
-) -> Prepared:  # fmt: skip
-    """The backward_weight kernel with `scalar` as scalars, the other operand as lanes; `isa` is part of the key.
+def gradient_kernels(
+    problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], precision: str, threads: int, isa: str
+) -> Callable[[str, str], Prepared]:
+    """The backward_weight kernels for arrays with these strides, by scalar operand and variant, as in `rows_kernels`.
 
-    `parts`: of the dense kernel on tile registers, 0 on vectors.
+    The other operand becomes the lanes. "sparse" is, where channels are contiguous, kernel_gradient_points.h for
+    pointwise kernels, and otherwise the skipping kernel with more positions and fewer lanes.
     """
+    return cache(partial(_gradient_kernel, problem, x, grad_output, weight, precision, threads))
+
+
+def _gradient_kernel(
+    problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], precision: str, threads: int,
+    scalar: str, variant: str,
+) -> Prepared:  # fmt: skip
     in_channels, out_channels = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     flat, x, grad_output = _merged(problem, x, grad_output)
     if flat.dims != problem.dims:
@@ -264,10 +256,15 @@ def gradient_call(
         used, a, b, channels, lanes = geometry.forward_map(flat), grad_view, x_view, out_channels, in_channels
     else:
         used, a, b, channels, lanes = geometry.backward_map(flat), x_view, grad_view, in_channels, out_channels
-    if parts:
-        tiles = blocking_tiles.gradient(flat, used, channels, lanes, parts, threads)
+    can_be_points = flat.one_tap and x.contiguous_channels and grad_output.contiguous_channels
+    points = can_be_points and variant == "sparse"
+    if points:
+        tiles = blocking.gradient_points(flat, used, channels, lanes, threads)
+    elif variant == "tiles":
+        tiles = blocking_tiles.gradient(flat, used, channels, lanes, blocking_tiles.PARTS[precision], threads)
     else:
-        tiles = blocking.gradient(flat, used, channels, lanes, dense, threads)
+        tiles = blocking.gradient(flat, used, channels, lanes, variant, threads)
+    dense = variant in ("dense", "tiles")
     task = _conv.Gradient(
         used, a, b, layout.weight_view(weight, flat.kernel, out_channels, not by_grad),
         batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, dense=dense, **tiles,
@@ -275,7 +272,20 @@ def gradient_call(
     # A run of positions costs about 100 cycles (accumulators stored, branches mispredicted) beside its multiply-adds.
     taps = max(1, used.most_taps) * tiles["outer_group"]
     run = min(tiles["chunk_rows"], used.shape[0]) * tiles["segment"] * taps * tiles["lane_vectors"]
-    return Prepared(task, tiles, 0.05 + 100 / run)
+    name = f"gradient_{'points' if points else variant if dense else 'skip'}"
+    # Summing in memory saves the transpose of the scalar operand, which few lanes share, and costs twice the time per
+    # multiply-add. Zen 4, GF/s of skip and points: 64 lanes at 70% zeros 139 and 129, at 90% 193 and 274; 1024 lanes at
+    # 80% 250 and 187; 256 lanes at 95% 295 and 535.
+    sparse = min(0.3, 0.04 + 1.2 / ceil(lanes / 16)) if can_be_points else SPARSE
+    tile_gain = max(1.0, blocking_tiles.gradient_gain(problem, precision)) if _cpu.has_tiles() else 1.0
+    return Prepared(name, scalar, threads, task, tiles, 0.05 + 100 / run, sparse, tile_gain, _note(tiles))
+
+
+def _note(tiles: dict[str, int]) -> str:
+    """What a plan says of tile registers, if they are used."""
+    parts = tiles["parts"]
+    products = parts * (parts + 1) // 2  # those that are not too small to matter
+    return f"on tile registers, {products} bf16 product(s) for one of float32" if parts else ""
 
 
 def gradient_work(problem: Problem, scalar: str) -> float:

@@ -1,19 +1,25 @@
-"""From public arguments to a prepared pass: one checked preparation per operation, for any number of dimensions.
+"""From public arguments to a checked call, for any number of dimensions.
 
-Each function takes the arguments of the public function of the same name (conv.py, transpose.py, linear.py), checks
-all of them before anything is written, and returns a `Call` to run or to look at.
+Each operation is here twice. The function without underscore takes the arguments of the public function of the same
+name (conv.py, transpose.py, linear.py) and returns a `Call` to run or to look at. The one with underscore checks all
+that can be seen from the forms of the arrays and from the other arguments, the words, and returns a pass (passes.py).
+Passes are kept: a call with equal forms and words finds its own again, in 2 us instead of 20. What is left to do every
+time depends on addresses: alignment, and whether `out` may be written to. Nothing is written before all that is done.
 """
 
 from __future__ import annotations
 
-import math
+import dataclasses
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from . import arrays, checks, cpu, passes
+from .arrays import Form
 from .layout import Layout, parse
-from .passes import Call
+from .passes import Call, Gradient, Rows, WithoutKernel
 from .problem import Problem
 
 FORWARD = ("auto", "none", "input")
@@ -21,19 +27,160 @@ BACKWARD_DATA = ("auto", "none", "grad_output")
 BACKWARD_WEIGHT = ("auto", "none", "input", "grad_output")
 PRECISIONS = ("highest", "high", "medium")
 
+Pass = Rows | Gradient | WithoutKernel
+PLAIN = frozenset({int, str, type(None)})
+
+
+# --- calls ---
+
+
+def conv(
+    dims: int, x: Any, weight: Any, bias: Any = None, *, out: Any = None, num_threads: Any = None, **words: Any
+) -> Call:
+    """conv*d."""
+    return _call(_conv, dims, _layer(x, weight, bias), out, num_threads, words)
+
+
+def conv_backward_data(
+    dims: int,
+    grad_output: Any,
+    weight: Any,
+    input_shape: Any,
+    *,
+    out: Any = None,
+    num_threads: Any = None,
+    **words: Any,
+) -> Call:
+    """conv*d_backward_data."""
+    words["input_shape"] = _sizes(input_shape)
+    return _call(_conv_backward_data, dims, {"grad_output": grad_output, "weight": weight}, out, num_threads, words)
+
+
+def conv_backward_weight(
+    dims: int, x: Any, grad_output: Any, kernel_size: Any, *, out: Any = None, num_threads: Any = None, **words: Any
+) -> Call:
+    """conv*d_backward_weight."""
+    words["kernel_size"] = _sizes(kernel_size)
+    return _call(_conv_backward_weight, dims, {"x": x, "grad_output": grad_output}, out, num_threads, words)
+
+
+def conv_transpose(
+    dims: int, x: Any, weight: Any, bias: Any = None, *, out: Any = None, num_threads: Any = None, **words: Any
+) -> Call:
+    """conv_transpose*d: backward_data of the convolution with the same weight."""
+    return _call(_conv_transpose, dims, _layer(x, weight, bias), out, num_threads, words)
+
+
+def conv_transpose_backward_data(
+    dims: int,
+    grad_output: Any,
+    weight: Any,
+    input_shape: Any,
+    *,
+    out: Any = None,
+    num_threads: Any = None,
+    **words: Any,
+) -> Call:
+    """conv_transpose*d_backward_data: the convolution of grad_output with the same weight."""
+    words["input_shape"] = _sizes(input_shape)
+    operands = {"grad_output": grad_output, "weight": weight}
+    return _call(_conv_transpose_backward_data, dims, operands, out, num_threads, words)
+
+
+def conv_transpose_backward_weight(
+    dims: int, x: Any, grad_output: Any, kernel_size: Any, *, out: Any = None, num_threads: Any = None, **words: Any
+) -> Call:
+    """conv_transpose*d_backward_weight: backward_weight with x and grad_output in each other's place."""
+    words["kernel_size"] = _sizes(kernel_size)
+    swapped = {"grad_output": grad_output, "x": x}
+    return _call(_conv_transpose_backward_weight, dims, swapped, out, num_threads, words)
+
+
+def linear(x: Any, weight: Any, bias: Any = None, *, out: Any = None, num_threads: Any = None, **words: Any) -> Call:
+    """linear: a pointwise convolution of one row."""
+    return _call(_linear, 1, _layer(x, weight, bias), out, num_threads, words, arrays.in_rows)
+
+
+def linear_backward_data(
+    grad_output: Any, weight: Any, *, out: Any = None, num_threads: Any = None, **words: Any
+) -> Call:
+    """linear_backward_data."""
+    operands = {"grad_output": grad_output, "weight": weight}
+    return _call(_linear_backward_data, 1, operands, out, num_threads, words, arrays.in_rows)
+
+
+def linear_backward_weight(x: Any, grad_output: Any, *, out: Any = None, num_threads: Any = None, **words: Any) -> Call:
+    """linear_backward_weight."""
+    operands = {"x": x, "grad_output": grad_output}
+    return _call(_linear_backward_weight, 1, operands, out, num_threads, words, arrays.in_rows)
+
+
+def _layer(x: Any, weight: Any, bias: Any) -> dict[str, Any]:
+    """The operands of a layer by name."""
+    return {"x": x, "weight": weight} if bias is None else {"x": x, "weight": weight, "bias": bias}
+
+
+def _sizes(value: Any) -> Any:
+    """A plain tuple in the place of its subclasses, such as the shapes of tensors."""
+    return tuple(value) if isinstance(value, tuple) else value
+
+
+def _call(
+    operation: Callable[..., Pass], dims: int, operands: dict[str, Any], out: Any, num_threads: Any,
+    words: dict[str, Any], usable: Callable[[np.ndarray], np.ndarray] = arrays.addressable,
+) -> Call:  # fmt: skip
+    """A checked call of `operation`; `usable` copies arrays whose memory its kernels cannot read."""
+    given, used, forms = {}, {}, []
+    for name, value in operands.items():
+        given[name] = array = arrays.take(name, value)
+        used[name] = array = usable(array)
+        forms.append((array.shape, array.strides, array.dtype))
+    target = None
+    if out is not None:
+        out = arrays.take("out", out)
+        target = (out.shape, out.strides, out.dtype)
+    values = tuple(words.values())
+    find = _kept if _plain(values) else _kept.__wrapped__
+    made = find(operation, dims, tuple(forms), target, tuple(words), values)
+    threads = cpu.checked_threads(num_threads)
+    if out is None:
+        out = arrays.empty(made.result.shape, made.result.dtype)
+    else:
+        arrays.check_memory(out, given)
+    return Call(made, used, out, threads)
+
+
+def _plain(values: tuple) -> bool:
+    """Whether equal words mean the same: 1, True and 1.0 are equal, but only the first is a stride."""
+    for one in values:
+        if type(one) not in PLAIN and (type(one) is not tuple or not _plain(one)):
+            return False
+    return True
+
+
+@lru_cache(maxsize=4096)
+def _kept(
+    operation: Callable[..., Pass], dims: int, forms: tuple, target: tuple | None, names: tuple, values: tuple
+) -> Pass:
+    """The pass for arrays of these forms and these words."""
+    out = None if target is None else Form(*target)
+    return operation(dims, *[Form(*one) for one in forms], out=out, **dict(zip(names, values, strict=True)))
+
+
+# --- checks and passes ---
+
 
 class Options:
-    """The keywords that all convolutions share, checked."""
+    """The words that all convolutions share, checked."""
 
     def __init__(
-        self, dims: int, skips: tuple[str, ...], *, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-        groups: Any = 1, layout: str, skip: str = "auto", precision: str = "highest", num_threads: Any = None,
+        self, dims: int, skips: tuple[str, ...], *, layout: str, skip: str = "auto", precision: str = "highest",
+        stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1,
     ) -> None:  # fmt: skip
         self.dims = dims
         self.order: Layout = parse(layout, dims)
         self.skip: str = checks.word("skip", skip, skips)
         self.precision: str = checks.word("precision", precision, PRECISIONS)
-        self.threads: int = cpu.checked_threads(num_threads)
         self.groups: int = checks.whole("groups", groups, 1)
         self.stride, self.padding, self.dilation = stride, padding, dilation
 
@@ -46,49 +193,50 @@ class Options:
             self.groups, **more,
         )  # fmt: skip
 
-    def reference(self, problem: Problem, name: str, out: np.ndarray, *args: Any, **more: Any) -> Call:
+    def reference(self, name: str, problem: Problem, result: Form, **more: Any) -> WithoutKernel:
         """float64 runs on the NumPy oracle."""
-        from . import reference  # 4 ms that float32 users need not spend
-
-        function = getattr(reference, name.format(self.dims))
         more |= {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
-        more["layout"] = self.order.name
-
-        def execute() -> np.ndarray:
-            out[...] = function(*args, **more)
-            return out
-
-        return passes.without_kernel(problem, "reference", "float64 is computed in NumPy", execute)
+        return _reference(name.format(self.dims), problem, result, layout=self.order.name, **more)
 
 
-def conv(
-    dims: int, x: Any, weight: Any, bias: Any = None, *, activation: Any = None, out: Any = None, **options: Any
-) -> Call:
-    """conv*d."""
+def _reference(name: str, problem: Problem, result: Form, **words: Any) -> WithoutKernel:
+    from . import reference  # 4 ms that float32 users need not spend
+
+    function = getattr(reference, name)
+    why = "float64 is computed in NumPy"
+    return WithoutKernel(problem, result, "reference", why, lambda operands: function(**operands, **words))
+
+
+def _conv(
+    dims: int, x: Form, weight: Form, bias: Form | None = None, *, out: Form | None, activation: Any = None,
+    **options: Any,
+) -> Pass:  # fmt: skip
     call = Options(dims, FORWARD, **options)
     checks.word("activation", activation, (None, "relu"))
-    x, weight = checks.tensor("x", x, call.order), checks.weights(weight, dims)
+    checks.tensor("x", x, call.order)
+    checks.weights(weight, dims)
     in_channels = weight.shape[1] * call.groups
     checks.channels("x", x, call.order, in_channels)
-    bias = _bias(bias, weight.shape[0])
+    checks.bias(bias, weight.shape[0])
     dtype = checks.same_dtype(x=x, weight=weight, bias=bias)
     problem = call.problem(x.shape[0], in_channels, weight.shape[0], call.order.size(x.shape), weight.shape[2:])
     shape = call.order.shape(problem.batch, problem.out_channels, problem.out_size)
-    out = passes.result(out, shape, dtype, {"x": x, "weight": weight, "bias": bias})
+    result = checks.result(out, shape, dtype)
     if dtype == np.float64:
-        return call.reference(problem, "conv{}d", out, x, weight, bias, activation=activation)
+        return call.reference("conv{}d", problem, result, activation=activation)
+    relu = activation == "relu"
     return passes.rows(
-        problem, False, x, weight, bias, activation == "relu", out, call.order, call.skip, "input", call.threads,
-        call.precision,
+        problem, call.order, x, weight, result, backward=False, relu=relu, skip=call.skip, scalar="input",
+        precision=call.precision,
     )  # fmt: skip
 
 
-def conv_backward_data(
-    dims: int, grad_output: Any, weight: Any, input_shape: Any, *, out: Any = None, **options: Any
-) -> Call:
-    """conv*d_backward_data."""
+def _conv_backward_data(
+    dims: int, grad_output: Form, weight: Form, *, out: Form | None, input_shape: Any, **options: Any
+) -> Pass:
     call = Options(dims, BACKWARD_DATA, **options)
-    grad_output, weight = checks.tensor("grad_output", grad_output, call.order), checks.weights(weight, dims)
+    checks.tensor("grad_output", grad_output, call.order)
+    checks.weights(weight, dims)
     dtype = checks.same_dtype(grad_output=grad_output, weight=weight)
     shape = checks.full_shape("input_shape", input_shape, call.order)
     in_channels, size = weight.shape[1] * call.groups, call.order.size(shape)
@@ -96,66 +244,65 @@ def conv_backward_data(
     problem = call.problem(shape[0], in_channels, weight.shape[0], size, weight.shape[2:])
     expected = call.order.shape(problem.batch, problem.out_channels, problem.out_size)
     checks.sizes("grad_output", grad_output.shape, expected)
-    out = passes.result(out, shape, dtype, {"grad_output": grad_output, "weight": weight})
+    result = checks.result(out, shape, dtype)
     if dtype == np.float64:
-        return call.reference(problem, "conv{}d_backward_data", out, grad_output, weight, shape)
+        return call.reference("conv{}d_backward_data", problem, result, input_shape=shape)
     return passes.rows(
-        problem, True, grad_output, weight, None, False, out, call.order, call.skip, "grad_output", call.threads,
-        call.precision,
+        problem, call.order, grad_output, weight, result, backward=True, relu=False, skip=call.skip,
+        scalar="grad_output", precision=call.precision,
     )  # fmt: skip
 
 
-def conv_backward_weight(
-    dims: int, x: Any, grad_output: Any, kernel_size: Any, *, out: Any = None, **options: Any
-) -> Call:
-    """conv*d_backward_weight."""
+def _conv_backward_weight(
+    dims: int, x: Form, grad_output: Form, *, out: Form | None, kernel_size: Any, **options: Any
+) -> Pass:
     call = Options(dims, BACKWARD_WEIGHT, **options)
-    x, grad_output = checks.tensor("x", x, call.order), checks.tensor("grad_output", grad_output, call.order)
+    checks.tensor("x", x, call.order)
+    checks.tensor("grad_output", grad_output, call.order)
     dtype = checks.same_dtype(x=x, grad_output=grad_output)
     kernel, shape = _weight_shape(kernel_size, call, inner=x, outer=grad_output)
     checks.channels("x", x, call.order, shape[1] * call.groups)
     problem = call.problem(x.shape[0], shape[1] * call.groups, shape[0], call.order.size(x.shape), kernel)
     expected = call.order.shape(problem.batch, problem.out_channels, problem.out_size)
     checks.sizes("grad_output", grad_output.shape, expected)
-    out = passes.result(out, shape, dtype, {"x": x, "grad_output": grad_output})
+    result = checks.result(out, shape, dtype)
     if dtype == np.float64:
-        return call.reference(problem, "conv{}d_backward_weight", out, x, grad_output, shape)
-    return passes.gradient(problem, x, grad_output, out, call.order, call.skip, call.threads, call.precision)
+        return call.reference("conv{}d_backward_weight", problem, result, kernel_size=shape)
+    return passes.gradient(problem, call.order, x, grad_output, result, skip=call.skip, precision=call.precision)
 
 
-def conv_transpose(
-    dims: int, x: Any, weight: Any, bias: Any = None, *, output_padding: Any = 0, activation: Any = None,
-    out: Any = None, **options: Any,
-) -> Call:  # fmt: skip
-    """conv_transpose*d: backward_data of the convolution with the same weight."""
+def _conv_transpose(
+    dims: int, x: Form, weight: Form, bias: Form | None = None, *, out: Form | None, output_padding: Any = 0,
+    activation: Any = None, **options: Any,
+) -> Pass:  # fmt: skip
     call = Options(dims, FORWARD, **options)
     checks.word("activation", activation, (None, "relu"))
-    x, weight = checks.tensor("x", x, call.order), checks.weights(weight, dims)
+    checks.tensor("x", x, call.order)
+    checks.weights(weight, dims)
     channels = weight.shape[1] * call.groups
     checks.channels("x", x, call.order, weight.shape[0])
-    bias = _bias(bias, channels)
+    checks.bias(bias, channels)
     dtype = checks.same_dtype(x=x, weight=weight, bias=bias)
     size = call.order.size(x.shape)
     target = checks.transposed_size(size, weight.shape[2:], output_padding, call.stride, call.padding, call.dilation)
     problem = call.problem(x.shape[0], channels, weight.shape[0], target, weight.shape[2:], out_size=size)
-    out = passes.result(
-        out, call.order.shape(x.shape[0], channels, target), dtype, {"x": x, "weight": weight, "bias": bias}
-    )
+    result = checks.result(out, call.order.shape(x.shape[0], channels, target), dtype)
     if dtype == np.float64:
         extra = {"output_padding": output_padding, "activation": activation}
-        return call.reference(problem, "conv_transpose{}d", out, x, weight, bias, **extra)
+        return call.reference("conv_transpose{}d", problem, result, **extra)
+    relu = activation == "relu"
     return passes.rows(
-        problem, True, x, weight, bias, activation == "relu", out, call.order, call.skip, "input", call.threads,
-        call.precision,
+        problem, call.order, x, weight, result, backward=True, relu=relu, skip=call.skip, scalar="input",
+        precision=call.precision,
     )  # fmt: skip
 
 
-def conv_transpose_backward_data(
-    dims: int, grad_output: Any, weight: Any, input_shape: Any, *, out: Any = None, **options: Any
-) -> Call:
-    """conv_transpose*d_backward_data: the convolution of grad_output with the same weight."""
+def _conv_transpose_backward_data(
+    dims: int, grad_output: Form, weight: Form, *, out: Form | None, input_shape: Any, **options: Any
+) -> Pass:
     call = Options(dims, BACKWARD_DATA, **options)
-    grad_output, weight = checks.tensor("grad_output", grad_output, call.order), checks.weights(weight, dims)
+    checks.tensor("grad_output", grad_output, call.order)
+    checks.weights(weight, dims)
     channels = weight.shape[1] * call.groups
     checks.channels("grad_output", grad_output, call.order, channels)
     dtype = checks.same_dtype(grad_output=grad_output, weight=weight)
@@ -165,21 +312,21 @@ def conv_transpose_backward_data(
     target = call.order.size(grad_output.shape)
     problem = call.problem(shape[0], channels, weight.shape[0], target, weight.shape[2:], out_size=size)
     checks.transposed_gradient(size, weight.shape[2:], target, call.stride, call.padding, call.dilation)
-    out = passes.result(out, shape, dtype, {"grad_output": grad_output, "weight": weight})
+    result = checks.result(out, shape, dtype)
     if dtype == np.float64:
-        return call.reference(problem, "conv_transpose{}d_backward_data", out, grad_output, weight, shape)
+        return call.reference("conv_transpose{}d_backward_data", problem, result, input_shape=shape)
     return passes.rows(
-        problem, False, grad_output, weight, None, False, out, call.order, call.skip, "grad_output", call.threads,
-        call.precision,
+        problem, call.order, grad_output, weight, result, backward=False, relu=False, skip=call.skip,
+        scalar="grad_output", precision=call.precision,
     )  # fmt: skip
 
 
-def conv_transpose_backward_weight(
-    dims: int, x: Any, grad_output: Any, kernel_size: Any, *, out: Any = None, **options: Any
-) -> Call:
-    """conv_transpose*d_backward_weight: backward_weight with x and grad_output in each other's place."""
+def _conv_transpose_backward_weight(
+    dims: int, grad_output: Form, x: Form, *, out: Form | None, kernel_size: Any, **options: Any
+) -> Pass:
     call = Options(dims, BACKWARD_WEIGHT, **options)
-    x, grad_output = checks.tensor("x", x, call.order), checks.tensor("grad_output", grad_output, call.order)
+    checks.tensor("x", x, call.order)
+    checks.tensor("grad_output", grad_output, call.order)
     dtype = checks.same_dtype(x=x, grad_output=grad_output)
     kernel, shape = _weight_shape(kernel_size, call, inner=grad_output, outer=x)
     channels, size = shape[1] * call.groups, call.order.size(x.shape)
@@ -188,54 +335,71 @@ def conv_transpose_backward_weight(
     checks.sizes("grad_output", grad_output.shape, call.order.shape(x.shape[0], channels, target))
     problem = call.problem(x.shape[0], channels, shape[0], target, kernel, out_size=size)
     checks.transposed_gradient(size, kernel, target, call.stride, call.padding, call.dilation)
-    out = passes.result(out, shape, dtype, {"x": x, "grad_output": grad_output})
+    result = checks.result(out, shape, dtype)
     if dtype == np.float64:
-        return call.reference(problem, "conv_transpose{}d_backward_weight", out, x, grad_output, shape)
-    swapped = {"input": "grad_output", "grad_output": "input"}
-    return passes.gradient(problem, grad_output, x, out, call.order, call.skip, call.threads, call.precision, swapped)
+        return call.reference("conv_transpose{}d_backward_weight", problem, result, kernel_size=shape)
+    swapped = {"grad_output": "input", "input": "grad_output"}
+    return passes.gradient(
+        problem, call.order, grad_output, x, result, skip=call.skip, precision=call.precision, roles=swapped
+    )
 
 
-def linear(x: Any, weight: Any, bias: Any = None, *, out: Any = None, **options: Any) -> Call:
-    """linear: a pointwise convolution of one row."""
-    x, weight = _features("x", x), checks.weights(weight, 0)
+def _linear(
+    dims: int, x: Form, weight: Form, bias: Form | None = None, *, out: Form | None, activation: Any = None,
+    **options: Any,
+) -> Pass:  # fmt: skip
+    checks.features("x", x)
+    checks.weights(weight, 0)
     checks.sizes("x", x.shape, (*x.shape[:-1], weight.shape[1]))
-    shape = (*x.shape[:-1], weight.shape[0])
-    target = _linear_out(out, shape, {"x": x, "weight": weight})
-    call = conv(1, _row(x), weight[:, :, None], bias, layout="NWC", out=_row(target), **options)
-    return passes.returning(call, target)
+    result = _linear_result(out, (*x.shape[:-1], weight.shape[0]), x=x, weight=weight)
+    options |= {"activation": activation, "layout": "NWC"}
+    made = _conv(dims, x.as_row(), _pointwise(weight), bias, out=result.as_row(), **options)
+    return _linear_pass("linear", made, result, activation=activation)
 
 
-def linear_backward_data(grad_output: Any, weight: Any, *, out: Any = None, **options: Any) -> Call:
-    """linear_backward_data."""
-    grad_output, weight = _features("grad_output", grad_output), checks.weights(weight, 0)
+def _linear_backward_data(dims: int, grad_output: Form, weight: Form, *, out: Form | None, **options: Any) -> Pass:
+    checks.features("grad_output", grad_output)
+    checks.weights(weight, 0)
     checks.sizes("grad_output", grad_output.shape, (*grad_output.shape[:-1], weight.shape[0]))
     shape = (*grad_output.shape[:-1], weight.shape[1])
-    target = _linear_out(out, shape, {"grad_output": grad_output, "weight": weight})
-    row = _row(target)
-    call = conv_backward_data(1, _row(grad_output), weight[:, :, None], row.shape, layout="NWC", out=row, **options)
-    return passes.returning(call, target)
+    result = _linear_result(out, shape, grad_output=grad_output, weight=weight)
+    row = result.as_row()
+    options |= {"input_shape": row.shape, "layout": "NWC"}
+    made = _conv_backward_data(dims, grad_output.as_row(), _pointwise(weight), out=row, **options)
+    return _linear_pass("linear_backward_data", made, result)
 
 
-def linear_backward_weight(x: Any, grad_output: Any, *, out: Any = None, **options: Any) -> Call:
-    """linear_backward_weight."""
-    x, grad_output = _features("x", x), _features("grad_output", grad_output)
+def _linear_backward_weight(dims: int, x: Form, grad_output: Form, *, out: Form | None, **options: Any) -> Pass:
+    checks.features("x", x)
+    checks.features("grad_output", grad_output)
     checks.sizes("grad_output", grad_output.shape, (*x.shape[:-1], *grad_output.shape[-1:]))
-    target = _linear_out(out, (grad_output.shape[-1], x.shape[-1]), {"x": x, "grad_output": grad_output})
-    call = conv_backward_weight(1, _row(x), _row(grad_output), 1, layout="NWC", out=target[:, :, None], **options)
-    return passes.returning(call, target)
+    result = checks.result(out, (grad_output.shape[-1], x.shape[-1]), checks.same_dtype(x=x, grad_output=grad_output))
+    options |= {"kernel_size": 1, "layout": "NWC"}
+    made = _conv_backward_weight(dims, x.as_row(), grad_output.as_row(), out=_pointwise(result), **options)
+    return _linear_pass("linear_backward_weight", made, result)
 
 
-def _bias(bias: Any, channels: int) -> np.ndarray | None:
-    if bias is None:
-        return None
-    array = checks.shaped("bias", arrays.take("bias", bias), 1, "(out channels,)")
-    checks.sizes("bias", array.shape, (channels,))
-    return np.ascontiguousarray(array)
+def _linear_result(out: Form | None, shape: tuple[int, ...], **operands: Form) -> Form:
+    """The form of a linear function's result, whose rows must be reachable as one."""
+    result = checks.result(out, shape, checks.same_dtype(**operands))
+    if result.as_row() is None:
+        raise ValueError(f"out: got strides {result.strides}, expected dimensions before the last that lie in one row")
+    return result
 
 
-def _weight_shape(
-    kernel_size: Any, call: Options, inner: np.ndarray, outer: np.ndarray
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _linear_pass(name: str, made: Pass, result: Form, **words: Any) -> Pass:
+    """The pass of a convolution of one row, for operands and a result of any dimensions with the same memory."""
+    if result.dtype == np.float64:
+        return _reference(name, made.problem, result, **words)
+    return dataclasses.replace(made, result=result)
+
+
+def _pointwise(weight: Form) -> Form:
+    """(out, in) as (out, in, one tap)."""
+    return Form((*weight.shape, 1), (*weight.strides, weight.itemsize), weight.dtype)
+
+
+def _weight_shape(kernel_size: Any, call: Options, inner: Form, outer: Form) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(kernel, shape of the weight gradient); channel counts from the arrays unless a whole weight shape is given."""
     kernel, given = checks.kernel_and_channels(kernel_size, call.dims)
     if given is None:
@@ -244,25 +408,3 @@ def _weight_shape(
             raise ValueError(f"groups: got {call.groups}, expected a divisor of {channels} channels")
         given = (call.order.channels(outer.shape), channels // call.groups)
     return kernel, (*given, *kernel)
-
-
-def _features(name: str, value: Any) -> np.ndarray:
-    """An array whose last dimension are features."""
-    array = arrays.take(name, value)
-    if array.ndim < 1:
-        raise ValueError(f"{name}: got a scalar, expected (..., features)")
-    return array
-
-
-def _row(array: np.ndarray) -> np.ndarray:
-    """(..., features) as (1, positions, features): a view where the array allows it."""
-    return array.reshape(1, math.prod(array.shape[:-1]), array.shape[-1])
-
-
-def _linear_out(out: Any, shape: tuple[int, ...], inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """The array that a linear function returns; its rows must be reachable as one."""
-    dtype = checks.same_dtype(**inputs)
-    array = passes.result(out, shape, dtype, inputs)
-    if out is not None and not np.may_share_memory(_row(array), array) and array.size:
-        raise ValueError(f"out: got strides {array.strides}, expected dimensions before the last that lie in one row")
-    return array

@@ -26,6 +26,15 @@ class Problem:
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
 
+    @cached_property
+    def _hash(self) -> int:
+        sizes = self.batch, self.groups, self.in_channels, self.out_channels, self.in_size, self.out_size
+        return hash((*sizes, self.kernel, self.stride, self.padding, self.dilation))
+
+    def __hash__(self) -> int:
+        """Computed once: every call finds its kernels by its problem."""
+        return self._hash
+
     @property
     def dims(self) -> int:
         """Number of spatial dimensions."""
@@ -43,11 +52,16 @@ class Problem:
         return not (self.macs and math.prod(self.in_size))
 
     @property
+    def one_tap(self) -> bool:
+        """Whether the kernel is 1 x ... x 1, at whatever stride and padding."""
+        return all(k == 1 for k in self.kernel)
+
+    @property
     def pointwise(self) -> bool:
         """Whether every output column meets just the input column of the same number."""
         return (
             self.in_size == self.out_size
-            and all(k == 1 for k in self.kernel)
+            and self.one_tap
             and all(s == 1 for s in self.stride)
             and not any(self.padding)
         )

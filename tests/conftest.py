@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, settings
 
 from sparseconv import cpu
 
-pytest.register_assert_rewrite("helpers")
+pytest.register_assert_rewrite("children", "helpers")
 
 # The `isa` fixture is meant to hold for all examples of a test.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

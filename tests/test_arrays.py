@@ -114,6 +114,27 @@ def test_torch(name):
         assert_exact(out.numpy(), expected)
 
 
+def test_torch_tensors_that_are_no_plain_memory():
+    """Their errors say what is wrong; no number is misread."""
+    torch = pytest.importorskip("torch")
+    x, w = torch.ones(1, 4, 5, 5), torch.ones(3, 4, 3, 3)
+    negative = torch.view_as_complex(torch.ones(1, 4, 5, 5, 2)).conj().imag
+    assert negative.is_neg()
+    for bad, fragment in (
+        (x.clone().requires_grad_(), "detach"),
+        (torch.nn.Parameter(x), "detach"),
+        (negative, "memory.*neg"),
+        (x.to_sparse(), ""),
+        (x.to(torch.bfloat16), ""),
+        (x.to("meta"), ""),
+    ):
+        with pytest.raises((TypeError, ValueError), match=rf"^x: got .*{fragment}"):
+            sparseconv.conv2d(bad, w)
+    with pytest.raises(TypeError, match=r"^x: got dtype int32, expected float32"):
+        sparseconv.conv2d(x.int(), w)
+    assert_exact(sparseconv.conv2d(negative.resolve_neg(), w), np.full((1, 3, 3, 3), -36, np.float32))
+
+
 def test_torch_channels_last_out():
     torch = pytest.importorskip("torch")
     first, second, expected = plain(CASE, "forward")

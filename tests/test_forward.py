@@ -114,3 +114,21 @@ def test_single_nonzero(isa, channel):
         for skip in SKIPS["forward"]:
             actual = sparseconv.conv2d(x, weight, padding=1, skip=skip)
             assert_exact(actual, expected, f"{row},{column} skip={skip!r}")
+
+
+@pytest.mark.parametrize("offset", [0, 4])
+@pytest.mark.parametrize("filters, activation", [(64, None), (64, "relu"), (72, None)])
+def test_results_past_the_caches(isa, filters, activation, offset):
+    """Results of 8 MB and more are stored past the caches where lines are whole and aligned."""
+    x, weight = sparse_ints((1, 182, 182, 16), 0.6, 1), sparse_ints((filters, 16, 1, 1), 0.1, 2)
+    expected = x.reshape(-1, 16) @ weight.reshape(filters, 16).T
+    expected = np.maximum(expected, 0) if activation else expected
+    assert sparseconv.plan("conv2d", x, weight, layout="NHWC").tiles["stream"] == 1
+    assert (expected != 0).mean() > 0.3
+    for skip in ("input", "none"):
+        memory = np.full(expected.size + 20, 99, np.float32)
+        start = -memory.ctypes.data % 64 // 4 + offset
+        out = memory[start : start + expected.size].reshape(1, 182, 182, filters)
+        sparseconv.conv2d(x, weight, layout="NHWC", activation=activation, skip=skip, out=out)
+        assert_exact(out.reshape(expected.shape), expected, f"skip={skip!r}")
+        assert (memory[:start] == 99).all() and (memory[start + expected.size :] == 99).all()

@@ -282,8 +282,8 @@ def test_blocking(isa, variant, backward, problem, batch, channels, lanes, threa
     for name in ("lane_vectors", "channel_block"):  # what decides about the order of sums does not know of threads
         assert tiles[name] == serial[name]
 
-    serial = blocking.gradient(problem, made, channels, lanes, dense, 1)
-    tiles = blocking.gradient(problem, made, channels, lanes, dense, threads)
+    serial = blocking.gradient(problem, made, channels, lanes, variant, 1)
+    tiles = blocking.gradient(problem, made, channels, lanes, variant, threads)
     assert 1 <= tiles["lane_vectors"] <= min(vectors, 8)
     together = taps * tiles["outer_group"]
     assert tiles["lane_vectors"] <= dense_vectors if dense else tiles["lane_vectors"] * together <= accumulators
@@ -295,3 +295,11 @@ def test_blocking(isa, variant, backward, problem, batch, channels, lanes, threa
     assert tiles["segments"] == -(-made.most_columns // tiles["segment"])
     for name in ("outer_group", "lane_vectors", "chunk_rows", "segment"):
         assert tiles[name] == serial[name]
+
+    if problem.one_tap and variant == "sparse":
+        tiles = blocking.gradient_points(problem, made, channels, lanes, threads)
+        assert 1 <= tiles["lane_vectors"] <= min(vectors, 8)
+        assert tiles["channel_block"] == channels or tiles["channel_block"] % 64 == 0
+        assert 1 <= tiles["lane_blocks"] <= -(-vectors // tiles["lane_vectors"])
+        assert tiles["segments"] == -(-made.most_columns // tiles["segment"])
+        assert tiles["segments"] == 1 or tiles["chunk_rows"] == 1

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from sparseconv.__main__ import main
+from sparseconv.progress import Progress
 from sparseconv.training import network, report, train
 from sparseconv.training.measure import measure
-from sparseconv.training.progress import Progress
 
 
 def directional_derivative(function, array, direction, step=1e-6):

@@ -2,6 +2,7 @@
 // the runs of rows of a chunk.
 #pragma once
 #include "problem.h"
+#include "read_ahead.h"
 
 SC_OPEN
 
@@ -12,8 +13,8 @@ struct gradient_run {
 };
 
 struct gradient_sweep {
-    const float *a;  // [channel][position], channel_pitch floats a channel
-    int64_t channel_pitch;
+    const float *a;  // [channel][position], channel_pitch floats a channel; or [position][channel], pixel_pitch each
+    int64_t channel_pitch, pixel_pitch;
     const uint64_t *live;  // [channel]: its nonzero positions as bits, live_pitch words a channel; for skipping kernels
     int64_t live_pitch;
     const float *b;  // [position][vectors * 16]; position a of A meets position b at tap 0
@@ -23,6 +24,7 @@ struct gradient_sweep {
     int64_t run_count;
     int64_t window, columns, taps;
     int channels;
+    read_ahead *ahead;
 };
 
 typedef void (*gradient_kernel)(const gradient_sweep &);

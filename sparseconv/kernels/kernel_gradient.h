@@ -21,7 +21,9 @@
 // one outer dimension). Rows outside the image are then rows of zeros in the tile.
 // The order of the sum depends on chunk_rows and segment alone, so threads do not change a bit.
 #pragma once
+#include "gradient_share.h"
 #include "kernel_gradient_dense.h"
+#include "kernel_gradient_points.h"
 #include "kernel_gradient_skip.h"
 #include "live_word.h"
 #include "tile.h"
@@ -44,16 +46,18 @@ struct gradient_scratch {
     int64_t *partner;           // [outer tap][row]: slot of B for a row of A, or -1
     gradient_run *runs;         // of the tap at hand
     float *gradient;            // weight tiles, one per lane block
-    float *channels;            // A: [channel][row][window]
+    float *channels;            // A: [channel][row][window], or [row][window][channel] where pixels() says so
     uint64_t *live;             // A: [channel][position / 64]: nonzero positions as bits, for the skipping kernels
     float *lanes;               // B: [slot][window][lane]
-    int64_t channel_pitch, live_pitch;
+    int64_t channel_pitch, pixel_pitch, live_pitch;
 
     struct sizes {
-        int64_t slots, order, partner, runs, gradient, channels, live, lanes, channel_pitch, live_pitch;
+        int64_t slots, order, partner, runs, gradient, channels, live, lanes, channel_pitch, pixel_pitch, live_pitch;
         int64_t total() const { return slots + order + partner + runs + gradient + channels + live + lanes; }
     };
     static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
+    // Whether the channels of a position stay side by side: dense kernels read them in any order.
+    static bool pixels(const sc_gradient_task &task) { return task.dense && channels_contiguous(task.a); }
     static sizes measure(const sc_gradient_task &task) {
         const sc_map &map = task.map;
         const int64_t window = window_floats(task), pairs = task.chunk_rows * map.outer_taps;
@@ -66,9 +70,16 @@ struct gradient_scratch {
             const int64_t images = smaller(task.batch, task.chunk_rows / map.out_rows + 2);
             slots = task.chunk_rows + images * stack_span(map);
         }
-        return {line(2 * in_rows), line(2 * slots), line(2 * pairs), line(8 * task.chunk_rows),
-                line(task.lane_blocks * task.channel_block * taps * task.lane_vectors * 16), task.channel_block * pitch,
-                line(2 * task.channel_block * words), line(slots * window * task.lane_vectors * 16 + 16), pitch, words};
+        sizes size = {};
+        size.slots = line(2 * in_rows), size.order = line(2 * slots), size.partner = line(2 * pairs);
+        size.runs = line(8 * task.chunk_rows);
+        size.gradient = line(task.lane_blocks * task.channel_block * taps * task.lane_vectors * 16);
+        size.channel_pitch = pitch, size.live_pitch = words;
+        size.pixel_pitch = line(task.channel_block) + 16;  // pixels a power of two apart would share few sets of L1
+        size.channels = pixels(task) ? task.chunk_rows * window * size.pixel_pitch : task.channel_block * pitch;
+        size.live = task.dense ? 0 : line(2 * task.channel_block * words);
+        size.lanes = line(slots * window * task.lane_vectors * 16 + 16);
+        return size;
     }
     gradient_scratch(const sc_gradient_task &task, void *memory) {
         const sizes size = measure(task);
@@ -81,13 +92,9 @@ struct gradient_scratch {
         channels = next, next += size.channels;
         live = (uint64_t *)next, next += size.live;
         lanes = next;
-        channel_pitch = size.channel_pitch, live_pitch = size.live_pitch;
+        channel_pitch = size.channel_pitch, pixel_pitch = size.pixel_pitch, live_pitch = size.live_pitch;
     }
 };
-
-static int64_t gradient_scratch_bytes(const sc_gradient_task *task) {
-    return gradient_scratch::measure(*task).total() * (int64_t)sizeof(float);
-}
 
 // A chunk: consecutive rows of A over all images, and one segment of the columns of each pass.
 struct gradient_chunk {
@@ -143,6 +150,20 @@ static int64_t stack_partners(const sc_gradient_task &task, const gradient_chunk
     return used;
 }
 
+// A as [row][window][channel]. What lies behind a row's columns is not read.
+static void pack_pixels(const sc_gradient_task &task, const gradient_chunk &chunk, const gradient_scratch &scratch,
+                        const sc_pass &pass, int64_t window, int64_t channel, int64_t channels) {
+    const sc_map &map = task.map;
+    int64_t begin, end;
+    segment_range(task, chunk, pass, begin, end);
+    for (int64_t i = 0; i < chunk.rows; ++i) {
+        const int64_t row = chunk.first + i;
+        load_pixels(scratch.channels + i * window * scratch.pixel_pitch, scratch.pixel_pitch, task.a,
+                    row_of(task.a, row / map.out_rows, row % map.out_rows), channel, channel + channels,
+                    pass.out_start + begin * pass.out_step, pass.out_step, end - begin);
+    }
+}
+
 // A as [channel][row][window], zeros behind the columns, and its nonzero positions.
 static void pack_channels(const sc_gradient_task &task, const gradient_chunk &chunk, const gradient_scratch &scratch,
                           const sc_pass &pass, int64_t window, int64_t channel, int64_t channels) {
@@ -162,10 +183,9 @@ static void pack_channels(const sc_gradient_task &task, const gradient_chunk &ch
     for (int64_t c = 0; c < channels; ++c) {
         float *to = scratch.channels + c * scratch.channel_pitch;
         for (int64_t m = chunk.rows * window; m < scratch.channel_pitch; ++m) to[m] = 0;
+        if (task.dense) continue;
         uint64_t *live = scratch.live + c * scratch.live_pitch;
-        for (int64_t word = 0; !task.dense && word < scratch.live_pitch - 1; ++word) {
-            live[word] = live_word(to + 64 * word, 64);
-        }
+        for (int64_t word = 0; word < scratch.live_pitch - 1; ++word) live[word] = live_word(to + 64 * word, 64);
         live[scratch.live_pitch - 1] = 0;
     }
 }
@@ -192,17 +212,61 @@ static void pack_lanes(const sc_gradient_task &task, const gradient_chunk &chunk
     }
 }
 
+// The highest input row, over all images, that a chunk's rows meet, or -1.
+static int64_t last_partner(const sc_gradient_task &task, int64_t first, int64_t rows) {
+    const sc_map &map = task.map;
+    for (int64_t row = first + rows - 1; row >= first; --row) {
+        int64_t last = -1;
+        for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
+            last = larger(last, map.row_table[row % map.out_rows * map.outer_taps + tap]);
+        }
+        if (last >= 0) return row / map.out_rows * map.in_rows + last;
+    }
+    return -1;
+}
+
+// What the next chunk (or, of long rows, the next segment) will read, to be asked for while this one is summed.
+static read_ahead next_reads(const sc_gradient_task &task, const gradient_chunk &chunk, int64_t channel,
+                             int64_t channels, int64_t lane, int64_t lanes) {
+    const sc_map &map = task.map;
+    read_ahead ahead = {};
+    const int64_t all_rows = task.batch * map.out_rows, next = chunk.first + chunk.rows;
+    if (task.segments == 1 && next < all_rows) {
+        const int64_t rows = smaller(task.chunk_rows, all_rows - next);
+        if (adjacent_rows(task.a, map.out_rows, map.out_columns)) {
+            ahead.add(task.a, row_of(task.a, next / map.out_rows, next % map.out_rows), channel, channels,
+                      rows * map.out_columns);
+        }
+        const int64_t low = last_partner(task, chunk.first, chunk.rows) + 1, high = last_partner(task, next, rows) + 1;
+        if (adjacent_rows(task.b, map.in_rows, map.in_columns) && low < high) {
+            ahead.add(task.b, row_of(task.b, low / map.in_rows, low % map.in_rows), lane, lanes,
+                      (high - low) * map.in_columns);
+        }
+    } else if (all_rows == 1 && chunk.segment + 1 < task.segments && map.pass_count == 1) {
+        const sc_pass &pass = map.passes[0];
+        int64_t begin, end;
+        segment_range(task, {chunk.first, chunk.rows, chunk.segment + 1}, pass, begin, end);
+        const int64_t out = pass.out_start + begin * pass.out_step, in = pass.in_start + begin * pass.in_step;
+        ahead.add(task.a, row_of(task.a, 0, 0) + out * task.a.column_stride, channel, channels,
+                  (end - begin) * pass.out_step);
+        ahead.add(task.b, row_of(task.b, 0, 0) + in * task.b.column_stride, lane, lanes, (end - begin) * pass.in_step);
+    }
+    return ahead;
+}
+
 // One pass and group of outer taps of one lane block over the chunk.
 static void gradient_taps(const sc_gradient_task &task, const gradient_chunk &chunk, const gradient_scratch &scratch,
-                          const sc_pass &pass, int64_t window, int64_t tap, const weight_tile &shape, float *tile) {
+                          const sc_pass &pass, int64_t window, int64_t tap, const weight_tile &shape, float *tile,
+                          read_ahead &ahead) {
     const bool stacked = task.outer_group > 1;
     const int64_t *partner = scratch.partner + (stacked ? 0 : tap * task.chunk_rows);
     int64_t begin, end;
     segment_range(task, chunk, pass, begin, end);
     gradient_sweep sweep = {};
-    sweep.channel_pitch = scratch.channel_pitch, sweep.channels = (int)shape.channels, sweep.taps = pass.taps;
+    sweep.channel_pitch = scratch.channel_pitch, sweep.pixel_pitch = scratch.pixel_pitch;
+    sweep.channels = (int)shape.channels, sweep.taps = pass.taps;
     sweep.window = window, sweep.columns = end - begin;
-    sweep.live_pitch = scratch.live_pitch;
+    sweep.live_pitch = scratch.live_pitch, sweep.ahead = &ahead;
     sweep.sums = tile + shape.pass_offset(tap, pass.taps_before);
     sweep.outer = smaller(task.outer_group, task.map.outer_taps - tap);
     sweep.b_outer_pitch = task.map.outer_step * window * shape.vectors * 16;
@@ -218,22 +282,19 @@ static void gradient_taps(const sc_gradient_task &task, const gradient_chunk &ch
         scratch.runs[sweep.run_count++] = {row * window, partner[row] * window, rows, positions};
     }
     if (sweep.run_count == 0) return;
-    if (task.dense) gradient_dense_kernel(shape.vectors)(sweep);
+    if (gradient_scratch::pixels(task)) gradient_dense_kernel<true>(shape.vectors)(sweep);
+    else if (task.dense) gradient_dense_kernel<false>(shape.vectors)(sweep);
     else gradient_skip_kernel(shape.vectors)(sweep);
 }
 
-static void gradient_item(const sc_gradient_task &task, int64_t item, const gradient_scratch &scratch) {
+static void gradient_item(const sc_gradient_task &task, const gradient_share &share, void *memory) {
     const sc_map &map = task.map;
-    const lane_blocks blocks(task.lanes, task.lane_vectors);
-    const int64_t supers = ceil_div(blocks.count, task.lane_blocks);
-    const int64_t channel_blocks = ceil_div(task.channels, task.channel_block);
-    const int64_t channel = item % channel_blocks * task.channel_block, group = item / channel_blocks / supers;
-    const int64_t channels = smaller(task.channel_block, task.channels - channel);
-    const int64_t first_block = item / channel_blocks % supers * task.lane_blocks;
-    const int64_t end_block = smaller(blocks.count, first_block + task.lane_blocks);
-    const int64_t tile_floats = task.channel_block * map.outer_taps * map.inner_taps * task.lane_vectors * 16;
-    for (int64_t i = 0; i < (end_block - first_block) * tile_floats; i += 16) store(scratch.gradient + i, zero());
+    const gradient_scratch scratch(task, memory);
+    share.clear(scratch.gradient);
     for (int64_t i = 0; i < task.batch * map.in_rows; ++i) scratch.slots[i] = -1;
+    const int64_t channel = share.group * task.channels + share.channel, channels = share.channels;
+    const int64_t first_lane = share.blocks.begin(share.first_block) * 16;
+    const int64_t end_lane = smaller(share.blocks.begin(share.end_block) * 16, task.lanes);
 
     gradient_chunk chunk;
     for (chunk.first = 0; chunk.first < task.batch * map.out_rows; chunk.first += task.chunk_rows) {
@@ -242,6 +303,11 @@ static void gradient_item(const sc_gradient_task &task, int64_t item, const grad
         const int64_t slots =
             task.outer_group > 1 ? stack_partners(task, chunk, scratch) : find_partners(task, chunk, scratch);
         for (chunk.segment = 0; chunk.segment < task.segments; ++chunk.segment) {
+            read_ahead ahead = next_reads(task, chunk, channel, channels, share.group * task.lanes + first_lane,
+                                          end_lane - first_lane);
+            const int64_t calls = task.dense ? ceil_div(channels, f32x16::dense_pixels) * map.inner_taps
+                                             : channels * map.pass_count;
+            ahead.spread(calls * (share.end_block - share.first_block) * ceil_div(map.outer_taps, task.outer_group));
             for (int64_t p = 0, next; p < map.pass_count; p = next) {  // passes with equal columns share both tiles
                 const sc_pass &pass = map.passes[p];
                 for (next = p + 1; next < map.pass_count && !map.passes[next].new_columns;) ++next;
@@ -249,37 +315,40 @@ static void gradient_item(const sc_gradient_task &task, int64_t item, const grad
                 segment_range(task, chunk, pass, begin, end);
                 if (pass.taps == 0 || begin >= end) continue;
                 const int64_t window = end - begin + pass.window;
-                pack_channels(task, chunk, scratch, pass, window, group * task.channels + channel, channels);
-                for (int64_t block = first_block; block < end_block; ++block) {
-                    const int64_t vector = blocks.begin(block), vectors = blocks.begin(block + 1) - vector;
-                    const int64_t lanes = smaller(vectors * 16, task.lanes - vector * 16);
-                    pack_lanes(task, chunk, scratch, pass, window, slots, group * task.lanes + vector * 16, lanes,
-                               vectors * 16);
-                    const weight_tile shape = {map, channels, vectors, false};
-                    float *tile = scratch.gradient + (block - first_block) * tile_floats;
+                if (gradient_scratch::pixels(task)) {
+                    pack_pixels(task, chunk, scratch, pass, window, channel, channels);
+                } else {
+                    pack_channels(task, chunk, scratch, pass, window, channel, channels);
+                }
+                for (int64_t block = share.first_block; block < share.end_block; ++block) {
+                    const weight_tile shape = share.shape(task, block);
+                    const int64_t lane = share.blocks.begin(block) * 16;
+                    pack_lanes(task, chunk, scratch, pass, window, slots, share.group * task.lanes + lane,
+                               smaller(shape.vectors * 16, task.lanes - lane), shape.vectors * 16);
+                    float *tile = share.tile(scratch.gradient, block);
                     for (int64_t q = p; q < next; ++q) {
                         for (int64_t tap = 0; tap < map.outer_taps; tap += task.outer_group) {
-                            gradient_taps(task, chunk, scratch, map.passes[q], window, tap, shape, tile);
+                            gradient_taps(task, chunk, scratch, map.passes[q], window, tap, shape, tile, ahead);
                         }
                     }
                 }
             }
         }
     }
-    for (int64_t block = first_block; block < end_block; ++block) {
-        const int64_t vector = blocks.begin(block), vectors = blocks.begin(block + 1) - vector;
-        const weight_tile shape = {map, channels, vectors, false};
-        const sc_weight_view &view = task.gradient;
-        float *to = view.data + group * view.group_stride + channel * view.channel_stride;
-        to += vector * 16 * view.lane_stride;
-        float *tile = scratch.gradient + (block - first_block) * tile_floats;
-        move_weights<false>(tile, shape, view, to, task.lanes - vector * 16);
-    }
+    store_gradient(task, share, scratch.gradient);
+}
+
+static int64_t gradient_scratch_bytes(const sc_gradient_task *task) {
+    const int64_t floats = task->points ? points_scratch::measure(*task).total() : gradient_scratch::measure(*task).total();
+    return floats * (int64_t)sizeof(float);
 }
 
 static void gradient(const sc_gradient_task *task, int64_t begin, int64_t end, void *memory) {
-    const gradient_scratch scratch(*task, memory);
-    for (int64_t item = begin; item < end; ++item) gradient_item(*task, item, scratch);
+    for (int64_t item = begin; item < end; ++item) {
+        const gradient_share share(*task, item);
+        if (task->points) gradient_points_item(*task, share, memory);
+        else gradient_item(*task, share, memory);
+    }
 }
 
 SC_CLOSE

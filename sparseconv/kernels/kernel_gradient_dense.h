@@ -1,24 +1,28 @@
 // backward_weight without skipping: P channels of A x Q vectors of B in registers, an outer product per position.
 // Each position loads Q vectors and broadcasts P scalars; one tap after the other, since neighbouring taps share no
 // register. Registers as in kernel_rows_dense.h.
+//
+// The P scalars of a position need not come from P rows of a transposed tile: where memory has the channels of a pixel
+// side by side, so has the tile (PIXELS), and packing is a copy.
 #pragma once
 #include "gradient_sweep.h"
 
 SC_OPEN
 
-template <int P, int Q>
+template <int P, int Q, bool PIXELS>
 SC_INLINE void gradient_tile(const gradient_sweep &sweep, int64_t first, int64_t tap) {
     f32x16 acc[P][Q];
     SC_UNROLL for (int p = 0; p < P; ++p) SC_UNROLL for (int q = 0; q < Q; ++q) acc[p][q] = zero();
+    const int64_t a_channel = PIXELS ? 1 : sweep.channel_pitch, a_position = PIXELS ? sweep.pixel_pitch : 1;
     for (const gradient_run *run = sweep.runs; run < sweep.runs + sweep.run_count; ++run) {
         for (int64_t row = 0; row < run->rows; ++row) {
-            const float *a = sweep.a + first * sweep.channel_pitch + run->a + row * sweep.window;
+            const float *a = sweep.a + first * a_channel + (run->a + row * sweep.window) * a_position;
             const float *b = sweep.b + (run->b + row * sweep.window + tap) * (Q * 16);
-            for (int64_t column = 0; column < sweep.columns; ++column, ++a, b += Q * 16) {
+            for (int64_t column = 0; column < sweep.columns; ++column, a += a_position, b += Q * 16) {
                 f32x16 bv[Q];
                 SC_UNROLL for (int q = 0; q < Q; ++q) bv[q] = load(b + q * 16);
                 SC_UNROLL for (int p = 0; p < P; ++p) {
-                    const f32x16 av = splat(a + p * sweep.channel_pitch);
+                    const f32x16 av = splat(a + p * a_channel);
                     SC_UNROLL for (int q = 0; q < Q; ++q) acc[p][q] = fma(av, bv[q], acc[p][q]);
                 }
             }
@@ -30,34 +34,36 @@ SC_INLINE void gradient_tile(const gradient_sweep &sweep, int64_t first, int64_t
     }
 }
 
-template <int Q>
-static void gradient_dense(const gradient_sweep &sweep) {
+template <int Q, bool PIXELS>
+__attribute__((noinline)) static void gradient_dense(const gradient_sweep &sweep) {
     constexpr int most = f32x16::dense_pixels;
     const int64_t tiles = (sweep.channels + most - 1) / most;
     for (int64_t tap = 0; tap < sweep.taps; ++tap) {
         int64_t first = 0;
         for (int64_t tile = 0; tile < tiles; ++tile) {
+            sweep.ahead->some();
             const int64_t size = sweep.channels / tiles + (tile < sweep.channels % tiles);
-            if (size == 1) gradient_tile<1, Q>(sweep, first, tap);
-            else if (size == 2) gradient_tile<2, Q>(sweep, first, tap);
+            if (size == 1) gradient_tile<1, Q, PIXELS>(sweep, first, tap);
+            else if (size == 2) gradient_tile<2, Q, PIXELS>(sweep, first, tap);
             if constexpr (most > 2) {
-                if (size == 3) gradient_tile<3, Q>(sweep, first, tap);
-                else if (size == 4) gradient_tile<4, Q>(sweep, first, tap);
-                else if (size == 5) gradient_tile<5, Q>(sweep, first, tap);
-                else if (size == 6) gradient_tile<6, Q>(sweep, first, tap);
+                if (size == 3) gradient_tile<3, Q, PIXELS>(sweep, first, tap);
+                else if (size == 4) gradient_tile<4, Q, PIXELS>(sweep, first, tap);
+                else if (size == 5) gradient_tile<5, Q, PIXELS>(sweep, first, tap);
+                else if (size == 6) gradient_tile<6, Q, PIXELS>(sweep, first, tap);
             }
             first += size;
         }
     }
 }
 
+template <bool PIXELS>
 SC_INLINE gradient_kernel gradient_dense_kernel(int64_t vectors) {
     if constexpr (f32x16::dense_vectors == 4) {
-        static constexpr gradient_kernel kernels[] = {gradient_dense<1>, gradient_dense<2>, gradient_dense<3>,
-                                                      gradient_dense<4>};
+        static constexpr gradient_kernel kernels[] = {gradient_dense<1, PIXELS>, gradient_dense<2, PIXELS>,
+                                                      gradient_dense<3, PIXELS>, gradient_dense<4, PIXELS>};
         return kernels[vectors - 1];
     } else {
-        return gradient_dense<1>;
+        return gradient_dense<1, PIXELS>;
     }
 }
 

@@ -26,6 +26,7 @@ static void gradient_skip(const gradient_sweep &sweep) {
     static_assert(R * S * Q <= f32x16::accumulators, "the gradient of one channel must stay in registers");
     const int64_t b_pitch = sweep.b_outer_pitch;
     for (int64_t channel = 0; channel < sweep.channels; ++channel) {
+        sweep.ahead->some();
         f32x16 acc[R][S * Q];
         SC_UNROLL for (int r = 0; r < R; ++r) SC_UNROLL for (int i = 0; i < S * Q; ++i) acc[r][i] = zero();
         for (const gradient_run *run = sweep.runs; run < sweep.runs + sweep.run_count; ++run) {

@@ -18,6 +18,7 @@
 // Where tile products would not be as accurate as f32 (split.h), blocks of 32 channels x a lane block are computed once
 // more by the vector kernel. They do not depend on the number of threads, nor does the order of any sum.
 #pragma once
+#include "gradient_share.h"
 #include "row_parts.h"
 #include "tile_products.h"
 
@@ -92,9 +93,9 @@ struct tile_gradient_scratch {
     // The same call for the vector kernel, an item for each UNIT_CHANNELS channels and lane block of its own.
     static sc_gradient_task vector_task(const sc_gradient_task &task) {
         sc_gradient_task vectors = task;
-        vectors.parts = 0, vectors.dense = 1, vectors.outer_group = 1, vectors.lane_blocks = 1;
+        vectors.parts = 0, vectors.points = 0, vectors.dense = 1, vectors.outer_group = 1;
+        vectors.lane_blocks = 1, vectors.channel_block = UNIT_CHANNELS;
         vectors.lane_vectors = task.lane_vectors <= vector_table.dense_vectors ? task.lane_vectors : 1;
-        vectors.channel_block = UNIT_CHANNELS;
         return vectors;
     }
 };
@@ -221,7 +222,8 @@ SC_INLINE void for_each_step(const row_parts &parts, const gradient_columns &col
 // The sums of 2 x 2 tiles over the chunk for one tap, to scratch.sums.
 template <int PARTS, int P, int Q>
 SC_ALONE static void sum_chunk(const row_parts &parts, const gradient_columns &columns, const split_chunk &split,
-                      const tap_place &tap, int64_t tile, int64_t vector, const tile_gradient_scratch &scratch) {
+                               const tap_place &tap, int64_t tile, int64_t vector,
+                               const tile_gradient_scratch &scratch) {
     zero_sums<P, Q>();
     if constexpr (PARTS > 1) {
         for_each_step<PARTS>(parts, columns, split, tap, tile, vector, scratch, multiply_rest<PARTS, P, Q>);
@@ -254,46 +256,29 @@ static void add_tap(const row_parts &parts, const gradient_columns &columns, con
     }
 }
 
-// What an item is about.
-struct gradient_part {
-    int64_t group, channel, channels;      // channels of the group
-    int64_t first_block, end_block;        // lane blocks
-    int64_t tile_floats;                   // from one lane block's weight tile to the next
-
-    SC_INLINE_MEMBER gradient_part(const sc_gradient_task &task, const lane_blocks &blocks, int64_t item) {
-        const int64_t supers = ceil_div(blocks.count, task.lane_blocks);
-        const int64_t channel_blocks = ceil_div(task.channels, task.channel_block);
-        group = item / channel_blocks / supers;
-        channel = item % channel_blocks * task.channel_block;
-        channels = smaller(task.channel_block, task.channels - channel);
-        first_block = item / channel_blocks % supers * task.lane_blocks;
-        end_block = smaller(blocks.count, first_block + task.lane_blocks);
-        tile_floats = task.channel_block * task.map.outer_taps * task.map.inner_taps * task.lane_vectors * 16;
-    }
-};
-
 // Passes [first, end), which have the same columns, over one segment of a chunk. False: interrupted.
 template <int PARTS>
-static bool add_passes(const sc_gradient_task &task, const gradient_part &item, const lane_blocks &blocks,
-                       const row_parts &parts, const gradient_columns &columns, int64_t first, int64_t end,
+static bool add_passes(const sc_gradient_task &task, const gradient_share &share, const row_parts &parts,
+                       const gradient_columns &columns, int64_t first, int64_t end,
                        const tile_gradient_scratch &scratch) {
     const sc_map &map = task.map;
     split_chunk split;
-    split.steps = split_channels<PARTS>(task, parts, columns, item.group * task.channels + item.channel, item.channels,
-                                        scratch);
-    for (int64_t block = item.first_block; block < item.end_block; ++block) {
+    split.steps = split_channels<PARTS>(task, parts, columns, share.group * task.channels + share.channel,
+                                        share.channels, scratch);
+    for (int64_t block = share.first_block; block < share.end_block; ++block) {
         if (task.interrupt.poll(task.interrupt.context)) return false;
-        const int64_t vector = blocks.begin(block), vectors = blocks.begin(block + 1) - vector;
-        const int64_t lanes = smaller(vectors * 16, task.lanes - vector * 16), own = block - item.first_block;
-        split.lines = split_lanes<PARTS>(task, parts, columns, item.group * task.lanes + vector * 16, lanes, vectors,
-                                         scratch.lane_tops + own * task.lane_vectors * 16, scratch);
-        const weight_tile shape = {map, item.channels, vectors, false};
+        const weight_tile shape = share.shape(task, block);
+        const int64_t vectors = shape.vectors, lane = share.blocks.begin(block) * 16;
+        split.lines = split_lanes<PARTS>(task, parts, columns, share.group * task.lanes + lane,
+                                         smaller(vectors * 16, task.lanes - lane), vectors,
+                                         scratch.lane_tops + (block - share.first_block) * task.lane_vectors * 16,
+                                         scratch);
         const tiles_in_use tiles;
         for (int64_t p = first; p < end; ++p) {
             const sc_pass &pass = map.passes[p];
             for (int64_t outer = 0; outer < map.outer_taps; ++outer) {
                 for (int64_t tap = 0; tap < pass.taps; ++tap) {
-                    float *gradient = scratch.gradient + own * item.tile_floats +
+                    float *gradient = share.tile(scratch.gradient, block) +
                                       shape.pass_offset(outer, pass.taps_before) + tap * vectors * 16;
                     const tap_place place = {outer, pass.window_shift - pass.shift + tap};
                     add_tap<PARTS>(parts, columns, split, place, shape, gradient, pass.taps * vectors * 16, scratch);
@@ -305,26 +290,26 @@ static bool add_passes(const sc_gradient_task &task, const gradient_part &item, 
 }
 
 // The vector kernel computes what tile products could not.
-static void repair_with_vectors(const sc_gradient_task &task, const gradient_part &item, const lane_blocks &blocks,
+static void repair_with_vectors(const sc_gradient_task &task, const gradient_share &share,
                                 const tile_gradient_scratch &scratch) {
     const sc_gradient_task vectors = tile_gradient_scratch::vector_task(task);
     const lane_blocks parts(task.lanes, vectors.lane_vectors);
     const int64_t units = ceil_div(task.channels, UNIT_CHANNELS);
-    for (int64_t block = item.first_block; block < item.end_block; ++block) {
-        const int64_t vector = blocks.begin(block), end = blocks.begin(block + 1);
-        const uint32_t *tops = scratch.lane_tops + (block - item.first_block) * task.lane_vectors * 16;
+    for (int64_t block = share.first_block; block < share.end_block; ++block) {
+        const int64_t vector = share.blocks.begin(block), end = share.blocks.begin(block + 1);
+        const uint32_t *tops = scratch.lane_tops + (block - share.first_block) * task.lane_vectors * 16;
         magnitudes lanes;
         for (int64_t i = 0; i < (end - vector) * 16; ++i) lanes.add(tops[i]);
-        for (int64_t channel = 0; channel < item.channels; channel += UNIT_CHANNELS) {
+        for (int64_t channel = 0; channel < share.channels; channel += UNIT_CHANNELS) {
             magnitudes channels;
-            for (int64_t i = channel; i < smaller(channel + UNIT_CHANNELS, item.channels); ++i) {
+            for (int64_t i = channel; i < smaller(channel + UNIT_CHANNELS, share.channels); ++i) {
                 channels.add(scratch.channel_tops[i]);
             }
             if (tiles_are_accurate(channels, lanes)) continue;
             for (int64_t part = 0; part < parts.count; ++part) {
                 if (parts.begin(part) < vector || parts.begin(part) >= end) continue;
-                const int64_t unit = (item.channel + channel) / UNIT_CHANNELS;
-                const int64_t index = (item.group * parts.count + part) * units + unit;
+                const int64_t unit = (share.channel + channel) / UNIT_CHANNELS;
+                const int64_t index = (share.group * parts.count + part) * units + unit;
                 vector_table.gradient(&vectors, index, index + 1, scratch.vectors);
             }
         }
@@ -332,15 +317,14 @@ static void repair_with_vectors(const sc_gradient_task &task, const gradient_par
 }
 
 template <int PARTS>
-static void tile_gradient_item(const sc_gradient_task &task, int64_t index, row_parts &parts,
+static void tile_gradient_item(const sc_gradient_task &task, int64_t item, row_parts &parts,
                                const tile_gradient_scratch &scratch) {
     const sc_map &map = task.map;
-    const lane_blocks blocks(task.lanes, task.lane_vectors);
-    const gradient_part item(task, blocks, index);
-    const int64_t own_blocks = item.end_block - item.first_block;
-    for (int64_t i = 0; i < own_blocks * item.tile_floats; i += 16) store(scratch.gradient + i, zero());
-    for (int64_t i = 0; i < item.channels; ++i) scratch.channel_tops[i] = 0;
-    for (int64_t i = 0; i < own_blocks * task.lane_vectors * 16; ++i) scratch.lane_tops[i] = 0;
+    const gradient_share share(task, item);
+    const int64_t lanes = (share.end_block - share.first_block) * task.lane_vectors * 16;
+    share.clear(scratch.gradient);
+    for (int64_t i = 0; i < share.channels; ++i) scratch.channel_tops[i] = 0;
+    for (int64_t i = 0; i < lanes; ++i) scratch.lane_tops[i] = 0;
 
     for (int64_t first = 0; first < task.batch * map.out_rows; first += task.chunk_rows) {
         parts.find(first, smaller(task.chunk_rows, task.batch * map.out_rows - first));
@@ -351,19 +335,12 @@ static void tile_gradient_item(const sc_gradient_task &task, int64_t index, row_
                 const int64_t begin = segment * task.segment, end = smaller(pass.out_count, begin + task.segment);
                 if (pass.taps == 0 || begin >= end) continue;
                 const gradient_columns columns = {pass, begin, end - begin, end - begin + pass.window};
-                if (!add_passes<PARTS>(task, item, blocks, parts, columns, p, next, scratch)) return;
+                if (!add_passes<PARTS>(task, share, parts, columns, p, next, scratch)) return;
             }
         }
     }
-    for (int64_t block = item.first_block; block < item.end_block; ++block) {
-        const int64_t vector = blocks.begin(block);
-        const weight_tile shape = {map, item.channels, blocks.begin(block + 1) - vector, false};
-        const sc_weight_view &view = task.gradient;
-        float *to = view.data + item.group * view.group_stride + item.channel * view.channel_stride;
-        move_weights<false>(scratch.gradient + (block - item.first_block) * item.tile_floats, shape, view,
-                            to + vector * 16 * view.lane_stride, task.lanes - vector * 16);
-    }
-    repair_with_vectors(task, item, blocks, scratch);
+    store_gradient(task, share, scratch.gradient);
+    repair_with_vectors(task, share, scratch);
 }
 
 static void tile_gradient(const sc_gradient_task *task, int64_t begin, int64_t end, void *memory) {

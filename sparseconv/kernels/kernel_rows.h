@@ -196,13 +196,15 @@ static void sweep_chunk(const sc_rows_task &task, const row_chunk &chunk, const 
         float *sums = scratch.sums + (row * chunk.columns + first_column - chunk.column) * pitch;
         sweep.from = opens ? bias : sums, sweep.from_pitch = opens ? 0 : pass.out_step * pitch;
         sweep.to = sums, sweep.to_pitch = pass.out_step * pitch, sweep.last_lanes = 16;
-        sweep.relu = closes && task.relu;
+        sweep.relu = closes && task.relu, sweep.stream = false;
         if (closes && direct) {
             const int64_t out = chunk.first + row, lane = block.group * task.lanes + block.vector * 16;
             sweep.to = row_of(task.out, out / map.out_rows, out % map.out_rows) + lane;
             sweep.to += first_column * task.out.column_stride;
             sweep.to_pitch = pass.out_step * task.out.column_stride;
             sweep.last_lanes = (int)(block.lanes - (block.vectors - 1) * 16);
+            sweep.stream = task.stream && sweep.last_lanes == 16 &&
+                           ((uintptr_t)sweep.to | sweep.to_pitch * sizeof(float)) % 64 == 0;
         }
         kernel(sweep);
     }
@@ -251,6 +253,7 @@ static void rows_item(const sc_rows_task &task, int64_t item, const row_scratch 
 static void rows(const sc_rows_task *task, int64_t begin, int64_t end, void *memory) {
     const row_scratch scratch(*task, memory);
     for (int64_t item = begin; item < end; ++item) rows_item(*task, item, scratch);
+    if (task->stream) end_streams();
 }
 
 SC_CLOSE

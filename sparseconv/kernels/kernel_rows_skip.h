@@ -43,8 +43,10 @@ SC_INLINE void skip_column(f32x16 (&acc)[S][Q], int turn, const float *x, const 
     }
 }
 
-// PLAIN: neither ReLU nor a partial last vector, which is every sweep but the last one of a row.
-template <int S, int Q, bool PLAIN>
+// How sums leave. PLAIN: neither ReLU nor a partial last vector, which is every sweep but the last one of a row.
+enum class leaving { plain, stream, finish };
+
+template <int S, int Q, leaving HOW>
 static void rows_skip(const row_sweep &row) {
     static_assert(S * Q <= f32x16::accumulators, "the window must stay in registers");
     f32x16 acc[S][Q];
@@ -73,7 +75,8 @@ static void rows_skip(const row_sweep &row) {
             if (m - (S - 1) >= begin) {
                 f32x16 (&sum)[Q] = acc[(turn + 1) % S];
                 SC_UNROLL for (int q = 0; q < Q; ++q) {
-                    if (PLAIN) store(to + 16 * q, sum[q]);
+                    if (HOW == leaving::plain) store(to + 16 * q, sum[q]);
+                    else if (HOW == leaving::stream) store_stream(to + 16 * q, sum[q]);
                     else finish(row, to, q, Q, sum[q]);
                 }
                 to += to_pitch;
@@ -84,8 +87,9 @@ static void rows_skip(const row_sweep &row) {
 
 template <int S, int Q>
 SC_INLINE void rows_skip_ends(const row_sweep &row) {
-    if (row.relu || row.last_lanes != 16) rows_skip<S, Q, false>(row);
-    else rows_skip<S, Q, true>(row);
+    if (row.relu || row.last_lanes != 16) rows_skip<S, Q, leaving::finish>(row);
+    else if (row.stream) rows_skip<S, Q, leaving::stream>(row);
+    else rows_skip<S, Q, leaving::plain>(row);
 }
 
 template <int Q>

@@ -190,7 +190,7 @@ struct tile_row_scratch {
     // The same call for the vector kernel, an item for each chunk and lane block of its own.
     static sc_rows_task vector_task(const sc_rows_task &task) {
         sc_rows_task vectors = task;
-        vectors.parts = 0, vectors.dense = 1, vectors.pack_ahead = 0;
+        vectors.parts = 0, vectors.stream = 0, vectors.dense = 1, vectors.pack_ahead = 0;
         vectors.lane_vectors = task.lane_vectors <= vector_table.dense_vectors ? task.lane_vectors : 1;
         vectors.channel_block = smaller(task.channels, SC_MAX_CHANNEL_BLOCK / 2);
         vectors.lane_groups = lane_blocks(task.lanes, vectors.lane_vectors).count;
@@ -287,7 +287,8 @@ SC_INLINE void for_each_step(const tile_sweep &sweep, int64_t position, int64_t 
 }
 
 template <int PARTS, int P, int Q>
-SC_ALONE static void sum_block(const tile_sweep &sweep, int64_t position, int64_t vector, float *sums, int64_t sums_row) {
+SC_ALONE static void sum_block(const tile_sweep &sweep, int64_t position, int64_t vector, float *sums,
+                               int64_t sums_row) {
     if (sweep.opens) zero_sums<P, Q>();
     else load_sums<P, Q>(sums, sums_row, PAIRS * sums_row);
     if constexpr (PARTS > 1) for_each_step(sweep, position, vector, multiply_rest<PARTS, P, Q>);

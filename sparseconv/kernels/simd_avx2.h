@@ -16,6 +16,8 @@ struct f32x16 {
 SC_INLINE f32x16 zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 SC_INLINE f32x16 load(const float *p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 SC_INLINE void store(float *p, f32x16 a) { _mm256_storeu_ps(p, a.low), _mm256_storeu_ps(p + 8, a.high); }
+SC_INLINE void store_stream(float *p, f32x16 a) { _mm256_stream_ps(p, a.low), _mm256_stream_ps(p + 8, a.high); }
+SC_INLINE void end_streams() { _mm_sfence(); }
 SC_INLINE __m256i first_lanes(int n) {  // n may be negative or above 8
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }

@@ -3,6 +3,8 @@
 // Every simd_<isa>.h defines the same names; nothing else in kernels/ knows an instruction set. What they mean:
 //   accumulators   f32x16 values that stay in registers beside one broadcast (avx512: 32 registers, 28 + spare)
 //   load_partial / store_partial   the first n lanes, 0 <= n <= 16; memory behind them is not touched
+//   store_stream   past the caches, for results that no cache would hold; p is 64-byte aligned. end_streams() before
+//                  other threads may read them
 //   splat          one float from memory in all lanes
 //   nonzero        bit i set if lane i is not zero: -0.0 is zero, NaN is not (unordered compare)
 //   maximum(a, b)  b where either is NaN, so that maximum(zero, x) keeps NaN
@@ -23,6 +25,8 @@ struct f32x16 {
 SC_INLINE f32x16 zero() { return {_mm512_setzero_ps()}; }
 SC_INLINE f32x16 load(const float *p) { return {_mm512_loadu_ps(p)}; }
 SC_INLINE void store(float *p, f32x16 a) { _mm512_storeu_ps(p, a.v); }
+SC_INLINE void store_stream(float *p, f32x16 a) { _mm512_stream_ps(p, a.v); }
+SC_INLINE void end_streams() { _mm_sfence(); }
 SC_INLINE __mmask16 first_lanes(int n) { return (__mmask16)((1u << n) - 1); }
 SC_INLINE f32x16 load_partial(const float *p, int n) { return {_mm512_maskz_loadu_ps(first_lanes(n), p)}; }
 SC_INLINE void store_partial(float *p, f32x16 a, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), a.v); }

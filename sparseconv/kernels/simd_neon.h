@@ -21,6 +21,8 @@ SC_INLINE f32x16 load(const float *p) {
     return {{vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}};
 }
 SC_INLINE void store(float *p, f32x16 a) { SC_UNROLL for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, a.q[i]); }
+SC_INLINE void store_stream(float *p, f32x16 a) { store(p, a); }
+SC_INLINE void end_streams() {}
 SC_INLINE f32x16 load_partial(const float *p, int n) {
     float whole[16] = {};
     for (int i = 0; i < n; ++i) whole[i] = p[i];

@@ -25,6 +25,8 @@ SC_INLINE void store_partial(float *p, f32x16 a, int n) {
 }
 SC_INLINE f32x16 load(const float *p) { return load_partial(p, 16); }
 SC_INLINE void store(float *p, f32x16 a) { store_partial(p, a, 16); }
+SC_INLINE void store_stream(float *p, f32x16 a) { store(p, a); }
+SC_INLINE void end_streams() {}
 SC_INLINE f32x16 splat(const float *p) {
     f32x16 a;
     for (float &lane : a.lane) lane = *p;

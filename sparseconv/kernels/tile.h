@@ -148,6 +148,7 @@ static void load_channels(float *to, int64_t pitch, const sc_view &view, const f
         for (int64_t channel = first; channel < end;) {
             const int run = channel_run(view, channel, end);
             const float *source = from + channel_offset(view, channel) + column * view.column_stride + done * step;
+            for (int i = 16; i < 32; ++i) __builtin_prefetch(source + i * step);
             load_block_transposed(block, source, step, count, view.channel_stride, run);
             for (int i = 0; i < run; ++i) store(to + (channel - first + i) * pitch + done, block[i]);
             channel += run;

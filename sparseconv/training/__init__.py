@@ -4,7 +4,7 @@
 `network`        layers with forward and backward passes, loss, optimiser, the network
 `train`          the training loop; `run` is the whole demo
 `measure`        time and zeros of every convolution of a training step
+`record`         the operands of a training step, for ``sparseconv bench``
 `report`         terminal table, report.json, report.png
-`progress`       progress on stderr
 ===============  ======================================================================
 """

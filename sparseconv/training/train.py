@@ -7,9 +7,11 @@ import numpy as np
 
 import sparseconv
 from sparseconv import cpu
+from sparseconv.benchmark import activations
+from sparseconv.progress import Progress
 from sparseconv.training.measure import measure
 from sparseconv.training.network import SGD, build
-from sparseconv.training.progress import Progress
+from sparseconv.training.record import recorded
 
 __all__ = ["accuracy", "fit", "run", "to_input"]
 
@@ -94,7 +96,7 @@ def fit(network, train, test, *, epochs, batch, learning_rate, rng=None, progres
     return history
 
 
-def run(data, *, epochs, batch, learning_rate, seed=0, num_threads=None, progress=None):
+def run(data, *, epochs, batch, learning_rate, seed=0, num_threads=None, save_activations=None, progress=None):
     """Train the demo's network, test it, and measure what its zeros are worth.
 
     Parameters
@@ -106,6 +108,8 @@ def run(data, *, epochs, batch, learning_rate, seed=0, num_threads=None, progres
     seed : int
         Everything random follows from it, and nothing from the number of threads.
     num_threads : int, optional
+    save_activations : path, optional
+        Where the operands of the trained network's convolutions go, for one batch; see `benchmark.activations`.
     progress : Progress, optional
 
     Returns
@@ -131,6 +135,9 @@ def run(data, *, epochs, batch, learning_rate, seed=0, num_threads=None, progres
     )
     progress.say("measuring with and without skipping ...")
     measured = measure(network, to_input(train_images[: 3 * batch]), train_labels[: 3 * batch], batch=batch)
+    if save_activations:
+        network.step(to_input(train_images[:batch]), train_labels[:batch])
+        activations.save(recorded(network), save_activations)
     return {
         "version": sparseconv.__version__,
         "isa": cpu.isa(),

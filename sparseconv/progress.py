@@ -26,6 +26,9 @@ class Progress:
         return self
 
     def __exit__(self, *_):
+        self.clear()
+
+    def clear(self):
         """Remove the bar, so that whatever is printed next has a line of its own."""
         if self.bar:
             print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,67 @@
+"""The three passes against our dense kernels and against oneDNN: ratios of times that were taken in turn."""
+
+import os
+
+from sparseconv import cpu
+from sparseconv.benchmark.layers import SETS, parse
+from sparseconv.benchmark.measure import Settings, compare, keep_memory
+from sparseconv.benchmark.operands import random_operands
+from sparseconv.benchmark.peers import PEERS, default_peer, prepare_torch
+
+# Results are kept under these values: append, do not change. They do not depend on the machine, so that results of
+# several machines fit together; what a machine does not have is "n/a" there.
+LAYERS = ("64,64,56 3x3", "256,256,14 3x3", "128,128,56 3x3/2", "256,1024,14 1x1")
+ISAS = ("avx512", "avx2")
+SPARSITIES = (0.0, 0.5, 0.9)
+THREADS = (1, 2)
+if os.environ.get("SPARSECONV_BENCH") == "all":
+    LAYERS = tuple(dict.fromkeys([*LAYERS, *SETS["all"], *SETS["unusual"]]))
+    ISAS = (*ISAS, "neon", "scalar")
+    SPARSITIES = (*SPARSITIES, 0.3, 0.7, 0.8, 0.95)
+    THREADS = (*THREADS, 4, 8)
+
+SECONDS = 0.5  # for the pairs of one ratio
+
+
+class _Pass:
+    """Our time divided by the peer's, lower is better: asv knows no other direction."""
+
+    which = ""
+    version = "1"  # by default, every edit of this file would void the results so far
+    unit = "our time / the peer's"
+    timeout = 120
+    params = (tuple(PEERS), LAYERS, ISAS, SPARSITIES, THREADS)
+    param_names = ("peer", "layer", "isa", "sparsity", "threads")
+
+    def setup(self, peer, layer, isa, sparsity, threads):
+        """Make the operands; asv shows what is not possible here as "n/a"."""
+        if isa not in cpu.available_isas():
+            raise NotImplementedError(f"this machine does not run {isa}")
+        if threads > cpu.num_threads():
+            raise NotImplementedError(f"this machine has fewer than {threads} CPUs")
+        if peer == "torch" and default_peer() != "torch":
+            raise NotImplementedError("torch is not installed")
+        keep_memory()
+        cpu.use_isa(isa)
+        if peer == "torch":
+            prepare_torch(isa)
+        self.settings = Settings(against=peer, threads=threads, seconds=SECONDS)
+        zeros = {self.settings.sparse_operand(self.which): sparsity}
+        self.operands = random_operands(parse(layer), zeros, batch=self.settings.batch, layout=self.settings.layout)
+
+    def track_ratio(self, *_):
+        """Both sides in turn, in this process."""
+        seconds, peer_seconds = compare(self.which, self.operands, self.settings)
+        return seconds / peer_seconds
+
+
+class Forward(_Pass):
+    which = "forward"
+
+
+class BackwardData(_Pass):
+    which = "backward_data"
+
+
+class BackwardWeight(_Pass):
+    which = "backward_weight"

@@ -1,0 +1,163 @@
+"""``sparseconv bench``: its options, and the run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+
+from sparseconv import cpu
+from sparseconv.benchmark import activations, report
+from sparseconv.benchmark.layers import SETS, select
+from sparseconv.benchmark.measure import Cell, Settings, keep_memory, measure, measure_saved
+from sparseconv.benchmark.operands import PASSES
+from sparseconv.benchmark.peers import PEERS, default_peer, prepare_torch
+from sparseconv.benchmark.picture import require_matplotlib, save_picture
+from sparseconv.progress import Progress
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser, number: Callable) -> None:
+    """Add the options of the command; `number` makes converters for argparse."""
+    positive = number(int, 1, "a positive integer")
+    add = parser.add_argument
+    add(
+        "--layers",
+        nargs="+",
+        default=["prototype"],
+        metavar="LAYERS",
+        help=f"{', '.join(SETS)}, or layers such as '64,128,56 3x3/2' (prototype)",
+    )
+    add(
+        "--only",
+        nargs="+",
+        metavar="WORD",
+        help="of these layers only 3x3, 1x1, ..., /2 (stride), 3x3/2, or places in the list (0, 1, ...)",
+    )
+    add(
+        "--passes",
+        type=_passes,
+        default=list(PASSES),
+        metavar="PASSES",
+        help=f"some of {','.join(PASSES)} (default: all)",
+    )
+    add(
+        "--sparsities",
+        type=_sparsities,
+        default=[0, 0.5, 0.8, 0.9],
+        metavar="LIST",
+        help="fractions of zeros, such as 0,.5,.9 (0,.5,.8,.9)",
+    )
+    add("--against", choices=PEERS, help="oneDNN through torch, or our dense kernels (torch if it is installed)")
+    add("--batch", type=positive, default=16, metavar="N", help="images (%(default)s)")
+    add("--threads", type=positive, default=1, metavar="N", help="threads of both sides (%(default)s)")
+    add("--isa", choices=cpu.available_isas(), help="instruction set of both sides (default: the best)")
+    add("--layout", choices=("NHWC", "NCHW"), default="NHWC", help="memory of both sides (%(default)s)")
+    add(
+        "--skip",
+        choices=("auto", "none", "sparse"),
+        default="auto",
+        help="what we do; sparse: always skip the zeros (%(default)s)",
+    )
+    add(
+        "--zeros-in",
+        choices=("input", "grad_output"),
+        default="input",
+        help="operand of backward_weight that has the zeros (%(default)s)",
+    )
+    add(
+        "--seconds",
+        type=number(float, 0, "a number of at least 0"),
+        default=1.0,
+        metavar="S",
+        help="time for each number (%(default)s)",
+    )
+    add(
+        "--activations",
+        metavar="FILE",
+        help="layers and zeros of 'sparseconv train --save-activations FILE', beside as many random zeros; "
+        "instead of --layers, --sparsities, --batch and --layout",
+    )
+    add("--csv", metavar="FILE", help="write the times as a CSV file")
+    add("--plot", metavar="FILE", help="draw speed-up over sparsity: .svg, .png or .pdf (needs matplotlib)")
+    add("--quiet", action="store_true", help="no progress bar")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, printing each layer's row as soon as it is there."""
+    saved = activations.load(arguments.activations) if arguments.activations else []
+    layers = select(arguments.layers, arguments.only)
+    if arguments.plot and saved:
+        raise ValueError("plot: not with --activations, whose layers have one sparsity each")
+    if arguments.plot:
+        require_matplotlib()
+    kept = keep_memory()
+    settings = Settings(
+        against=arguments.against or default_peer(),
+        batch=len(saved[0].operands.x) if saved else arguments.batch,
+        layout=saved[0].operands.layout if saved else arguments.layout,
+        skip=arguments.skip,
+        zeros_in=arguments.zeros_in,
+        threads=arguments.threads,
+        seconds=arguments.seconds,
+    )
+    with cpu.use_isa(arguments.isa or cpu.isa()), Progress(quiet=arguments.quiet) as progress:
+        peer = prepare_torch(cpu.isa()) if settings.against == "torch" else 'our dense kernels (skip="none")'
+        setting = (
+            f"{cpu.isa()}, {settings.threads} thread(s), batch {settings.batch}, {settings.layout}, "
+            f"skip {settings.skip}"
+        )
+        print(f"time of {peer} / ours: above 1, we are faster; {setting}")
+        print(f"malloc {'keeps freed memory: no' if kept else 'may return memory:'} page faults in the times")
+        if saved:
+            columns = ["zeros", "real", "random"]
+            rows = measure_saved(saved, arguments.passes, settings)
+            counts = {which: sum(which in one.passes for one in saved) for which in arguments.passes}
+        else:
+            columns = [f"{sparsity:.0%}" for sparsity in arguments.sparsities]
+            rows = measure(layers, arguments.passes, arguments.sparsities, settings)
+            counts = dict.fromkeys(arguments.passes, len(layers))
+        cells = _print_tables(rows, counts, columns, settings, progress)
+        if arguments.csv:
+            report.save_csv(cells, settings, cpu.isa(), arguments.csv)
+        if arguments.plot:
+            save_picture(cells, f"{peer}: its time / ours; {setting}", arguments.plot)
+
+
+def _print_tables(
+    rows: Iterator[Sequence[Cell]], counts: dict[str, int], columns: list[str], settings: Settings, progress: Progress
+) -> list[Cell]:
+    """Print a table per pass, of so many rows; return all cells."""
+    cells, done = [], 0
+    for which, count in counts.items():
+        if not count:
+            continue
+        print(report.head(which, columns, settings), flush=True)
+        table = []
+        for number in range(1, count + 1):
+            progress.advance(done / sum(counts.values()), f"{which}, layer {number} of {count}")
+            row = next(rows)
+            done += 1
+            progress.clear()
+            print(report.row(row), flush=True)
+            table.append(row)
+            cells.extend(row)
+        print(*report.summary(table), "", sep="\n")
+    return cells
+
+
+def _passes(text: str) -> list[str]:
+    names = list(dict.fromkeys(text.split(",")))
+    if not set(names) <= set(PASSES):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected some of {','.join(PASSES)}")
+    return names
+
+
+def _sparsities(text: str) -> list[float]:
+    try:
+        values = [float(value) for value in text.split(",")]
+    except ValueError:
+        values = [-1]
+    if not all(0 <= value <= 1 for value in values):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected fractions of zeros from 0 to 1, such as 0,.5,.9")
+    return values

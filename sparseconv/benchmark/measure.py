@@ -1,0 +1,131 @@
+"""Times of two sides, taken in turn in one process, so that both see the same clock rate, caches and neighbours."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from sparseconv.benchmark.activations import Saved
+from sparseconv.benchmark.layers import Layer
+from sparseconv.benchmark.operands import SPARSE_OPERANDS, Operands, random_operands
+from sparseconv.benchmark.peers import PEERS, ours
+
+__all__ = ["Cell", "Settings", "compare", "fastest_of_pairs", "keep_memory", "measure", "measure_saved"]
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_LEAST_PAIRS = 5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all cells of a comparison have in common."""
+
+    against: str = "dense"
+    batch: int = 16
+    layout: str = "NHWC"
+    skip: str = "auto"  # or "none", or "sparse": the operand that has the zeros
+    zeros_in: str = "input"  # of backward_weight, which could skip those of either operand
+    threads: int = 1
+    seconds: float = 1.0  # for the pairs of one cell
+
+    def sparse_operand(self, which: str) -> str:
+        """The operand of a pass that has the zeros."""
+        return {"forward": "input", "backward_data": "grad_output"}.get(which, self.zeros_in)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The outcome for one layer, pass and sparsity: the fastest call of each side."""
+
+    layer: Layer
+    which: str
+    batch: int
+    sparsity: float  # the highest of the operands whose zeros the pass could skip
+    seconds: float
+    peer_seconds: float
+    name: str = ""  # of the layer in its network, where the zeros are real
+    zeros: str = "random"  # or "real"
+
+    @property
+    def speedup(self) -> float:
+        """The peer's time divided by ours."""
+        return self.peer_seconds / self.seconds
+
+    @property
+    def peer_gflops(self) -> float:
+        """Billions of operations per second of the peer, zeros counted."""
+        return 2e-9 * self.layer.problem(self.batch).macs / self.peer_seconds
+
+
+def measure(
+    layers: Iterable[Layer], passes: Iterable[str], sparsities: Iterable[float], settings: Settings
+) -> Iterator[list[Cell]]:
+    """Compare with the peer at random zeros: pass by pass and layer by layer, one cell per sparsity."""
+    for which in passes:
+        for layer in layers:
+            yield [_random_cell(layer, which, sparsity, settings) for sparsity in sparsities]
+
+
+def _random_cell(layer: Layer, which: str, sparsity: float, settings: Settings) -> Cell:
+    zeros = {settings.sparse_operand(which): sparsity}
+    operands = random_operands(layer, zeros, batch=settings.batch, layout=settings.layout)
+    return Cell(layer, which, len(operands.x), sparsity, *compare(which, operands, settings))
+
+
+def measure_saved(saved: Iterable[Saved], passes: Iterable[str], settings: Settings) -> Iterator[list[Cell]]:
+    """Compare with the peer at the zeros of a training step, then at as many random zeros in each operand."""
+    for which in passes:
+        for one in saved:
+            if which not in one.passes:
+                continue
+            real, batch = one.operands, len(one.operands.x)
+            sparsities = {name: real.sparsity(name) for name in ("input", "grad_output")}
+            random = random_operands(real.layer, sparsities, batch=batch, layout=real.layout)
+            most = max(sparsities[name] for name in SPARSE_OPERANDS[which])
+            yield [
+                Cell(real.layer, which, batch, most, *compare(which, operands, settings), one.name, zeros)
+                for operands, zeros in ((real, "real"), (random, "random"))
+            ]
+
+
+def compare(which: str, operands: Operands, settings: Settings) -> tuple[float, float]:
+    """The times of one pass on these operands: ours and the peer's."""
+    skip = settings.sparse_operand(which) if settings.skip == "sparse" else settings.skip
+    our_call = ours(which, operands, threads=settings.threads, skip=skip)
+    peer_call = PEERS[settings.against](which, operands, threads=settings.threads)
+    return fastest_of_pairs(our_call, peer_call, settings.seconds)
+
+
+def fastest_of_pairs(first: Callable, second: Callable, seconds: float) -> tuple[float, float]:
+    """The least time of each of two calls, made in turn for that long and at least 5 times, once unmeasured.
+
+    The minimum is the time without disturbance; an average would be that of the machine's other work.
+    """
+    best = [float("inf"), float("inf")]
+    calls = first, second
+    for call in calls:
+        call()
+    end, pairs = time.perf_counter() + seconds, 0
+    while pairs < _LEAST_PAIRS or time.perf_counter() < end:
+        for side, call in enumerate(calls):
+            started = time.perf_counter()
+            call()
+            best[side] = min(best[side], time.perf_counter() - started)
+        pairs += 1
+    return best[0], best[1]
+
+
+def keep_memory() -> bool:
+    """Make malloc keep what is freed for the next call, in this process and for good; return whether it will.
+
+    glibc gives results over 32 MB back to the system after every call; then page faults, which have nothing to do
+    with convolutions, are part of the time, of the peer more than ours. The same as ``MALLOC_MMAP_MAX_=0`` and
+    ``MALLOC_TRIM_THRESHOLD_`` without limit in the environment.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries may not have it
+    return mallopt is not None and bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1))

@@ -1,0 +1,110 @@
+"""The asv suite: every benchmark runs, and asv accepts the suite. How fast anything is does not matter here."""
+
+import importlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparseconv import cpu
+from sparseconv.benchmark.layers import SETS, parse
+
+ROOT = Path(__file__).parent.parent
+
+pytestmark = pytest.mark.skipif(not (ROOT / "bench").exists(), reason="this source archive has no asv suite")
+
+
+@pytest.fixture
+def suite(monkeypatch):
+    """Import a module of the suite as asv does: bench/ is a package in the root of the project."""
+    monkeypatch.syspath_prepend(ROOT)
+    return lambda name: importlib.import_module(f"bench.{name}")
+
+
+@pytest.fixture
+def convolutions(suite, monkeypatch):
+    """The passes, each ratio as quick as can be, and without effects that outlive a test."""
+    module = suite("convolutions")
+    monkeypatch.setattr(module, "SECONDS", 0)
+    monkeypatch.setattr(module, "keep_memory", lambda: True)
+    monkeypatch.setattr(module, "prepare_torch", lambda isa: "")
+    before = cpu.isa()
+    yield module
+    cpu.use_isa(before)
+
+
+@pytest.mark.parametrize("name", ["Forward", "BackwardData", "BackwardWeight"])
+@pytest.mark.parametrize("peer", ["dense", "torch"])
+def test_ratio(convolutions, name, peer):
+    if peer == "torch":
+        pytest.importorskip("torch")
+    benchmark = getattr(convolutions, name)()
+    parameters = peer, "8,8,5 3x3", cpu.isa(), 0.5, 1
+    assert len(parameters) == len(benchmark.params) == len(benchmark.param_names)
+    benchmark.setup(*parameters)
+    assert benchmark.track_ratio(*parameters) > 0
+
+
+def test_parameters(convolutions):
+    """The usual lists are short enough: see bench/README.md."""
+    assert set(map(parse, convolutions.LAYERS)) <= set(map(parse, SETS["all"] + SETS["prototype"]))
+    assert 0 in convolutions.SPARSITIES
+    assert len(list(itertools.product(*convolutions.Forward.params))) <= 100
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"isa": "mmx"}, "does not run mmx"),
+        ({"threads": 1025}, "fewer than 1025 CPUs"),
+        ({"peer": "torch"}, "torch is not installed"),
+    ],
+)
+def test_not_available(convolutions, monkeypatch, change, message):
+    """asv shows NotImplementedError as n/a."""
+    monkeypatch.setattr(convolutions, "default_peer", lambda: "dense")
+    parameters = {"peer": "dense", "layer": "8,8,5 3x3", "isa": cpu.isa(), "sparsity": 0.5, "threads": 1} | change
+    with pytest.raises(NotImplementedError, match=message):
+        convolutions.Forward().setup(*parameters.values())
+
+
+@pytest.mark.parametrize("name", ["Masks", "Call", "Import", "Memory"])
+def test_overheads(suite, name):
+    benchmark = getattr(suite("overheads"), name)
+    lists = getattr(benchmark, "params", ())
+    combinations = list(itertools.product(*lists if lists and not isinstance(lists[0], str) else (lists,)))
+    parameters = combinations[0] if lists else ()
+    instance = benchmark()
+    if hasattr(instance, "setup"):
+        instance.setup(*parameters)
+    methods = [method for method in dir(instance) if method.startswith(("time", "peakmem"))]
+    assert methods
+    for method in methods:
+        statements = getattr(instance, method)(*parameters)
+        if method.startswith("timeraw"):
+            for statement in [statements] if isinstance(statements, str) else statements:
+                exec(statement, {})
+
+
+def test_asv(tmp_path):
+    """asv finds every benchmark and runs one; its results and the machine's description go elsewhere."""
+    pytest.importorskip("asv")
+    settings = json.loads((ROOT / "asv.conf.json").read_text(encoding="utf-8"))
+    settings |= {key: str(tmp_path / key) for key in ("results_dir", "html_dir", "env_dir")}
+    settings |= {key: str(ROOT / settings[key]) for key in ("repo", "benchmark_dir")}
+    (tmp_path / "asv.conf.json").write_text(json.dumps(settings), encoding="utf-8")
+    environment = os.environ | {"HOME": str(tmp_path), "ASV_PYTHONPATH": str(ROOT)}
+
+    def asv(*arguments):
+        command = [sys.executable, "-m", "asv", "--config", str(tmp_path / "asv.conf.json"), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "No problems found" in asv("check", "-E", "existing")
+    asv("machine", "--yes")
+    assert "failed" not in asv("run", "--quick", "--python=same", "-b", "Call")

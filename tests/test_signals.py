@@ -1,0 +1,160 @@
+"""Signals during a call: interrupts, exceptions of handlers, handlers that call the library. All in child processes."""
+
+import textwrap
+
+import pytest
+from children import run
+
+from sparseconv import cpu
+
+INTERRUPT = """
+def interrupted(call):
+    # seconds from a Ctrl-C to the KeyboardInterrupt that it raises, None if the call ended before
+    sent = []
+
+    def press():
+        time.sleep(0.3)
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    caught = None
+    try:
+        call()
+        thread.join()
+        time.sleep(1)
+    except KeyboardInterrupt:
+        caught = time.perf_counter()
+    thread.join()
+    return caught and caught - sent[0]
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+expected = passes(1)
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", cpu.available_isas())
+def test_interrupt_of_backward_weight(name, threads):
+    """Ctrl-C ends a call of many seconds soon, with the usual exception; the next call is right."""
+    lines = run(
+        INTERRUPT
+        + textwrap.dedent(f"""
+        images = images_for(20, {threads})
+        print(interrupted(lambda: endless(images, {threads})))
+        assert same(passes({threads}), expected)
+        assert subnormals_survive()
+        """),
+        SPARSECONV_ISA=name,
+    )
+    assert float(lines[-1]) < 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("skip", ["none", "input"])
+def test_interrupt_of_forward(threads, skip):
+    """`out` may be partly written then."""
+    lines = run(
+        INTERRUPT
+        + textwrap.dedent(f"""
+        # a channel again and again; the packed weights are what takes memory
+        x = np.broadcast_to(ints((1, 1, 64, 64), 5), (4, 4096, 64, 64))
+        w = np.broadcast_to(ints((1, 1, 5, 5), 6), (512, 4096, 5, 5))
+        out = np.zeros((4, 512, 60, 60), np.float32)
+
+        def call():
+            while True:
+                sc.conv2d(x, w, skip={skip!r}, num_threads={threads}, out=out)
+
+        print(interrupted(call))
+        assert same(passes({threads}), expected)
+        assert subnormals_survive()
+        """)
+    )
+    assert float(lines[-1]) < 2
+
+
+def test_interrupt_of_grad_bias():
+    lines = run(
+        INTERRUPT
+        + textwrap.dedent("""
+        g = np.broadcast_to(G[:1, :32], (2_000_000, 32, 20, 20))  # 100 GB to add up
+        print(interrupted(lambda: sc.grad_bias(g)))
+        """)
+    )
+    assert float(lines[-1]) < 2
+
+
+def test_exception_of_a_handler_ends_the_call():
+    """Any handler's exception does, unchanged; a handler without one does not, and the result is right."""
+    run("""
+        images = images_for(0.5, 2)
+        whole = endless(images, 2)
+        seen = []
+        signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
+        signal.setitimer(signal.ITIMER_REAL, 0.03, 0.03)
+        assert np.array_equal(endless(images, 2), whole)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert seen
+
+        class Stop(Exception):
+            pass
+
+        def stop(*_):
+            raise Stop("now")
+
+        signal.signal(signal.SIGALRM, stop)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        try:
+            endless(images * 20, 2)
+        except Stop as error:
+            assert str(error) == "now"
+        else:
+            raise AssertionError("the call went on to its end")
+        assert np.array_equal(endless(images, 2), whole)
+    """)
+
+
+def test_interrupt_is_of_the_main_thread():
+    """A call in another thread goes on to its right end when the main thread is interrupted."""
+    run("""
+        images = images_for(0.5, 2)
+        whole = endless(images, 2)
+        results = []
+        thread = threading.Thread(target=lambda: results.append(endless(images, 2)))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        thread.start()
+        try:
+            time.sleep(10)
+            raise AssertionError("not interrupted")
+        except KeyboardInterrupt:
+            pass
+        thread.join()
+        assert np.array_equal(results[0], whole)
+    """)
+
+
+def test_call_inside_a_call():
+    """A signal handler runs in the middle of a call, and may call the library itself: both results are right."""
+    lines = run("""
+        expected, seen = passes(1), []
+        images = images_for(0.5, 2)
+        whole = endless(images, 2)
+
+        def handler(*_):
+            assert subnormals_survive()
+            seen.append(same(passes(len(seen) % 3 + 1), expected))
+
+        signal.signal(signal.SIGALRM, handler)
+        for threads in (1, 2):
+            signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+            again = endless(images, threads)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert np.array_equal(again, whole)
+        assert all(seen)
+        assert subnormals_survive()
+        print(len(seen))
+    """)
+    assert int(lines[-1]) >= 2
