@@ -23,6 +23,7 @@ struct gradient_sweep {
     const gradient_run *runs;
     int64_t run_count;
     int64_t window, columns, taps;
+    int64_t b_first, b_end;  // column m meets b column m + tap if that lies between; outside are zeros
     int channels;
     read_ahead *ahead;
 };

@@ -266,6 +266,7 @@ static void gradient_taps(const sc_gradient_task &task, const gradient_chunk &ch
     sweep.channel_pitch = scratch.channel_pitch, sweep.pixel_pitch = scratch.pixel_pitch;
     sweep.channels = (int)shape.channels, sweep.taps = pass.taps;
     sweep.window = window, sweep.columns = end - begin;
+    sweep.b_first = pass.shift - begin, sweep.b_end = pass.in_count + pass.shift - begin;
     sweep.live_pitch = scratch.live_pitch, sweep.ahead = &ahead;
     sweep.sums = tile + shape.pass_offset(tap, pass.taps_before);
     sweep.outer = smaller(task.outer_group, task.map.outer_taps - tap);

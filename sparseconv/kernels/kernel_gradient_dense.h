@@ -13,12 +13,15 @@ template <int P, int Q, bool PIXELS>
 SC_INLINE void gradient_tile(const gradient_sweep &sweep, int64_t first, int64_t tap) {
     f32x16 acc[P][Q];
     SC_UNROLL for (int p = 0; p < P; ++p) SC_UNROLL for (int q = 0; q < Q; ++q) acc[p][q] = zero();
+    // columns whose partner at this tap is not padding
+    const int64_t begin = smaller(sweep.columns, larger(0, sweep.b_first - tap));
+    const int64_t end = larger(begin, smaller(sweep.columns, sweep.b_end - tap));
     const int64_t a_channel = PIXELS ? 1 : sweep.channel_pitch, a_position = PIXELS ? sweep.pixel_pitch : 1;
     for (const gradient_run *run = sweep.runs; run < sweep.runs + sweep.run_count; ++run) {
         for (int64_t row = 0; row < run->rows; ++row) {
-            const float *a = sweep.a + first * a_channel + (run->a + row * sweep.window) * a_position;
-            const float *b = sweep.b + (run->b + row * sweep.window + tap) * (Q * 16);
-            for (int64_t column = 0; column < sweep.columns; ++column, a += a_position, b += Q * 16) {
+            const float *a = sweep.a + first * a_channel + (run->a + row * sweep.window + begin) * a_position;
+            const float *b = sweep.b + (run->b + row * sweep.window + begin + tap) * (Q * 16);
+            for (int64_t column = begin; column < end; ++column, a += a_position, b += Q * 16) {
                 f32x16 bv[Q];
                 SC_UNROLL for (int q = 0; q < Q; ++q) bv[q] = load(b + q * 16);
                 SC_UNROLL for (int p = 0; p < P; ++p) {

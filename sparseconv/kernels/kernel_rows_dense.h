@@ -2,8 +2,9 @@
 //
 // A tile of P output columns x Q lane vectors stays in registers over all taps and channels of the weight tile; each
 // step loads Q weight vectors once and broadcasts P scalars: P * Q multiply-adds for P + Q loads. The columns of a
-// row are dealt out evenly (14 = 5 + 5 + 4, not 6 + 6 + 2), since a narrow tile is bound by its loads. Columns that
-// lie in the padding read from a row of zeros.
+// row are dealt out evenly (14 = 5 + 5 + 4, not 6 + 6 + 2), since a narrow tile is bound by its loads. Where a tap
+// meets padding at the first or the last column of a tile, that column is left out: of a 3 x 3 kernel on 7 columns
+// that is a tenth of the work. Where it meets more padding, columns read from a row of zeros.
 //
 // Registers: avx512 6 x 4 accumulators + 4 weights + 1 broadcast; avx2 and neon 6 x 1 (of two and four registers).
 #pragma once
@@ -12,6 +13,19 @@
 SC_OPEN
 
 static const float zero_pixel[SC_MAX_CHANNEL_BLOCK] = {};
+
+// Adds one tap of columns [FROM, TO) of a tile.
+template <int FROM, int TO, int P, int Q>
+SC_INLINE void dense_tap(f32x16 (&acc)[P][Q], const float *const (&x)[P], const float *w, int channels) {
+    for (int channel = 0; channel < channels; ++channel, w += Q * 16) {
+        f32x16 wv[Q];
+        SC_UNROLL for (int q = 0; q < Q; ++q) wv[q] = load(w + q * 16);
+        SC_UNROLL for (int p = FROM; p < TO; ++p) {
+            const f32x16 xv = splat(x[p] + channel);
+            SC_UNROLL for (int q = 0; q < Q; ++q) acc[p][q] = fma(xv, wv[q], acc[p][q]);
+        }
+    }
+}
 
 template <int P, int Q>
 SC_INLINE void dense_tile(const row_sweep &row, int64_t first) {
@@ -22,18 +36,14 @@ SC_INLINE void dense_tile(const row_sweep &row, int64_t first) {
     }
     for (int64_t tap = 0; tap < row.taps; ++tap) {
         const float *x[P], *w = row.weights + tap * row.channels * (Q * 16);
+        const int64_t column = first + tap - row.shift;
         SC_UNROLL for (int p = 0; p < P; ++p) {
-            const int64_t column = first + p + tap - row.shift;
-            x[p] = (uint64_t)column < (uint64_t)row.in_count ? row.in + column * row.in_pitch : zero_pixel;
+            const bool inside = (uint64_t)(column + p) < (uint64_t)row.in_count;
+            x[p] = inside ? row.in + (column + p) * row.in_pitch : zero_pixel;
         }
-        for (int channel = 0; channel < row.channels; ++channel, w += Q * 16) {
-            f32x16 wv[Q];
-            SC_UNROLL for (int q = 0; q < Q; ++q) wv[q] = load(w + q * 16);
-            SC_UNROLL for (int p = 0; p < P; ++p) {
-                const f32x16 xv = splat(x[p] + channel);
-                SC_UNROLL for (int q = 0; q < Q; ++q) acc[p][q] = fma(xv, wv[q], acc[p][q]);
-            }
-        }
+        if (P > 1 && column == -1) dense_tap<P != 1, P, P, Q>(acc, x, w, row.channels);
+        else if (P > 1 && column + P == row.in_count + 1) dense_tap<0, P == 1 ? 1 : P - 1, P, Q>(acc, x, w, row.channels);
+        else dense_tap<0, P, P, Q>(acc, x, w, row.channels);
     }
     SC_UNROLL for (int p = 0; p < P; ++p) {
         float *to = row.to + (first + p - row.begin) * row.to_pitch;

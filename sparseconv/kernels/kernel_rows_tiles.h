@@ -192,7 +192,7 @@ struct tile_row_scratch {
         sc_rows_task vectors = task;
         vectors.parts = 0, vectors.stream = 0, vectors.dense = 1, vectors.pack_ahead = 0;
         vectors.lane_vectors = task.lane_vectors <= vector_table.dense_vectors ? task.lane_vectors : 1;
-        vectors.channel_block = smaller(task.channels, SC_MAX_CHANNEL_BLOCK / 2);
+        vectors.channel_block = smaller(task.channels, SC_MAX_CHANNEL_BLOCK);
         vectors.lane_groups = lane_blocks(task.lanes, vectors.lane_vectors).count;
         return vectors;
     }
