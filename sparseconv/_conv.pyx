@@ -41,14 +41,14 @@ cdef class Map:
     cdef sc_map c
     cdef readonly tuple shape
 
-    def __init__(self, *, out_rows, out_columns, in_rows, in_columns, outer_taps, inner_taps, row_table, stacked, passes,
-                 taps):
+    def __init__(self, *, out_rows, out_columns, in_rows, in_columns, outer_taps, inner_taps, row_table, outer_passes,
+                 passes, taps):
         self.c.out_rows, self.c.out_columns = out_rows, out_columns
         self.c.in_rows, self.c.in_columns = in_rows, in_columns
         self.c.outer_taps, self.c.inner_taps = outer_taps, inner_taps
         self.c.row_table = <const int64_t *>filled(row_table)
-        self.c.stacked = stacked is not None
-        self.c.outer_first, self.c.outer_step = stacked or (0, 0)
+        self.c.outer_passes = <const sc_pass *>filled(outer_passes)
+        self.c.outer_pass_count = len(outer_passes)
         self.c.passes = <const sc_pass *>filled(passes)
         self.c.pass_count = len(passes)
         self.c.taps = <const sc_tap *>filled(taps)
@@ -56,13 +56,19 @@ cdef class Map:
 
     def __dealloc__(self):
         free(<void *>self.c.row_table)
+        free(<void *>self.c.outer_passes)
         free(<void *>self.c.passes)
         free(<void *>self.c.taps)
 
     @property
-    def stacked(self):
-        """(outer taps, rows between two of them) where outer taps meet rows a fixed distance apart, else None."""
-        return (self.c.outer_taps, abs(self.c.outer_step)) if self.c.stacked else None
+    def most_outer_taps(self):
+        """Outer taps of the longest outer pass; 0 with more than one outer dimension, or none."""
+        return max([self.c.outer_passes[i].taps for i in range(self.c.outer_pass_count)], default=0)
+
+    @property
+    def most_rows(self):
+        """Rows of `out` of one image in the longest outer pass."""
+        return max([self.c.outer_passes[i].out_count for i in range(self.c.outer_pass_count)], default=0)
 
     @property
     def all_taps(self):

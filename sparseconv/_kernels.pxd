@@ -13,7 +13,8 @@ cdef extern from "kernels/problem.h" nogil:
     ctypedef struct sc_map:
         int64_t out_rows, out_columns, in_rows, in_columns, outer_taps, inner_taps
         const int64_t *row_table
-        int64_t stacked, outer_first, outer_step
+        const sc_pass *outer_passes
+        int64_t outer_pass_count
         const sc_pass *passes
         int64_t pass_count
         const sc_tap *taps

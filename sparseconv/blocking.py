@@ -14,7 +14,6 @@ from .problem import Problem
 
 MAX_LANE_VECTORS = 8  # SC_MAX_LANE_VECTORS
 MAX_CHANNEL_BLOCK = 256  # SC_MAX_CHANNEL_BLOCK
-MAX_OUTER_GROUP = 3  # outer taps that kernel_gradient_skip.h sweeps together
 VECTOR_BYTES = 64
 # The weight tile of a skipping row kernel: most of L1, and more where so few of its rows are used that longer words
 # (fewer loads and stores of sums, fewer mispredicted branches) outweigh reads from L2. Zen 4 (32 KB of L1), 3 x 3
@@ -106,16 +105,15 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, varia
     taps = max(1, pair.most_taps)
     vectors = ceil_div(lanes, 16)
     outer_group, span = 1, 0
-    if pair.stacked and not dense and accumulators >= 4 * taps:  # two outer taps of two vectors at least
-        outer_taps, step = pair.stacked
-        outer_group = even(outer_taps, min(MAX_OUTER_GROUP, accumulators // (2 * taps)))
-        span = (outer_taps - 1) * step if outer_group > 1 else 0
+    if not dense and accumulators >= 2 * taps * max(2, pair.most_outer_taps):  # of two vectors at least
+        outer_group = max(1, pair.most_outer_taps)
+        span = outer_group - 1
     if dense:
         most_vectors = dense_vectors
     else:
-        most_vectors = min(accumulators // (taps * outer_group), 2 if outer_group > 1 else 4 if taps > 1 else 8)
-        if variant == "sparse" and outer_group * taps >= 9:
-            most_vectors = 1
+        together = taps * outer_group
+        most = 8 if together == 1 else 4 if outer_group == 1 or together <= 4 else 2
+        most_vectors = 1 if variant == "sparse" and together >= 9 else min(accumulators // together, most)
     lane_vectors = even(vectors, most_vectors)
     blocks = ceil_div(vectors, lane_vectors)
     per_channel = pair.all_taps * lane_vectors * VECTOR_BYTES
@@ -178,7 +176,7 @@ def _gradient_chunk(pair: _conv.Map, positions: int, span: int) -> tuple[int, in
     best = (min(columns, max(8, positions // (span + 1) - window)), 1)
     for parts in range(1, ceil_div(columns, 8) + 1):
         segment = ceil_div(columns, parts)
-        images = 1 + span / pair.shape[0]  # each image brings its own `span` rows
+        images = 1 + span / pair.most_rows if span else 1  # each image brings its own `span` rows
         rows = int((positions / (segment + window) - span) / images) if span else positions // (segment + window)
         if rows >= 1 and segment * rows > 1.05 * best[0] * best[1]:
             best = (segment, rows)

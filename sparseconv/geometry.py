@@ -57,7 +57,7 @@ def backward_map(problem: Problem) -> _conv.Map:
 
 def _map(problem: Problem, backward: bool) -> _conv.Map:
     out_size, in_size = (problem.in_size, problem.out_size) if backward else (problem.out_size, problem.in_size)
-    passes = list(_backward_passes(problem) if backward else _forward_passes(problem))
+    made = _backward_passes if backward else _forward_passes
     return _conv.Map(
         out_rows=int(np.prod(out_size[:-1], dtype=np.int64)),
         out_columns=out_size[-1],
@@ -66,8 +66,8 @@ def _map(problem: Problem, backward: bool) -> _conv.Map:
         outer_taps=int(np.prod(problem.kernel[:-1], dtype=np.int64)),
         inner_taps=problem.kernel[-1],
         row_table=row_table(problem, backward).ravel().tolist(),
-        stacked=_stacked(problem, backward),
-        passes=_with_windows(passes),
+        outer_passes=_with_windows(list(made(problem, 0))) if problem.dims == 2 else [],
+        passes=_with_windows(list(made(problem, -1))),
         taps=_tap_places(problem, backward),
     )
 
@@ -92,19 +92,11 @@ def row_table(problem: Problem, backward: bool) -> np.ndarray:
     return rows
 
 
-def _stacked(problem: Problem, backward: bool) -> tuple[int, int] | None:
-    """(first, step) if the row of `in` is the row of `out` + first + outer tap * step, as with one outer dimension and
-    stride 1; else None."""
-    if problem.dims != 2 or problem.stride[0] != 1:
-        return None
-    return (problem.padding[0], -problem.dilation[0]) if backward else (-problem.padding[0], problem.dilation[0])
-
-
-def _tap_groups(problem: Problem) -> Iterator[tuple[int, int, int, int]]:
-    """(t0, j0, taps, taps before) of the pieces of at most MAX_TAPS taps into which a row's kernel is cut."""
-    before, step = 0, problem.stride[-1] // gcd(problem.stride[-1], problem.dilation[-1])
-    for t0 in range(min(step, problem.kernel[-1])):
-        total = len(range(t0, problem.kernel[-1], step))
+def _tap_groups(problem: Problem, dim: int) -> Iterator[tuple[int, int, int, int]]:
+    """(t0, j0, taps, taps before) of the pieces of at most MAX_TAPS taps into which the kernel is cut along `dim`."""
+    before, step = 0, problem.stride[dim] // gcd(problem.stride[dim], problem.dilation[dim])
+    for t0 in range(min(step, problem.kernel[dim])):
+        total = len(range(t0, problem.kernel[dim], step))
         pieces = -(-total // MAX_TAPS)
         j0 = 0
         for piece in range(pieces):
@@ -117,41 +109,43 @@ def _columns(start: int, step: int, size: int) -> int:
     return max(0, -(-(size - start) // step))
 
 
-def _forward_passes(problem: Problem) -> Iterator[Pass]:
-    stride, dilation, padding = problem.stride[-1], problem.dilation[-1], problem.padding[-1]
+def _forward_passes(problem: Problem, dim: int) -> Iterator[Pass]:
+    stride, dilation, padding = problem.stride[dim], problem.dilation[dim], problem.padding[dim]
+    in_size, out_size = problem.in_size[dim], problem.out_size[dim]
     common = gcd(stride, dilation)
     step, out_step = stride * dilation // common, dilation // common
-    for o0 in range(min(out_step, problem.out_size[-1])):
-        for t0, j0, taps, before in _tap_groups(problem):
+    for o0 in range(min(out_step, out_size)):
+        for t0, j0, taps, before in _tap_groups(problem, dim):
             base = o0 * stride + t0 * dilation - padding
             in_start = base % step
             yield Pass(
-                in_start, step, _columns(in_start, step, problem.in_size[-1]),
-                o0, out_step, _columns(o0, out_step, problem.out_size[-1]),
+                in_start, step, _columns(in_start, step, in_size),
+                o0, out_step, _columns(o0, out_step, out_size),
                 (in_start - base) // step - j0, taps, t0 + j0 * (stride // common), stride // common, before,
             )  # fmt: skip
 
 
-def _backward_passes(problem: Problem) -> Iterator[Pass]:
-    stride, dilation, padding = problem.stride[-1], problem.dilation[-1], problem.padding[-1]
+def _backward_passes(problem: Problem, dim: int) -> Iterator[Pass]:
+    stride, dilation, padding = problem.stride[dim], problem.dilation[dim], problem.padding[dim]
+    in_size, out_size = problem.in_size[dim], problem.out_size[dim]
     common = gcd(stride, dilation)
     step, in_step = stride * dilation // common, dilation // common
-    missing = set(range(min(step, problem.in_size[-1])))  # residues of columns that no tap reaches: zeros
-    for o0 in range(min(in_step, problem.out_size[-1])):
-        for t0, j0, taps, before in _tap_groups(problem):
+    missing = set(range(min(step, in_size)))  # residues of columns that no tap reaches: zeros
+    for o0 in range(min(in_step, out_size)):
+        for t0, j0, taps, before in _tap_groups(problem, dim):
             base = o0 * stride + t0 * dilation - padding
             out_start = base % step
-            if out_start >= problem.in_size[-1]:
+            if out_start >= in_size:
                 continue
             missing.discard(out_start)
             last = j0 + taps - 1
             yield Pass(
-                o0, in_step, _columns(o0, in_step, problem.out_size[-1]),
-                out_start, step, _columns(out_start, step, problem.in_size[-1]),
+                o0, in_step, _columns(o0, in_step, out_size),
+                out_start, step, _columns(out_start, step, in_size),
                 last - (out_start - base) // step, taps, t0 + last * (stride // common), -(stride // common), before,
             )  # fmt: skip
     for start in sorted(missing):
-        yield Pass(0, 1, 0, start, step, _columns(start, step, problem.in_size[-1]), 0, 0, 0, 1, 0)
+        yield Pass(0, 1, 0, start, step, _columns(start, step, in_size), 0, 0, 0, 1, 0)
 
 
 def _with_windows(passes: list[Pass]) -> list[tuple[int, ...]]:
@@ -171,7 +165,7 @@ def _tap_places(problem: Problem, backward: bool) -> list[tuple[int, int, int]]:
     """(taps before, taps, index) of every inner tap in a weight tile."""
     places = [(0, 0, 0)] * problem.kernel[-1]
     step = problem.stride[-1] // gcd(problem.stride[-1], problem.dilation[-1])
-    for t0, j0, taps, before in _tap_groups(problem):
+    for t0, j0, taps, before in _tap_groups(problem, -1):
         for index in range(taps):
             j = j0 + (taps - 1 - index if backward else index)
             places[t0 + j * step] = (before, taps, index)

@@ -82,12 +82,10 @@ class Filler:
 
     def map(self, made):
         fields = dict(made.fields)
-        stacked = fields.pop("stacked")
-        fields["pass_count"] = len(fields["passes"])
-        for name in ("row_table", "passes", "taps"):
+        fields["pass_count"], fields["outer_pass_count"] = len(fields["passes"]), len(fields["outer_passes"])
+        for name in ("row_table", "outer_passes", "passes", "taps"):
             fields[name] = self.table(fields[name])
-        first, step = stacked or (0, 0)
-        return self.types["sc_map"](**fields, stacked=stacked is not None, outer_first=first, outer_step=step)
+        return self.types["sc_map"](**fields)
 
     def view(self, made):
         image, rows, column, channel, block = made.fields

@@ -71,9 +71,9 @@ def flat(index, sizes):
     return int(np.ravel_multi_index(tuple(index), sizes)) if sizes else 0
 
 
-def passes_of(problem, backward):
-    """The passes with their ends, as dicts."""
-    passes = list(geometry._backward_passes(problem) if backward else geometry._forward_passes(problem))
+def passes_of(problem, backward, dim=-1):
+    """The passes along a dimension with their ends, as dicts."""
+    passes = list((geometry._backward_passes if backward else geometry._forward_passes)(problem, dim))
     names = (*geometry.Pass._fields, *ENDS)
     return [dict(zip(names, row, strict=True)) for row in geometry._with_windows(passes)]
 
@@ -166,20 +166,23 @@ def check_rows(problem, backward):
     np.testing.assert_array_equal(table, wanted)
 
 
-def check_stacked(problem, backward):
-    """Where rows are said to meet at a fixed distance, they do."""
-    stacked, table = geometry._stacked(problem, backward), geometry.row_table(problem, backward)
+def check_outer_passes(problem, backward):
+    """With one outer dimension, all outer passes together are the table of rows."""
     made = geometry.backward_map(problem) if backward else geometry.forward_map(problem)
-    if stacked is None:
-        assert made.stacked is None
+    if problem.dims != 2:
+        assert made.most_outer_taps == made.most_rows == 0
         return
-    first, step = stacked
-    assert made.stacked == (table.shape[1], abs(step))
-    rows = np.arange(table.shape[0])[:, None] + first + np.arange(table.shape[1]) * step
-    np.testing.assert_array_equal(table, np.where((rows >= 0) & (rows < made.shape[2]), rows, -1))
+    passes = passes_of(problem, backward, 0)
+    table = np.full((made.shape[0], problem.kernel[0]), -1)
+    for target, source, tap in itertools.chain.from_iterable(map(expand, passes)):
+        assert table[target, tap] == -1
+        table[target, tap] = source
+    np.testing.assert_array_equal(table, geometry.row_table(problem, backward))
+    assert made.most_outer_taps == max(one["taps"] for one in passes) <= geometry.MAX_TAPS
+    assert made.most_rows == max(one["out_count"] for one in passes)
 
 
-CHECKS = (check_columns, check_ends, check_windows, check_weights, check_rows, check_stacked)
+CHECKS = (check_columns, check_ends, check_windows, check_weights, check_rows, check_outer_passes)
 DIRECTIONS = pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
 
 
@@ -288,7 +291,7 @@ def test_blocking(isa, variant, backward, problem, batch, channels, lanes, threa
     together = taps * tiles["outer_group"]
     assert tiles["lane_vectors"] <= dense_vectors if dense else tiles["lane_vectors"] * together <= accumulators
     assert tiles["outer_group"] >= 1
-    assert tiles["outer_group"] == 1 or (made.stacked and not dense)
+    assert tiles["outer_group"] == 1 or (tiles["outer_group"] == made.most_outer_taps and not dense)
     assert 1 <= tiles["channel_block"] <= channels
     assert 1 <= tiles["lane_blocks"] <= -(-vectors // tiles["lane_vectors"])
     assert 1 <= tiles["chunk_rows"]

@@ -103,17 +103,15 @@ def structs(values):
 def map_lines(made):
     fields = dict(made.fields)
     table, passes, taps = fields.pop("row_table"), fields.pop("passes"), fields.pop("taps")
-    stacked = fields.pop("stacked")
-    fields |= {
-        "stacked": stacked is not None,
-        **dict(zip(("outer_first", "outer_step"), stacked or (0, 0), strict=True)),
-    }
+    outer_passes = fields.pop("outer_passes")
     return [
         f"static const int64_t table[] = {{{numbers(table)}}};",
         f"static const sc_pass passes[] = {{{structs(passes)}}};",
+        f"static const sc_pass outer_passes[] = {{{structs(outer_passes) or '{}'}}};",
         f"static const sc_tap taps[] = {{{structs(taps)}}};",
         *(f"task.map.{name} = {int(value)};" for name, value in fields.items()),
         f"task.map.row_table = table, task.map.passes = passes, task.map.pass_count = {len(passes)};",
+        f"task.map.outer_passes = outer_passes, task.map.outer_pass_count = {len(outer_passes)};",
         "task.map.taps = taps;",
     ]
 

@@ -17,8 +17,9 @@
 //
 // A row's window holds its columns and the `in` columns that any tap reaches beyond them, so every row stands
 // alone and rows that follow one another on both sides are one run: 7 x 7 maps fill 64-position words.
-// Outer taps can be swept together where the rows of B that they meet are stacked: a fixed distance apart (stride 1,
-// one outer dimension). Rows outside the image are then rows of zeros in the tile.
+// With one outer dimension, rows fall apart into outer passes as columns do into passes: rows of A that meet rows of B
+// which follow one another in the tile. A skipping kernel sweeps all taps of an outer pass together. Rows outside the
+// image are then rows of zeros in the tile.
 // The order of the sum depends on chunk_rows and segment alone, so threads do not change a bit.
 #pragma once
 #include "gradient_share.h"
@@ -36,9 +37,23 @@ SC_INLINE int64_t window_floats(const sc_gradient_task &task) {
     return task.segment + window;
 }
 
-SC_INLINE int64_t stack_span(const sc_map &map) {  // rows of `in` that a row meets, first to last, less one
-    return (map.outer_taps - 1) * (map.outer_step < 0 ? -map.outer_step : map.outer_step);
-}
+// The rows of A that are summed together: those of one outer pass, or all of them.
+struct gradient_rows {
+    const sc_pass *pass;  // or null
+    int64_t start, step, count;  // in each image
+
+    SC_INLINE_MEMBER gradient_rows(const sc_gradient_task &task, int64_t index)
+        : pass(task.outer_group > 1 ? task.map.outer_passes + index : nullptr), start(pass ? pass->out_start : 0),
+          step(pass ? pass->out_step : 1), count(pass ? pass->out_count : task.map.out_rows) {}
+    static int64_t passes(const sc_gradient_task &task) {
+        return task.outer_group > 1 ? task.map.outer_pass_count : 1;
+    }
+    SC_INLINE_MEMBER int64_t image(int64_t index) const { return index / count; }
+    SC_INLINE_MEMBER int64_t row(int64_t index) const { return start + index % count * step; }
+    SC_INLINE_MEMBER const float *of(const sc_view &view, int64_t index) const {
+        return row_of(view, image(index), row(index));
+    }
+};
 
 struct gradient_scratch {
     int64_t *slots;             // B: where an input row has been put, by its distance from the lowest one
@@ -66,9 +81,10 @@ struct gradient_scratch {
         const int64_t taps = map.outer_taps * map.inner_taps;
         const int64_t in_rows = task.batch * map.in_rows;
         int64_t slots = smaller(pairs, in_rows);
-        if (task.outer_group > 1) {  // each image of the chunk brings the rows around it
-            const int64_t images = smaller(task.batch, task.chunk_rows / map.out_rows + 2);
-            slots = task.chunk_rows + images * stack_span(map);
+        for (int64_t p = 0; task.outer_group > 1 && p < map.outer_pass_count; ++p) {
+            const sc_pass &outer = map.outer_passes[p];  // each image of the chunk brings the rows around it
+            const int64_t images = smaller(task.batch, task.chunk_rows / larger(1, outer.out_count) + 2);
+            slots = larger(p ? slots : 0, task.chunk_rows + images * (larger(1, outer.taps) - 1));
         }
         sizes size = {};
         size.slots = line(2 * in_rows), size.order = line(2 * slots), size.partner = line(2 * pairs);
@@ -130,50 +146,45 @@ static int64_t find_partners(const sc_gradient_task &task, const gradient_chunk 
     return used;
 }
 
-// The same where outer taps are swept together: for each image all rows from the first to the last that any tap
-// meets, those outside the image as zeros. Only the partners of tap 0 are needed.
-static int64_t stack_partners(const sc_gradient_task &task, const gradient_chunk &chunk,
+// The same for an outer pass: for each image all rows from the first to the last that any tap meets, those outside the
+// image as zeros. Only the partners of the first tap are needed.
+static int64_t stack_partners(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk,
                               const gradient_scratch &scratch) {
-    const sc_map &map = task.map;
-    const int64_t span = stack_span(map), lowest = map.outer_first - (map.outer_step < 0 ? span : 0);
+    const sc_pass &outer = *rows.pass;
     int64_t used = 0;
     for (int64_t i = 0; i < chunk.rows;) {
-        const int64_t image = (chunk.first + i) / map.out_rows, row = (chunk.first + i) % map.out_rows;
-        const int64_t rows = smaller(chunk.rows - i, map.out_rows - row);
-        for (int64_t k = 0; k < rows; ++k) scratch.partner[i + k] = used + k + (map.outer_first - lowest);
-        for (int64_t k = 0; k < rows + span; ++k) {
-            const int64_t in = row + k + lowest;
-            scratch.order[used++] = in >= 0 && in < map.in_rows ? image * map.in_rows + in : -1;
+        const int64_t image = rows.image(chunk.first + i), first = (chunk.first + i) % rows.count;
+        const int64_t some = smaller(chunk.rows - i, rows.count - first);
+        for (int64_t k = 0; k < some; ++k) scratch.partner[i + k] = used + k;
+        for (int64_t in = first - outer.shift; in < first - outer.shift + some + outer.taps - 1; ++in) {
+            const bool inside = in >= 0 && in < outer.in_count;
+            scratch.order[used++] = inside ? image * task.map.in_rows + outer.in_start + in * outer.in_step : -1;
         }
-        i += rows;
+        i += some;
     }
     return used;
 }
 
 // A as [row][window][channel]. What lies behind a row's columns is not read.
-static void pack_pixels(const sc_gradient_task &task, const gradient_chunk &chunk, const gradient_scratch &scratch,
+static void pack_pixels(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk, const gradient_scratch &scratch,
                         const sc_pass &pass, int64_t window, int64_t channel, int64_t channels) {
-    const sc_map &map = task.map;
     int64_t begin, end;
     segment_range(task, chunk, pass, begin, end);
     for (int64_t i = 0; i < chunk.rows; ++i) {
-        const int64_t row = chunk.first + i;
         load_pixels(scratch.channels + i * window * scratch.pixel_pitch, scratch.pixel_pitch, task.a,
-                    row_of(task.a, row / map.out_rows, row % map.out_rows), channel, channel + channels,
+                    rows.of(task.a, chunk.first + i), channel, channel + channels,
                     pass.out_start + begin * pass.out_step, pass.out_step, end - begin);
     }
 }
 
 // A as [channel][row][window], zeros behind the columns, and its nonzero positions.
-static void pack_channels(const sc_gradient_task &task, const gradient_chunk &chunk, const gradient_scratch &scratch,
+static void pack_channels(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk, const gradient_scratch &scratch,
                           const sc_pass &pass, int64_t window, int64_t channel, int64_t channels) {
-    const sc_map &map = task.map;
     int64_t begin, end;
     segment_range(task, chunk, pass, begin, end);
     for (int64_t i = 0; i < chunk.rows; ++i) {
-        const int64_t row = chunk.first + i;
         load_channels(scratch.channels + i * window, scratch.channel_pitch, task.a,
-                      row_of(task.a, row / map.out_rows, row % map.out_rows), channel, channel + channels,
+                      rows.of(task.a, chunk.first + i), channel, channel + channels,
                       pass.out_start + begin * pass.out_step, pass.out_step, end - begin);
         for (int64_t c = 0; c < channels; ++c) {
             float *to = scratch.channels + c * scratch.channel_pitch + i * window;
@@ -212,54 +223,57 @@ static void pack_lanes(const sc_gradient_task &task, const gradient_chunk &chunk
     }
 }
 
-// The highest input row, over all images, that a chunk's rows meet, or -1.
-static int64_t last_partner(const sc_gradient_task &task, int64_t first, int64_t rows) {
-    const sc_map &map = task.map;
-    for (int64_t row = first + rows - 1; row >= first; --row) {
-        int64_t last = -1;
-        for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
-            last = larger(last, map.row_table[row % map.out_rows * map.outer_taps + tap]);
+// The rows of B that some rows of A meet: those of an outer pass, or all of them.
+struct partner_rows {
+    int64_t start, step, count;  // in each image
+
+    SC_INLINE_MEMBER partner_rows(const sc_map &map, const gradient_rows &rows)
+        : start(rows.pass ? rows.pass->in_start : 0), step(rows.pass ? rows.pass->in_step : 1),
+          count(rows.pass ? rows.pass->in_count : map.in_rows) {}
+    // How many of them, over all images, the rows of A before `index` have met.
+    SC_INLINE_MEMBER int64_t met(const sc_map &map, const gradient_rows &rows, int64_t index) const {
+        for (int64_t i = index - 1; i >= larger(0, index - rows.count); --i) {
+            int64_t last = -1;
+            if (rows.pass) last = smaller(count - 1, i % rows.count - rows.pass->shift + rows.pass->taps - 1);
+            for (int64_t tap = 0; !rows.pass && tap < map.outer_taps; ++tap) {
+                last = larger(last, map.row_table[rows.row(i) * map.outer_taps + tap]);
+            }
+            if (last >= 0) return rows.image(i) * count + last + 1;
         }
-        if (last >= 0) return row / map.out_rows * map.in_rows + last;
+        return 0;
     }
-    return -1;
-}
+};
 
 // What the next chunk (or, of long rows, the next segment) will read, to be asked for while this one is summed.
-static read_ahead next_reads(const sc_gradient_task &task, const gradient_chunk &chunk, int64_t channel,
-                             int64_t channels, int64_t lane, int64_t lanes) {
+static read_ahead next_reads(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk,
+                             int64_t channel, int64_t channels, int64_t lane, int64_t lanes) {
     const sc_map &map = task.map;
     read_ahead ahead = {};
-    const int64_t all_rows = task.batch * map.out_rows, next = chunk.first + chunk.rows;
+    const int64_t all_rows = task.batch * rows.count, next = chunk.first + chunk.rows;
     if (task.segments == 1 && next < all_rows) {
-        const int64_t rows = smaller(task.chunk_rows, all_rows - next);
-        if (adjacent_rows(task.a, map.out_rows, map.out_columns)) {
-            ahead.add(task.a, row_of(task.a, next / map.out_rows, next % map.out_rows), channel, channels,
-                      rows * map.out_columns);
-        }
-        const int64_t low = last_partner(task, chunk.first, chunk.rows) + 1, high = last_partner(task, next, rows) + 1;
-        if (adjacent_rows(task.b, map.in_rows, map.in_columns) && low < high) {
-            ahead.add(task.b, row_of(task.b, low / map.in_rows, low % map.in_rows), lane, lanes,
-                      (high - low) * map.in_columns);
-        }
+        const int64_t some = smaller(task.chunk_rows, all_rows - next);
+        ahead.add_rows(task.a, {rows.start, rows.step, rows.count}, next, some, map.out_columns, channel, channels);
+        const partner_rows partners(map, rows);
+        const int64_t met = partners.met(map, rows, next);
+        ahead.add_rows(task.b, {partners.start, partners.step, partners.count}, met,
+                       partners.met(map, rows, next + some) - met, map.in_columns, lane, lanes);
     } else if (all_rows == 1 && chunk.segment + 1 < task.segments && map.pass_count == 1) {
         const sc_pass &pass = map.passes[0];
         int64_t begin, end;
         segment_range(task, {chunk.first, chunk.rows, chunk.segment + 1}, pass, begin, end);
         const int64_t out = pass.out_start + begin * pass.out_step, in = pass.in_start + begin * pass.in_step;
-        ahead.add(task.a, row_of(task.a, 0, 0) + out * task.a.column_stride, channel, channels,
-                  (end - begin) * pass.out_step);
-        ahead.add(task.b, row_of(task.b, 0, 0) + in * task.b.column_stride, lane, lanes, (end - begin) * pass.in_step);
+        ahead.add(task.a, row_of(task.a, 0, 0) + out * task.a.column_stride, (end - begin) * pass.out_step, channel,
+                  channels);
+        ahead.add(task.b, row_of(task.b, 0, 0) + in * task.b.column_stride, (end - begin) * pass.in_step, lane, lanes);
     }
     return ahead;
 }
 
-// One pass and group of outer taps of one lane block over the chunk.
-static void gradient_taps(const sc_gradient_task &task, const gradient_chunk &chunk, const gradient_scratch &scratch,
-                          const sc_pass &pass, int64_t window, int64_t tap, const weight_tile &shape, float *tile,
-                          read_ahead &ahead) {
-    const bool stacked = task.outer_group > 1;
-    const int64_t *partner = scratch.partner + (stacked ? 0 : tap * task.chunk_rows);
+// One pass of one lane block over the chunk, with the outer taps of an outer pass, or with `tap` alone.
+static void gradient_taps(const sc_gradient_task &task, const sc_pass *outer, const gradient_chunk &chunk,
+                          const gradient_scratch &scratch, const sc_pass &pass, int64_t window, int64_t tap,
+                          const weight_tile &shape, float *tile, read_ahead &ahead) {
+    const int64_t *partner = scratch.partner + (outer ? 0 : tap * task.chunk_rows);
     int64_t begin, end;
     segment_range(task, chunk, pass, begin, end);
     gradient_sweep sweep = {};
@@ -268,13 +282,12 @@ static void gradient_taps(const sc_gradient_task &task, const gradient_chunk &ch
     sweep.window = window, sweep.columns = end - begin;
     sweep.b_first = pass.shift - begin, sweep.b_end = pass.in_count + pass.shift - begin;
     sweep.live_pitch = scratch.live_pitch, sweep.ahead = &ahead;
-    sweep.sums = tile + shape.pass_offset(tap, pass.taps_before);
-    sweep.outer = smaller(task.outer_group, task.map.outer_taps - tap);
-    sweep.b_outer_pitch = task.map.outer_step * window * shape.vectors * 16;
-    sweep.sums_outer_pitch = shape.pass_offset(1, 0);
+    sweep.sums = tile + shape.pass_offset(outer ? outer->first_tap : tap, pass.taps_before);
+    sweep.outer = outer ? outer->taps : 1;
+    sweep.b_outer_pitch = window * shape.vectors * 16;
+    sweep.sums_outer_pitch = shape.pass_offset(outer ? outer->tap_step : 1, 0);
     sweep.a = scratch.channels, sweep.live = scratch.live, sweep.runs = scratch.runs;
-    const int64_t offset = pass.window_shift - pass.shift + (stacked ? tap * task.map.outer_step * window : 0);
-    sweep.b = scratch.lanes + offset * shape.vectors * 16;
+    sweep.b = scratch.lanes + (pass.window_shift - pass.shift) * shape.vectors * 16;
     for (int64_t row = 0, rows; row < chunk.rows; row += rows) {
         rows = 1;
         if (partner[row] < 0) continue;
@@ -288,27 +301,26 @@ static void gradient_taps(const sc_gradient_task &task, const gradient_chunk &ch
     else gradient_skip_kernel(shape.vectors)(sweep);
 }
 
-static void gradient_item(const sc_gradient_task &task, const gradient_share &share, void *memory) {
+// All of an item's positions in the rows of an outer pass, or in all rows. Returns false if the call was interrupted.
+static bool gradient_over(const sc_gradient_task &task, const gradient_share &share, const gradient_rows &rows,
+                          const gradient_scratch &scratch) {
     const sc_map &map = task.map;
-    const gradient_scratch scratch(task, memory);
-    share.clear(scratch.gradient);
-    for (int64_t i = 0; i < task.batch * map.in_rows; ++i) scratch.slots[i] = -1;
     const int64_t channel = share.group * task.channels + share.channel, channels = share.channels;
     const int64_t first_lane = share.blocks.begin(share.first_block) * 16;
     const int64_t end_lane = smaller(share.blocks.begin(share.end_block) * 16, task.lanes);
-
+    const int64_t sweeps = rows.pass ? 1 : map.outer_taps;  // of a pass
     gradient_chunk chunk;
-    for (chunk.first = 0; chunk.first < task.batch * map.out_rows; chunk.first += task.chunk_rows) {
-        chunk.rows = smaller(task.chunk_rows, task.batch * map.out_rows - chunk.first);
-        if (task.interrupt.poll(task.interrupt.context)) return;
+    for (chunk.first = 0; chunk.first < task.batch * rows.count; chunk.first += task.chunk_rows) {
+        chunk.rows = smaller(task.chunk_rows, task.batch * rows.count - chunk.first);
+        if (task.interrupt.poll(task.interrupt.context)) return false;
         const int64_t slots =
-            task.outer_group > 1 ? stack_partners(task, chunk, scratch) : find_partners(task, chunk, scratch);
+            rows.pass ? stack_partners(task, rows, chunk, scratch) : find_partners(task, chunk, scratch);
         for (chunk.segment = 0; chunk.segment < task.segments; ++chunk.segment) {
-            read_ahead ahead = next_reads(task, chunk, channel, channels, share.group * task.lanes + first_lane,
+            read_ahead ahead = next_reads(task, rows, chunk, channel, channels, share.group * task.lanes + first_lane,
                                           end_lane - first_lane);
             const int64_t calls = task.dense ? ceil_div(channels, f32x16::dense_pixels) * map.inner_taps
                                              : channels * map.pass_count;
-            ahead.spread(calls * (share.end_block - share.first_block) * ceil_div(map.outer_taps, task.outer_group));
+            ahead.spread(calls * (share.end_block - share.first_block) * sweeps);
             for (int64_t p = 0, next; p < map.pass_count; p = next) {  // passes with equal columns share both tiles
                 const sc_pass &pass = map.passes[p];
                 for (next = p + 1; next < map.pass_count && !map.passes[next].new_columns;) ++next;
@@ -317,9 +329,9 @@ static void gradient_item(const sc_gradient_task &task, const gradient_share &sh
                 if (pass.taps == 0 || begin >= end) continue;
                 const int64_t window = end - begin + pass.window;
                 if (gradient_scratch::pixels(task)) {
-                    pack_pixels(task, chunk, scratch, pass, window, channel, channels);
+                    pack_pixels(task, rows, chunk, scratch, pass, window, channel, channels);
                 } else {
-                    pack_channels(task, chunk, scratch, pass, window, channel, channels);
+                    pack_channels(task, rows, chunk, scratch, pass, window, channel, channels);
                 }
                 for (int64_t block = share.first_block; block < share.end_block; ++block) {
                     const weight_tile shape = share.shape(task, block);
@@ -327,14 +339,25 @@ static void gradient_item(const sc_gradient_task &task, const gradient_share &sh
                     pack_lanes(task, chunk, scratch, pass, window, slots, share.group * task.lanes + lane,
                                smaller(shape.vectors * 16, task.lanes - lane), shape.vectors * 16);
                     float *tile = share.tile(scratch.gradient, block);
-                    for (int64_t q = p; q < next; ++q) {
-                        for (int64_t tap = 0; tap < map.outer_taps; tap += task.outer_group) {
-                            gradient_taps(task, chunk, scratch, map.passes[q], window, tap, shape, tile, ahead);
-                        }
+                    for (int64_t i = 0; i < (next - p) * sweeps; ++i) {
+                        gradient_taps(task, rows.pass, chunk, scratch, map.passes[p + i / sweeps], window, i % sweeps,
+                                      shape, tile, ahead);
                     }
                 }
             }
         }
+    }
+    return true;
+}
+
+static void gradient_item(const sc_gradient_task &task, const gradient_share &share, void *memory) {
+    const gradient_scratch scratch(task, memory);
+    share.clear(scratch.gradient);
+    for (int64_t i = 0; i < task.batch * task.map.in_rows; ++i) scratch.slots[i] = -1;
+    for (int64_t index = 0; index < gradient_rows::passes(task); ++index) {
+        const gradient_rows rows(task, index);
+        if (rows.pass && rows.pass->taps == 0) continue;
+        if (!gradient_over(task, share, rows, scratch)) return;
     }
     store_gradient(task, share, scratch.gradient);
 }

@@ -42,8 +42,8 @@ typedef struct {
     int64_t out_rows, out_columns, in_rows, in_columns;
     int64_t outer_taps, inner_taps;
     const int64_t *row_table;  // [out_rows][outer_taps] -> in row or -1
-    int64_t stacked;           // 1: row_table[row][tap] is row + outer_first + tap * outer_step, or -1 outside
-    int64_t outer_first, outer_step;
+    const sc_pass *outer_passes;  // with one outer dimension the same for rows: `column` is to be read as row
+    int64_t outer_pass_count;     // else 0
     const sc_pass *passes;
     int64_t pass_count;
     const sc_tap *taps;  // [inner_taps]
@@ -107,7 +107,7 @@ typedef struct {
     sc_weight_view gradient;
     int64_t dense, parts;   // as above
     int64_t points;         // 1: kernel_gradient_points.h, for one tap and contiguous channels on both sides
-    int64_t outer_group;    // outer taps that are swept together; more than 1 only if map.stacked
+    int64_t outer_group;    // outer taps that are swept together, those of an outer pass; 1: one after the other
     int64_t lane_vectors;   // vectors in a lane block
     int64_t lane_blocks;    // lane blocks in a work item
     int64_t channel_block;  // channels of a in a work item

@@ -29,10 +29,9 @@ struct row_parts {
     };
     static sizes measure(const sc_map &map, int64_t batch, int64_t chunk_rows) {
         int64_t slots = chunk_rows * map.outer_taps, most_parts = chunk_rows;
-        if (map.stacked) {
-            const int64_t step = map.outer_step < 0 ? -map.outer_step : map.outer_step;
+        if (stacked(map)) {
             most_parts = smaller(chunk_rows, smaller(batch, chunk_rows / map.out_rows + 2));
-            slots = smaller(slots, chunk_rows + most_parts * (map.outer_taps - 1) * step);
+            slots = smaller(slots, chunk_rows + most_parts * (map.outer_taps - 1) * map.outer_passes->in_step);
         }
         return {batch * map.in_rows, slots, most_parts * map.outer_taps, 3 * most_parts, slots, most_parts};
     }
@@ -67,6 +66,11 @@ struct row_parts {
     }
 
 private:
+    // With one outer dimension and stride 1, outer taps meet rows a fixed distance (`in_step`) apart.
+    static bool stacked(const sc_map &map) {
+        return map.outer_pass_count > 0 && map.outer_passes->in_step == map.outer_passes->out_step;
+    }
+
     // The distance of rows that meet the same taps.
     int64_t period() const {
         int64_t least = 0;
@@ -104,7 +108,7 @@ private:
     void add(int64_t first, int64_t step, int64_t end) {
         const row_part part = parts[count] = {first, step, length(first, step, end)};
         const int64_t taps = map.outer_taps;
-        const bool downwards = map.stacked ? map.outer_step < 0 : descending(part);
+        const bool downwards = stacked(map) ? map.outer_passes->tap_step < 0 : descending(part);
         for (int64_t i = 0; i < taps; ++i) {  // in the order of the rows that they meet: later taps add to the end
             const int64_t tap = downwards ? taps - 1 - i : i;
             bases[count * taps + tap] = place(part, tap);
