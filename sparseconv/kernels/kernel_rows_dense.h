@@ -34,7 +34,8 @@ SC_INLINE void dense_tile(const row_sweep &row, int64_t first) {
         const float *from = row.from + (first + p - row.begin) * row.from_pitch;
         SC_UNROLL for (int q = 0; q < Q; ++q) acc[p][q] = load(from + 16 * q);
     }
-    for (int64_t tap = 0; tap < row.taps; ++tap) {
+    const int64_t taps = row.in_count ? row.taps : 0;  // a row that meets none only moves its sums
+    for (int64_t tap = 0; tap < taps; ++tap) {
         const float *x[P], *w = row.weights + tap * row.channels * (Q * 16);
         const int64_t column = first + tap - row.shift;
         SC_UNROLL for (int p = 0; p < P; ++p) {
