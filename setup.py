@@ -3,25 +3,36 @@
 Everything that is not a list of files lives in pyproject.toml.
 """
 
+import logging
 import os
 import platform
 import sys
 import sysconfig
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 # Adding an instruction set: one row here, one in kernels/dispatch.cpp, kernels/simd_<name>.h, kernels/isa_<name>.cpp.
 ISA_FLAGS = {
-    "x86_64": {"avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"], "avx2": ["-march=x86-64-v3"], "scalar": []},
+    "x86_64": {
+        "amx": ["-march=x86-64-v4", "-mprefer-vector-width=512", "-mamx-tile", "-mamx-bf16"],
+        "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+        "avx2": ["-march=x86-64-v3"],
+        "scalar": [],
+    },
     "aarch64": {"neon": ["-march=armv8-a"], "scalar": []},
 }
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 KERNELS = "sparseconv/kernels"
+# Left out where the compiler or its assembler is too old: a line that it must accept, a macro that tells dispatch.cpp.
+OPTIONAL = {"amx": ('void f() { asm("tdpbf16ps %tmm0, %tmm1, %tmm2"); }', "SC_WITHOUT_AMX")}
 COMMON = ["-std=c++17", "-O3", "-fvisibility=hidden", "-Wall", "-Wextra"]
 # -Wmaybe-uninitialized: false alarms in GCC 12's own AVX-512 header.
 KERNEL_ONLY = ["-fno-exceptions", "-fno-rtti", "-fno-math-errno"]
@@ -41,6 +52,9 @@ class BuildExt(build_ext):
     """Adds an instruction set's flags to its own translation unit, and compiles the units side by side."""
 
     def build_extensions(self):
+        for name in OPTIONAL.keys() & isa_flags.keys():
+            if not self.accepts(name):
+                self.leave_out(name)
         compile_one, link = self.compiler._compile, self.compiler.link_shared_object
         pool, running = ThreadPoolExecutor(os.cpu_count()), []
 
@@ -56,6 +70,23 @@ class BuildExt(build_ext):
 
         self.compiler._compile, self.compiler.link_shared_object = with_flags, link_when_compiled
         super().build_extensions()
+
+    def accepts(self, name):
+        """Whether the compiler knows the flags and the assembler the instructions of an instruction set."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, f"probe_{name}.cpp")
+            source.write_text(OPTIONAL[name][0], encoding="ascii")
+            try:
+                self.compiler.compile([str(source)], output_dir=folder, extra_postargs=isa_flags[name])
+            except CompileError:
+                return False
+        return True
+
+    def leave_out(self, name):
+        self.announce(f"the compiler cannot make instruction set {name}: built without it", level=logging.WARNING)
+        for one in self.extensions:
+            one.sources = [source for source in one.sources if not source.endswith(f"isa_{name}.cpp")]
+            one.define_macros = [*one.define_macros, (OPTIONAL[name][1], None)]
 
 
 class Wheel(bdist_wheel):

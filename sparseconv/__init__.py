@@ -11,7 +11,8 @@ The package, from the outside in (each line uses what stands below it):
 conv, transpose, linear, bias       public functions
 prepare, checks                     from arguments to a checked call; what only forms decide is kept for the next one
 passes, planning                    the three passes: which kernel, why, and the call
-blocking, geometry, layout          tile sizes; rows and columns that meet; strides
+blocking, blocking_tiles            block sizes, on vectors and on the tile registers of AMX
+geometry, layout                    rows and columns that meet; strides
 problem, arrays                     the sizes of one convolution; views of memory, forms, aligned results
 _conv, _masks, _cpu                 Cython: structs filled, kernels called without the GIL
 kernels/                            C++: one source per kernel, compiled once per instruction set

@@ -4,8 +4,12 @@
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
-from ._cpu cimport active_table, address, call_bias_gradient, call_gradient, call_rows, packed_bytes
-from ._kernels cimport sc_bias_task, sc_gradient_task, sc_map, sc_pass, sc_rows_task, sc_tap, sc_view, sc_weight_view
+from ._cpu cimport (
+    active_table, address, call_bias_gradient, call_gradient, call_rows, gradient_scratch, packed_bytes, rows_scratch,
+)
+from ._kernels cimport (
+    sc_bias_task, sc_gradient_task, sc_map, sc_pass, sc_rows_task, sc_table, sc_tap, sc_view, sc_weight_view,
+)
 
 cdef extern from "Python.h":
     ctypedef struct Py_buffer:
@@ -115,19 +119,29 @@ cdef class WeightView:
         free(<void *>self.c.outer_taps)
 
 
+cdef const sc_table *table_for(parts) except NULL:
+    """The kernels of a call: those in use when it is prepared."""
+    cdef const sc_table *table = active_table()
+    if parts and table.tiles == NULL:
+        raise ValueError(f"parts: got {parts}, expected 0 on an instruction set without tile registers")
+    return table
+
+
 cdef class Rows:
     """A forward or backward_data call, ready but for its arrays (sc_rows_task)."""
 
     cdef sc_rows_task c
+    cdef const sc_table *table
     cdef tuple kept
 
     def __init__(self, Map map not None, View source not None, View target not None, WeightView weight not None, *,
-                 batch, groups, channels, lanes, relu, dense, lane_vectors, channel_block, chunk_rows, segment, segments,
+                 batch, groups, channels, lanes, relu, dense, parts, lane_vectors, channel_block, chunk_rows, segment, segments,
                  in_segment, lane_groups, pack_ahead, stream):
-        self.kept = (map, source, target, weight)
+        self.kept, self.table = (map, source, target, weight), table_for(parts)
         self.c.map, self.c.in_, self.c.out, self.c.weight = map.c, source.c, target.c, weight.c
         self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
-        self.c.relu, self.c.dense, self.c.lane_vectors, self.c.channel_block = relu, dense, lane_vectors, channel_block
+        self.c.relu, self.c.dense, self.c.parts = relu, dense, parts
+        self.c.lane_vectors, self.c.channel_block = lane_vectors, channel_block
         self.c.chunk_rows, self.c.segment, self.c.segments = chunk_rows, segment, segments
         self.c.in_segment, self.c.lane_groups, self.c.pack_ahead = in_segment, lane_groups, pack_ahead
         self.c.stream = stream
@@ -135,7 +149,7 @@ cdef class Rows:
     @property
     def scratch_bytes(self):
         """Memory beside the arrays: (packed weights, once; scratch, per thread)."""
-        return packed_bytes(&self.c), active_table().rows_scratch(&self.c)
+        return packed_bytes(&self.c), rows_scratch(self.table, &self.c)
 
     def run(self, source, weight, bias, target, int threads):
         cdef sc_rows_task task = self.c
@@ -145,21 +159,23 @@ cdef class Rows:
             task.bias = <float *>address(bias, PyBUF_STRIDED_RO)
         task.out.data = <float *>address(target, PyBUF_STRIDED)
         with nogil:
-            call_rows(&task, threads)
+            call_rows(self.table, &task, threads)
 
 
 cdef class Gradient:
     """A backward_weight call, ready but for its arrays (sc_gradient_task)."""
 
     cdef sc_gradient_task c
+    cdef const sc_table *table
     cdef tuple kept
 
     def __init__(self, Map map not None, View a not None, View b not None, WeightView gradient not None, *, batch, groups,
-                 channels, lanes, dense, points, outer_group, lane_vectors, lane_blocks, channel_block, chunk_rows, segment, segments):
-        self.kept = (map, a, b, gradient)
+                 channels, lanes, dense, parts, points, outer_group, lane_vectors, lane_blocks, channel_block, chunk_rows,
+                 segment, segments):
+        self.kept, self.table = (map, a, b, gradient), table_for(parts)
         self.c.map, self.c.a, self.c.b, self.c.gradient = map.c, a.c, b.c, gradient.c
         self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
-        self.c.dense, self.c.points, self.c.outer_group = dense, points, outer_group
+        self.c.dense, self.c.parts, self.c.points, self.c.outer_group = dense, parts, points, outer_group
         self.c.lane_vectors, self.c.lane_blocks = lane_vectors, lane_blocks
         self.c.channel_block, self.c.chunk_rows = channel_block, chunk_rows
         self.c.segment, self.c.segments = segment, segments
@@ -167,7 +183,7 @@ cdef class Gradient:
     @property
     def scratch_bytes(self):
         """Memory beside the arrays: (0, scratch per thread)."""
-        return 0, active_table().gradient_scratch(&self.c)
+        return 0, gradient_scratch(self.table, &self.c)
 
     def run(self, a, b, gradient, int threads):
         cdef sc_gradient_task task = self.c
@@ -175,7 +191,7 @@ cdef class Gradient:
         task.b.data = <float *>address(b, PyBUF_STRIDED_RO)
         task.gradient.data = <float *>address(gradient, PyBUF_STRIDED)
         with nogil:
-            call_gradient(&task, threads)
+            call_gradient(self.table, &task, threads)
 
 
 def bias_gradient(View view not None, source, target, int64_t batch, int64_t rows, int64_t columns, int64_t channels,

@@ -4,8 +4,8 @@
 from libc.stdint cimport int64_t
 
 from ._kernels cimport (
-    active, isa_entry, isas, rows_packed_bytes, run_bias_gradient, run_gradient, run_rows, sc_bias_task,
-    sc_gradient_task, sc_rows_task, sc_table, set_active, vendor as cpu_vendor,
+    active, gradient_scratch_bytes, isa_entry, isas, rows_packed_bytes, rows_scratch_bytes, run_bias_gradient,
+    run_gradient, run_rows, sc_bias_task, sc_gradient_task, sc_rows_task, sc_table, set_active, vendor as cpu_vendor,
 )
 
 cdef extern from "Python.h":
@@ -64,12 +64,12 @@ cdef void *address(object array, int flags) except? NULL:
     return data
 
 
-cdef int call_rows(sc_rows_task *task, int threads) except -1 nogil:
-    return finish(run_rows(active()[0], task[0], threads, signals))
+cdef int call_rows(const sc_table *table, sc_rows_task *task, int threads) except -1 nogil:
+    return finish(run_rows(table[0], task[0], threads, signals))
 
 
-cdef int call_gradient(sc_gradient_task *task, int threads) except -1 nogil:
-    return finish(run_gradient(active()[0], task[0], threads, signals))
+cdef int call_gradient(const sc_table *table, sc_gradient_task *task, int threads) except -1 nogil:
+    return finish(run_gradient(table[0], task[0], threads, signals))
 
 
 cdef int call_bias_gradient(sc_bias_task *task, int threads) except -1 nogil:
@@ -78,6 +78,14 @@ cdef int call_bias_gradient(sc_bias_task *task, int threads) except -1 nogil:
 
 cdef int64_t packed_bytes(const sc_rows_task *task) noexcept nogil:
     return rows_packed_bytes(task[0])
+
+
+cdef int64_t rows_scratch(const sc_table *table, const sc_rows_task *task) noexcept nogil:
+    return rows_scratch_bytes(table[0], task[0])
+
+
+cdef int64_t gradient_scratch(const sc_table *table, const sc_gradient_task *task) noexcept nogil:
+    return gradient_scratch_bytes(table[0], task[0])
 
 
 def address_of(array):
@@ -89,7 +97,7 @@ def available():
     """Names of the instruction sets that this machine runs, best first."""
     cdef int count = 0
     cdef const isa_entry *all = isas(&count)
-    return [all[i].table.name.decode() for i in range(count) if all[i].supported]
+    return [all[i].table.name.decode() for i in range(count) if all[i].supported()]
 
 
 def compiled():
@@ -109,7 +117,7 @@ def use(str name not None):
     cdef int count = 0
     cdef const isa_entry *all = isas(&count)
     for i in range(count):
-        if all[i].supported and all[i].table.name.decode() == name:
+        if all[i].table.name.decode() == name and all[i].supported():
             set_active(all[i].table)
             return
     raise ValueError(f"isa: got {name!r}, expected one of {available()} (compiled: {compiled()})")
@@ -124,6 +132,11 @@ def registers():
     """What fits into the registers of the instruction set in use: (accumulators, dense pixels, dense vectors)."""
     cdef const sc_table *table = active()
     return table.accumulators, table.dense_pixels, table.dense_vectors
+
+
+def has_tiles():
+    """Whether the instruction set in use has dense kernels on tile registers."""
+    return active().tiles != NULL
 
 
 def get_num_threads():

@@ -37,7 +37,7 @@ cdef extern from "kernels/problem.h" nogil:
         int64_t batch, groups, channels, lanes
         sc_weight_view weight
         const float *bias
-        int64_t relu, stream, dense
+        int64_t relu, stream, dense, parts
         int64_t lane_vectors, channel_block, chunk_rows, segment, segments, in_segment, lane_groups, pack_ahead
 
     ctypedef struct sc_gradient_task:
@@ -45,7 +45,7 @@ cdef extern from "kernels/problem.h" nogil:
         sc_view a, b
         int64_t batch, groups, channels, lanes
         sc_weight_view gradient
-        int64_t dense, points, outer_group, lane_vectors, lane_blocks, channel_block, chunk_rows, segment, segments
+        int64_t dense, parts, points, outer_group, lane_vectors, lane_blocks, channel_block, chunk_rows, segment, segments
 
     ctypedef struct sc_bias_task:
         sc_view in_ "in"
@@ -53,21 +53,23 @@ cdef extern from "kernels/problem.h" nogil:
         float *out
 
 cdef extern from "kernels/table.h" nogil:
+    ctypedef struct sc_tile_table:
+        pass
+
     ctypedef struct sc_table:
         const char *name
         int64_t accumulators, dense_pixels, dense_vectors
-        int64_t (*rows_scratch)(const sc_rows_task *) noexcept nogil
-        int64_t (*gradient_scratch)(const sc_gradient_task *) noexcept nogil
         int64_t (*count_nonzero)(const float *, int64_t) noexcept nogil
         void (*mask_nonzero)(const float *, int64_t, uint8_t *) noexcept nogil
         void (*mask_relu)(const float *, int64_t, float *, uint8_t *) noexcept nogil
         void (*mask_unpack)(const uint8_t *, int64_t, uint8_t *) noexcept nogil
         int64_t (*mask_live_vectors)(const float *, int64_t, int64_t) noexcept nogil
+        const sc_tile_table *tiles
 
 cdef extern from "kernels/dispatch.h" namespace "sparseconv" nogil:
     ctypedef struct isa_entry "sparseconv::isa":
         const sc_table *table
-        bint supported
+        bint (*supported)() noexcept nogil
     const isa_entry *isas(int *count)
     const sc_table *active()
     void set_active(const sc_table *)
@@ -78,3 +80,5 @@ cdef extern from "kernels/run.h" namespace "sparseconv" nogil:
     int run_gradient(const sc_table &, sc_gradient_task &, int, int (*)() noexcept)
     int run_bias_gradient(const sc_table &, sc_bias_task &, int, int (*)() noexcept)
     int64_t rows_packed_bytes(const sc_rows_task &)
+    int64_t rows_scratch_bytes(const sc_table &, const sc_rows_task &)
+    int64_t gradient_scratch_bytes(const sc_table &, const sc_gradient_task &)

@@ -26,7 +26,7 @@ PACKED_SHARE = 0.15  # weights are packed ahead of a call up to this share of it
 LANE_BLOCKS = 8  # lane blocks that a work item of a gradient kernel has at least, if there are as many
 WORD = 64  # channels that kernel_gradient_points.h takes together
 # Vectors of a lane block there: the sums, 64 channels of them, stay in L1 beside what streams through.
-POINT_VECTORS = {"avx512": 6, "avx2": 4, "neon": 4, "scalar": 4}
+POINT_VECTORS = {"amx": 6, "avx512": 6, "avx2": 4, "neon": 4, "scalar": 4}
 POINTS_BYTES = 256 * 1024  # of its scalar operand, read once for its words and once for each lane block: L2
 STREAM_BYTES = 8 * 1024 * 1024  # results from here on go past the caches: no L2 keeps them for whoever reads them
 CHUNK_COLUMNS = 1024  # outputs that are finished together by the row kernels
@@ -56,11 +56,11 @@ def rows(
         lane_vectors = even(vectors, min(MAX_LANE_VECTORS, accumulators // taps, 4 if taps > 1 else 8))
         fits = WEIGHT_TILE_BYTES[variant if taps > 1 else "pointwise"] // (taps * lane_vectors * VECTOR_BYTES)
         channel_block = channels if channels <= 16 else min(64, max(16, fits // 16 * 16))
-    out_rows, out_columns, _, in_columns = rows_map.shape
+    out_rows, out_columns, _, width = rows_map.shape
     all_rows = problem.batch * out_rows
     lane_blocks = ceil_div(vectors, lane_vectors)
     wanted = 4 * threads if threads > 1 else 1
-    heavy = _packed_share(problem) > PACKED_SHARE  # each chunk packs the weights: threads share lane blocks, not rows
+    heavy = packed_share(problem) > PACKED_SHARE  # each chunk packs the weights: threads share lane blocks, not rows
     together = HEAVY_COLUMNS if heavy else CHUNK_COLUMNS
     if out_columns > 2 * CHUNK_COLUMNS:
         segment, chunk_rows = even(out_columns, CHUNK_COLUMNS), 1
@@ -72,26 +72,27 @@ def rows(
     segments = ceil_div(out_columns, segment)
     chunks = problem.groups * ceil_div(all_rows, chunk_rows) * segments
     return {
+        "parts": 0,
         "lane_vectors": lane_vectors,
         "channel_block": channel_block,
         "chunk_rows": chunk_rows,
         "segment": segment,
         "segments": segments,
-        "in_segment": min(in_columns, _in_columns(problem, segment, backward)),
+        "in_segment": min(width, in_columns(problem, segment, backward)),
         "lane_groups": min(lane_blocks, ceil_div(wanted, chunks)),
         "pack_ahead": int(chunks > 1 and not heavy),
         "stream": int(4 * problem.batch * out_rows * out_columns * lanes * problem.groups >= STREAM_BYTES),
     }
 
 
-def _packed_share(problem: Problem) -> float:
+def packed_share(problem: Problem) -> float:
     """Bytes of all packed weights over those of x, weight and y."""
     weights = prod(problem.kernel) * problem.in_channels * problem.out_channels // problem.groups
     activations = problem.in_channels * prod(problem.in_size) + problem.out_channels * prod(problem.out_size)
     return weights / (weights + problem.batch * activations)
 
 
-def _in_columns(problem: Problem, columns: int, backward: bool) -> int:
+def in_columns(problem: Problem, columns: int, backward: bool) -> int:
     """Columns of `in` that `columns` neighbouring columns of `out` can meet."""
     stride, reach = problem.stride[-1], problem.dilation[-1] * (problem.kernel[-1] - 1)
     return (columns + reach) // stride + 2 if backward else (columns - 1) * stride + reach + 1
@@ -126,6 +127,7 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, varia
             channel_block = min(channel_block, max(8, ceil_div(channels, ceil_div(2 * threads, items))))
     segment, chunk_rows = _gradient_chunk(pair, LANE_TILE_BYTES // (lane_vectors * VECTOR_BYTES), span)
     return {
+        "parts": 0,
         "points": 0,
         "outer_group": outer_group,
         "lane_vectors": lane_vectors,
@@ -156,6 +158,7 @@ def gradient_points(problem: Problem, pair: _conv.Map, channels: int, lanes: int
     out_rows, columns = problem.batch * pair.shape[0], pair.most_columns
     segment = even(columns, positions)
     return {
+        "parts": 0,
         "points": 1,
         "outer_group": 1,
         "lane_vectors": lane_vectors,

@@ -19,7 +19,7 @@ Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
 def conv2d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
     groups: int = 1, layout: str = "NCHW", activation: str | None = None, skip: str = "auto",
-    num_threads: int | None = None, out: Any = None,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Two-dimensional convolution (cross-correlation, as in every CNN framework) that skips the zeros of `x`.
 
@@ -44,6 +44,9 @@ def conv2d(
     skip : {"auto", "none", "input"}
         What is exploited. "auto" measures the density of `x` on a sample and takes the kernel that a cost model says
         is faster; `plan` shows the decision.
+    precision : {"highest", "high", "medium"}
+        What dense kernels on AMX may do: "highest" is as accurate as float32, "high" about 16 bits (twice as many as
+        bfloat16 has), "medium" bfloat16's 8. All other kernels always compute in float32.
     num_threads : int, optional
         Default `sparseconv.cpu.num_threads()`. The result does not depend on it, bit for bit.
     out : array like the result, optional
@@ -69,7 +72,8 @@ def conv2d(
     -----
     Costs N K OH OW (C/groups) R S multiply-adds times the density of `x` when skipping. A skipped zero contributes
     exactly 0 even where the weight is Inf or NaN; dense kernels follow IEEE (0 * Inf is NaN). -0.0 is a zero, NaN and
-    Inf are not. Denormals are flushed to zero (float32). float64 is computed densely in NumPy: correct, slow.
+    Inf are not. Denormals are flushed to zero (float32). On AMX, operands with Inf, NaN or numbers near the ends of
+    the range are left to the float32 kernels. float64 is computed densely in NumPy: correct, slow.
 
     The method is SparseTrain's (Gong et al., PACT 2020): zeros are found in the dense array and whole rows of vector
     multiply-adds are left out for each; layouts and loops are our own.
@@ -84,14 +88,14 @@ def conv2d(
     """
     return prepare.conv(
         2, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        activation=activation, skip=skip, num_threads=num_threads, out=out,
+        activation=activation, skip=skip, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv2d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", num_threads: int | None = None,
-    out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", precision: str = "highest",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv2d` with respect to its input, skipping the zeros of `grad_output`.
 
@@ -102,7 +106,7 @@ def conv2d_backward_data(
     weight : (K, C/groups, R, S), same dtype
     input_shape : sequence of int
         Shape of the result: that of the forward input, in `layout`.
-    stride, padding, dilation, groups, layout, num_threads, out
+    stride, padding, dilation, groups, layout, precision, num_threads, out
         As in `conv2d`.
     skip : {"auto", "none", "grad_output"}
         What is exploited.
@@ -124,13 +128,14 @@ def conv2d_backward_data(
     """
     return prepare.conv_backward_data(
         2, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv2d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCHW", skip: str = "auto", num_threads: int | None = None, out: Any = None,
+    groups: int = 1, layout: str = "NCHW", skip: str = "auto", precision: str = "highest",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv2d` with respect to its weight, skipping the zeros of `x` or of `grad_output`.
 
@@ -143,7 +148,7 @@ def conv2d_backward_weight(
     kernel_size : int, (R, S) or (K, C/groups, R, S)
         The whole weight shape is needed only for blocked layouts whose channels do not fill their last block;
         without it all lanes count as channels.
-    stride, padding, dilation, groups, layout, num_threads
+    stride, padding, dilation, groups, layout, precision, num_threads
         As in `conv2d`.
     skip : {"auto", "none", "input", "grad_output"}
         What is exploited; "auto" takes the sparser operand.
@@ -165,13 +170,13 @@ def conv2d_backward_weight(
     """
     return prepare.conv_backward_weight(
         2, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, num_threads=num_threads, out=out,
+        skip=skip, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv1d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCW", activation: str | None = None, skip: str = "auto",
+    groups: int = 1, layout: str = "NCW", activation: str | None = None, skip: str = "auto", precision: str = "highest",
     num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """One-dimensional convolution: `conv2d` for x (N, C, W) and weight (K, C/groups, S).
@@ -180,14 +185,14 @@ def conv1d(
     """
     return prepare.conv(
         1, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        activation=activation, skip=skip, num_threads=num_threads, out=out,
+        activation=activation, skip=skip, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv1d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", num_threads: int | None = None,
-    out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", precision: str = "highest",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv1d` with respect to its input: `conv2d_backward_data` with one dimension.
 
@@ -195,13 +200,14 @@ def conv1d_backward_data(
     """
     return prepare.conv_backward_data(
         1, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv1d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCW", skip: str = "auto", num_threads: int | None = None, out: Any = None,
+    groups: int = 1, layout: str = "NCW", skip: str = "auto", precision: str = "highest",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv1d` with respect to its weight: `conv2d_backward_weight` with one dimension.
 
@@ -210,14 +216,14 @@ def conv1d_backward_weight(
     """
     return prepare.conv_backward_weight(
         1, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, num_threads=num_threads, out=out,
+        skip=skip, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv3d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
     groups: int = 1, layout: str = "NCDHW", activation: str | None = None, skip: str = "auto",
-    num_threads: int | None = None, out: Any = None,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Three-dimensional convolution: `conv2d` for x (N, C, D, H, W) and weight (K, C/groups, T, R, S).
 
@@ -225,14 +231,14 @@ def conv3d(
     """
     return prepare.conv(
         3, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        activation=activation, skip=skip, num_threads=num_threads, out=out,
+        activation=activation, skip=skip, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv3d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", num_threads: int | None = None,
-    out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", precision: str = "highest",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv3d` with respect to its input: `conv2d_backward_data` with three dimensions.
 
@@ -241,13 +247,14 @@ def conv3d_backward_data(
     """
     return prepare.conv_backward_data(
         3, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv3d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCDHW", skip: str = "auto", num_threads: int | None = None, out: Any = None,
+    groups: int = 1, layout: str = "NCDHW", skip: str = "auto", precision: str = "highest",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv3d` with respect to its weight: `conv2d_backward_weight` with three dimensions.
 
@@ -256,5 +263,5 @@ def conv3d_backward_weight(
     """
     return prepare.conv_backward_weight(
         3, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, num_threads=num_threads, out=out,
+        skip=skip, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip

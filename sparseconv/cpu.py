@@ -15,7 +15,7 @@ from . import _cpu
 
 
 def isa() -> str:
-    """Name of the instruction set in use: "avx512", "avx2", "neon" or "scalar"."""
+    """Name of the instruction set in use: "amx", "avx512", "avx2", "neon" or "scalar"."""
     return _cpu.current()
 
 

@@ -33,6 +33,7 @@ class Rows:
     relu: bool
     skip: str
     scalar: str  # what `skip` calls the source
+    precision: str
     source: Strides
     target: Strides
     weight: tuple[int, ...]
@@ -41,13 +42,13 @@ class Rows:
         """What to skip in these arrays, and the kernel for it."""
         source, *_ = operands.values()
         kernels = planning.rows_kernels(
-            self.problem, self.backward, self.source, self.target, self.weight, self.relu,
+            self.problem, self.backward, self.source, self.target, self.weight, self.relu, self.precision,
             planning.threads_for(self.problem, threads), _cpu.current(),
         )  # fmt: skip
         kernel = kernels("skip")
-        choice = planning.choose(self.skip, 1.0, {self.scalar: (source, 1.0, kernel.fixed)})
+        choice = planning.choose(self.skip, 1.0 / kernel.tile_gain, {self.scalar: (source, 1.0, kernel.fixed)})
         if choice.skip == "none":
-            return choice, kernels("dense")
+            return choice, kernels("tiles" if kernel.tile_gain > 1 else "dense")
         return choice, kernels("sparse") if choice.density[self.scalar] <= kernel.sparse else kernel
 
     def run(self, operands: Operands, out: np.ndarray, threads: int) -> None:
@@ -66,6 +67,7 @@ class Gradient:
     problem: Problem
     result: Form
     skip: str
+    precision: str
     roles: dict[str, str]  # "input" and "grad_output", by what `skip` calls them
     work: dict[str, float]  # what skipping either of them costs without zeros
     dense: str  # which of them has the dense kernel's scalars
@@ -76,17 +78,17 @@ class Gradient:
     def decide(self, operands: Operands, threads: int) -> tuple[Choice, Prepared]:
         """What to skip in these arrays, and the kernel for it."""
         kernels = planning.gradient_kernels(
-            self.problem, self.x, self.grad_output, self.weight, planning.threads_for(self.problem, threads),
-            _cpu.current(),
+            self.problem, self.x, self.grad_output, self.weight, self.precision,
+            planning.threads_for(self.problem, threads), _cpu.current(),
         )  # fmt: skip
-        work = self.work
-        candidates = {
-            name: (array, work[role], work[role] * kernels(role, "skip").fixed)
-            for (name, role), array in zip(self.roles.items(), operands.values(), strict=True)
-        }
-        choice = planning.choose(self.skip, work[self.dense], candidates)
+        work, candidates = self.work, {}
+        for (name, role), array in zip(self.roles.items(), operands.values(), strict=True):
+            kernel = kernels(role, "skip")
+            candidates[name] = array, work[role], work[role] * kernel.fixed
+        tile_gain = kernel.tile_gain  # of either
+        choice = planning.choose(self.skip, work[self.dense] / tile_gain, candidates)
         if choice.skip == "none":
-            return choice, kernels(self.dense, "dense")
+            return choice, kernels(self.dense, "tiles" if tile_gain > 1 else "dense")
         kernel = kernels(self.roles[choice.skip], "skip")
         if choice.density[choice.skip] <= kernel.sparse:
             kernel = kernels(self.roles[choice.skip], "sparse")
@@ -136,27 +138,28 @@ class Call(NamedTuple):
         """Says what it would do."""
         choice, kernel = self.made.decide(self.operands, self.threads)
         once, each = kernel.task.scratch_bytes if kernel.task else (0, 0)
+        reason = f"{choice.reason}; {kernel.note}" if kernel.note else choice.reason
         return Plan(
-            operation, str(self.made.problem), kernel.name, choice.skip, choice.density, choice.speedup, choice.reason,
+            operation, str(self.made.problem), kernel.name, choice.skip, choice.density, choice.speedup, reason,
             kernel.tiles, _cpu.current(), kernel.threads, once + kernel.threads * each,
         )  # fmt: skip
 
 
 def rows(
     problem: Problem, layout: Layout, source: Form, weight: Form, result: Form, *, backward: bool, relu: bool,
-    skip: str, scalar: str,
+    skip: str, scalar: str, precision: str,
 ) -> Rows | WithoutKernel:  # fmt: skip
     """forward or backward_data for arrays of these forms; `scalar` is what `skip` calls the source."""
     if problem.empty:
         return WithoutKernel(problem, result, "none", "nothing to sum", partial(_only_bias, layout, relu))
     return Rows(
-        problem, result, layout, backward, relu, skip, scalar, layout.strides(source), layout.strides(result),
-        weight.steps,
+        problem, result, layout, backward, relu, skip, scalar, precision, layout.strides(source),
+        layout.strides(result), weight.steps,
     )  # fmt: skip
 
 
 def gradient(
-    problem: Problem, layout: Layout, x: Form, grad_output: Form, result: Form, *, skip: str,
+    problem: Problem, layout: Layout, x: Form, grad_output: Form, result: Form, *, skip: str, precision: str,
     roles: dict[str, str] | None = None,
 ) -> Gradient | WithoutKernel:  # fmt: skip
     """backward_weight for arrays of these forms; `roles` says which is which where `skip` calls them otherwise."""
@@ -166,7 +169,7 @@ def gradient(
     work = {role: planning.gradient_work(problem, role) for role in roles.values()}
     dense = min(work, key=work.__getitem__)  # where fewer lanes are padding
     steps = layout.strides(x), layout.strides(grad_output), result.steps
-    return Gradient(problem, result, skip, roles, work, dense, *steps)
+    return Gradient(problem, result, skip, precision, roles, work, dense, *steps)
 
 
 def _only_bias(layout: Layout, relu: bool, operands: Operands) -> np.ndarray | int:

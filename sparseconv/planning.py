@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _conv, _cpu, blocking, geometry, layout
+from . import _conv, _cpu, blocking, blocking_tiles, geometry, layout
 from .layout import Strides
 from .problem import Problem
 
@@ -29,7 +29,7 @@ SERIAL_MACS = 400_000  # about 10 us of work, what waking a thread costs
 # from memory: free on Zen 4, whose AVX-512 units do one multiply-add for each 64-byte load, dear on Intel's, which do
 # two. Zen 4: both kernels in turn in one process. Intel: the prototypes on Granite Rapids (0.63 of dense speed at no
 # zeros).
-SLOPES = {"avx512": 1.16, "avx2": 1.07, "neon": 1.2, "scalar": 1.1}
+SLOPES = {"amx": 1.16, "avx512": 1.16, "avx2": 1.07, "neon": 1.2, "scalar": 1.1}
 INTEL_SLOPE = 1.5
 
 
@@ -69,8 +69,9 @@ class Plan:
     problem : str
         The sizes as a short text; the same text names tests and benchmarks.
     kernel : str
-        "rows_skip", "rows_dense" (forward, backward_data), "gradient_skip", "gradient_points", "gradient_dense"
-        (backward_weight), "reference" (float64) or "none" (an empty result).
+        "rows_skip", "rows_dense", "rows_tiles" (forward, backward_data), "gradient_skip", "gradient_points",
+        "gradient_dense", "gradient_tiles" (backward_weight; "tiles" are dense kernels on the tile registers of AMX),
+        "reference" (float64) or "none" (an empty result).
     skip : str
         The operand whose zeros are skipped, or "none".
     density : dict
@@ -170,6 +171,7 @@ class Prepared(NamedTuple):
     """A kernel bound to sizes and strides: the struct, its blocking, and what choosing needs.
 
     `fixed` is the fixed part of its cost per dense work. Up to the density `sparse`, the "sparse" variant is better.
+    Where `tile_gain` is above 1, "tiles" is the better dense variant, that many times as fast as the one on vectors.
     """
 
     name: str
@@ -179,24 +181,26 @@ class Prepared(NamedTuple):
     tiles: dict[str, int]
     fixed: float
     sparse: float = 0.0
+    tile_gain: float = 1.0
+    note: str = ""  # what a plan says of it
 
 
 @lru_cache(maxsize=2048)
 def rows_kernels(
     problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], relu: bool,
-    threads: int, isa: str,
+    precision: str, threads: int, isa: str,
 ) -> Callable[[str], Prepared]:  # fmt: skip
     """The forward or backward_data kernels for arrays with these strides, each bound when it is first asked for.
 
-    They are "dense", "skip", and "sparse": the skipping kernel with tiles for a density of at most SPARSE. Tiles depend
-    on the instruction set, so `isa` is part of the key.
+    They are "dense", "tiles" (dense, on tile registers), "skip", and "sparse": the skipping kernel with tiles for a
+    density of at most SPARSE. Tiles depend on the instruction set, so `isa` is part of the key.
     """
-    return cache(partial(_rows_kernel, problem, backward, source, target, weight, relu, threads))
+    return cache(partial(_rows_kernel, problem, backward, source, target, weight, relu, precision, threads))
 
 
 def _rows_kernel(
     problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], relu: bool,
-    threads: int, variant: str,
+    precision: str, threads: int, variant: str,
 ) -> Prepared:  # fmt: skip
     channels, lanes = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     group = lanes
@@ -207,35 +211,41 @@ def _rows_kernel(
         channels, lanes = lanes, channels
     used = geometry.backward_map(flat) if backward else geometry.forward_map(flat)
     source_size, target_size = (flat.out_size, flat.in_size) if backward else (flat.in_size, flat.out_size)
-    tiles = blocking.rows(flat, used, channels, lanes, variant, backward, threads)
+    if variant == "tiles":
+        parts = blocking_tiles.PARTS[precision]
+        tiles = blocking_tiles.rows(flat, used, channels, lanes, parts, backward, threads)
+    else:
+        tiles = blocking.rows(flat, used, channels, lanes, variant, backward, threads)
+    dense = variant in ("dense", "tiles")
     task = _conv.Rows(
         used, layout.view(source, source_size), layout.view(target, target_size),
         layout.weight_view(weight, flat.kernel, group, not backward),
-        batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, relu=relu, dense=variant == "dense",
-        **tiles,
+        batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, relu=relu, dense=dense, **tiles,
     )  # fmt: skip
     # One word of channels costs about 25 cycles (window moved, bits tested, one branch mispredicted) beside its
     # multiply-adds; measured 0.09 for a tile of 384 vectors, 0.23 for 96, 0.55 for 18.
     tile = min(channels, tiles["channel_block"]) * max(1, used.most_taps) * tiles["lane_vectors"]
-    name, scalar = "rows_dense" if variant == "dense" else "rows_skip", "grad_output" if backward else "input"
-    return Prepared(name, scalar, threads, task, tiles, 0.03 + 25 / (tile + 20), SPARSE)
+    name, scalar = f"rows_{variant if dense else 'skip'}", "grad_output" if backward else "input"
+    tile_gain = max(1.0, blocking_tiles.rows_gain(problem, backward, precision)) if _cpu.has_tiles() else 1.0
+    return Prepared(name, scalar, threads, task, tiles, 0.03 + 25 / (tile + 20), SPARSE, tile_gain, _note(tiles))
 
 
 @lru_cache(maxsize=2048)
 def gradient_kernels(
-    problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], threads: int, isa: str
+    problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], precision: str, threads: int, isa: str
 ) -> Callable[[str, str], Prepared]:
     """The backward_weight kernels for arrays with these strides, by scalar operand and variant, as in `rows_kernels`.
 
     The other operand becomes the lanes. "sparse" is, where channels are contiguous, kernel_gradient_points.h for
     pointwise kernels, and otherwise the skipping kernel with more positions and fewer lanes.
     """
-    return cache(partial(_gradient_kernel, problem, x, grad_output, weight, threads))
+    return cache(partial(_gradient_kernel, problem, x, grad_output, weight, precision, threads))
 
 
 def _gradient_kernel(
-    problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], threads: int, scalar: str, variant: str
-) -> Prepared:
+    problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], precision: str, threads: int,
+    scalar: str, variant: str,
+) -> Prepared:  # fmt: skip
     in_channels, out_channels = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     flat, x, grad_output = _merged(problem, x, grad_output)
     if flat.dims != problem.dims:
@@ -250,21 +260,33 @@ def _gradient_kernel(
     points = can_be_points and variant == "sparse"
     if points:
         tiles = blocking.gradient_points(flat, used, channels, lanes, threads)
+    elif variant == "tiles":
+        tiles = blocking_tiles.gradient(flat, used, channels, lanes, blocking_tiles.PARTS[precision], threads)
     else:
         tiles = blocking.gradient(flat, used, channels, lanes, variant, threads)
+    dense = variant in ("dense", "tiles")
     task = _conv.Gradient(
         used, a, b, layout.weight_view(weight, flat.kernel, out_channels, not by_grad),
-        batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, dense=variant == "dense", **tiles,
+        batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, dense=dense, **tiles,
     )  # fmt: skip
     # A run of positions costs about 100 cycles (accumulators stored, branches mispredicted) beside its multiply-adds.
     taps = max(1, used.most_taps) * tiles["outer_group"]
     run = min(tiles["chunk_rows"], used.shape[0]) * tiles["segment"] * taps * tiles["lane_vectors"]
-    name = "gradient_points" if points else "gradient_dense" if variant == "dense" else "gradient_skip"
+    name = f"gradient_{'points' if points else variant if dense else 'skip'}"
     # Summing in memory saves all packing, which few lanes share, and costs twice the time per multiply-add. Zen 4, GF/s
-    # of points and skip: 64 lanes at 70% zeros 138 and 126, at 80% 187 and 144; 128 lanes at 80% 190 and 202, at 90% 322
-    # and 260; 512 lanes at 90% 318 and 314, at 95% 454 and 370; 512 lanes, stride 2, at 80% 181 and 173, at 90% 272 and 203.
+    # of points and skip: 64 lanes at 70% zeros 138 and 126, at 80% 187 and 144; 128 lanes at 80% 190 and 202, at 90%
+    # 322 and 260; 512 lanes at 90% 318 and 314, at 95% 454 and 370; the same, stride 2, 80%: 181 and 173, 90%: 272 and
+    # 203.
     sparse = min(0.4, (0.05 + 1.2 / ceil(lanes / 16)) * (1 if flat.pointwise else 1.7)) if can_be_points else SPARSE
-    return Prepared(name, scalar, threads, task, tiles, 0.05 + 100 / run, sparse)
+    tile_gain = max(1.0, blocking_tiles.gradient_gain(problem, precision)) if _cpu.has_tiles() else 1.0
+    return Prepared(name, scalar, threads, task, tiles, 0.05 + 100 / run, sparse, tile_gain, _note(tiles))
+
+
+def _note(tiles: dict[str, int]) -> str:
+    """What a plan says of tile registers, if they are used."""
+    parts = tiles["parts"]
+    products = parts * (parts + 1) // 2  # those that are not too small to matter
+    return f"on tile registers, {products} bf16 product(s) for one of float32" if parts else ""
 
 
 def gradient_work(problem: Problem, scalar: str) -> float:

@@ -25,6 +25,7 @@ from .problem import Problem
 FORWARD = ("auto", "none", "input")
 BACKWARD_DATA = ("auto", "none", "grad_output")
 BACKWARD_WEIGHT = ("auto", "none", "input", "grad_output")
+PRECISIONS = ("highest", "high", "medium")
 
 Pass = Rows | Gradient | WithoutKernel
 PLAIN = frozenset({int, str, type(None)})
@@ -173,12 +174,13 @@ class Options:
     """The words that all convolutions share, checked."""
 
     def __init__(
-        self, dims: int, skips: tuple[str, ...], *, layout: str, skip: str = "auto", stride: Any = 1, padding: Any = 0,
-        dilation: Any = 1, groups: Any = 1,
+        self, dims: int, skips: tuple[str, ...], *, layout: str, skip: str = "auto", precision: str = "highest",
+        stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1,
     ) -> None:  # fmt: skip
         self.dims = dims
         self.order: Layout = parse(layout, dims)
         self.skip: str = checks.word("skip", skip, skips)
+        self.precision: str = checks.word("precision", precision, PRECISIONS)
         self.groups: int = checks.whole("groups", groups, 1)
         self.stride, self.padding, self.dilation = stride, padding, dilation
 
@@ -224,8 +226,9 @@ def _conv(
         return call.reference("conv{}d", problem, result, activation=activation)
     relu = activation == "relu"
     return passes.rows(
-        problem, call.order, x, weight, result, backward=False, relu=relu, skip=call.skip, scalar="input"
-    )
+        problem, call.order, x, weight, result, backward=False, relu=relu, skip=call.skip, scalar="input",
+        precision=call.precision,
+    )  # fmt: skip
 
 
 def _conv_backward_data(
@@ -246,7 +249,7 @@ def _conv_backward_data(
         return call.reference("conv{}d_backward_data", problem, result, input_shape=shape)
     return passes.rows(
         problem, call.order, grad_output, weight, result, backward=True, relu=False, skip=call.skip,
-        scalar="grad_output",
+        scalar="grad_output", precision=call.precision,
     )  # fmt: skip
 
 
@@ -265,7 +268,7 @@ def _conv_backward_weight(
     result = checks.result(out, shape, dtype)
     if dtype == np.float64:
         return call.reference("conv{}d_backward_weight", problem, result, kernel_size=shape)
-    return passes.gradient(problem, call.order, x, grad_output, result, skip=call.skip)
+    return passes.gradient(problem, call.order, x, grad_output, result, skip=call.skip, precision=call.precision)
 
 
 def _conv_transpose(
@@ -288,7 +291,10 @@ def _conv_transpose(
         extra = {"output_padding": output_padding, "activation": activation}
         return call.reference("conv_transpose{}d", problem, result, **extra)
     relu = activation == "relu"
-    return passes.rows(problem, call.order, x, weight, result, backward=True, relu=relu, skip=call.skip, scalar="input")
+    return passes.rows(
+        problem, call.order, x, weight, result, backward=True, relu=relu, skip=call.skip, scalar="input",
+        precision=call.precision,
+    )  # fmt: skip
 
 
 def _conv_transpose_backward_data(
@@ -311,7 +317,7 @@ def _conv_transpose_backward_data(
         return call.reference("conv_transpose{}d_backward_data", problem, result, input_shape=shape)
     return passes.rows(
         problem, call.order, grad_output, weight, result, backward=False, relu=False, skip=call.skip,
-        scalar="grad_output",
+        scalar="grad_output", precision=call.precision,
     )  # fmt: skip
 
 
@@ -333,7 +339,9 @@ def _conv_transpose_backward_weight(
     if dtype == np.float64:
         return call.reference("conv_transpose{}d_backward_weight", problem, result, kernel_size=shape)
     swapped = {"grad_output": "input", "input": "grad_output"}
-    return passes.gradient(problem, call.order, grad_output, x, result, skip=call.skip, roles=swapped)
+    return passes.gradient(
+        problem, call.order, grad_output, x, result, skip=call.skip, precision=call.precision, roles=swapped
+    )
 
 
 def _linear(

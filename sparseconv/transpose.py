@@ -18,7 +18,7 @@ from .conv import Padding, Size
 def conv_transpose2d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0,
     dilation: Size = 1, groups: int = 1, layout: str = "NCHW", activation: str | None = None, skip: str = "auto",
-    num_threads: int | None = None, out: Any = None,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Two-dimensional transposed convolution that skips the zeros of `x`.
 
@@ -31,7 +31,7 @@ def conv_transpose2d(
     bias : (K,), same dtype, optional
     output_padding : int or (int, int)
         Columns added behind the result, fewer than the larger of stride and dilation.
-    stride, padding, dilation, groups, layout, activation, num_threads, out
+    stride, padding, dilation, groups, layout, activation, precision, num_threads, out
         As in `sparseconv.conv2d`; padding takes columns away from the result, and "same" is not defined.
     skip : {"auto", "none", "input"}
         What is exploited.
@@ -48,14 +48,15 @@ def conv_transpose2d(
     """
     return prepare.conv_transpose(
         2, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
-        groups=groups, layout=layout, activation=activation, skip=skip, num_threads=num_threads, out=out,
+        groups=groups, layout=layout, activation=activation, skip=skip, precision=precision, num_threads=num_threads,
+        out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose2d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", num_threads: int | None = None,
-    out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", precision: str = "highest",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv_transpose2d` with respect to its input: a convolution of `grad_output`.
 
@@ -65,7 +66,7 @@ def conv_transpose2d_backward_data(
     weight : (C, K/groups, R, S), same dtype
     input_shape : sequence of int
         Shape of the result in `layout`; output_padding follows from it and from the shape of `grad_output`.
-    stride, padding, dilation, groups, layout, num_threads, out
+    stride, padding, dilation, groups, layout, precision, num_threads, out
         As in `conv_transpose2d`.
     skip : {"auto", "none", "grad_output"}
         What is exploited.
@@ -76,13 +77,14 @@ def conv_transpose2d_backward_data(
     """
     return prepare.conv_transpose_backward_data(
         2, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose2d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCHW", skip: str = "auto", num_threads: int | None = None, out: Any = None,
+    groups: int = 1, layout: str = "NCHW", skip: str = "auto", precision: str = "highest",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv_transpose2d` with respect to its weight.
 
@@ -91,7 +93,7 @@ def conv_transpose2d_backward_weight(
     x : (N, C, H, W) float32 or float64
     grad_output : (N, K, OH, OW), same dtype
     kernel_size : int, (R, S) or (C, K/groups, R, S)
-    stride, padding, dilation, groups, layout, num_threads, out
+    stride, padding, dilation, groups, layout, precision, num_threads, out
         As in `conv_transpose2d`.
     skip : {"auto", "none", "input", "grad_output"}
         What is exploited.
@@ -102,75 +104,79 @@ def conv_transpose2d_backward_weight(
     """
     return prepare.conv_transpose_backward_weight(
         2, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, num_threads=num_threads, out=out,
+        skip=skip, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose1d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0,
     dilation: Size = 1, groups: int = 1, layout: str = "NCW", activation: str | None = None, skip: str = "auto",
-    num_threads: int | None = None, out: Any = None,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
     return prepare.conv_transpose(
         1, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
-        groups=groups, layout=layout, activation=activation, skip=skip, num_threads=num_threads, out=out,
+        groups=groups, layout=layout, activation=activation, skip=skip, precision=precision, num_threads=num_threads,
+        out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose1d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", num_threads: int | None = None,
-    out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", precision: str = "highest",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_data` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
     return prepare.conv_transpose_backward_data(
         1, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose1d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCW", skip: str = "auto", num_threads: int | None = None, out: Any = None,
+    groups: int = 1, layout: str = "NCW", skip: str = "auto", precision: str = "highest",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_weight` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
     return prepare.conv_transpose_backward_weight(
         1, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, num_threads=num_threads, out=out,
+        skip=skip, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose3d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0,
     dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", activation: str | None = None, skip: str = "auto",
-    num_threads: int | None = None, out: Any = None,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
     return prepare.conv_transpose(
         3, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
-        groups=groups, layout=layout, activation=activation, skip=skip, num_threads=num_threads, out=out,
+        groups=groups, layout=layout, activation=activation, skip=skip, precision=precision, num_threads=num_threads,
+        out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose3d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", num_threads: int | None = None,
-    out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", precision: str = "highest",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_data` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
     return prepare.conv_transpose_backward_data(
         3, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose3d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCDHW", skip: str = "auto", num_threads: int | None = None, out: Any = None,
+    groups: int = 1, layout: str = "NCDHW", skip: str = "auto", precision: str = "highest",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_weight` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
     return prepare.conv_transpose_backward_weight(
         3, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, num_threads=num_threads, out=out,
+        skip=skip, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip

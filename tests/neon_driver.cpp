@@ -1,17 +1,12 @@
 // Runs recorded calls on the tables of two instruction sets and compares every bit: see test_neon.py, which writes
 // cases.h (one function per call, ending in `check`) and the file of arrays that it refers to.
-//
-// What run.cpp does is done here on one thread, with scratch memory of just the size that was asked for, full of garbage
-// before each item and with canaries around it.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <memory>
 #include <vector>
 
-#include "float_state.h"
-#include "table.h"
+#include "poisoned_run.h"
 
 namespace sparseconv {
 
@@ -26,68 +21,7 @@ static void expect(bool good, const char *name, const char *table, const char *w
     ++failures;
 }
 
-// A block between canaries, its bytes 0x7f: as floats 3e38, as indices far outside of everything.
-class block {
-public:
-    explicit block(int64_t bytes) : bytes_(bytes), memory_((char *)aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64 + 2 * edge)) {
-        memset(memory_.get(), canary, edge);
-        memset(memory_.get() + edge, garbage, (size_t)bytes);
-        memset(memory_.get() + edge + bytes, canary, edge);
-    }
-    char *data() const { return memory_.get() + edge; }
-    void refill() { memset(data(), garbage, (size_t)bytes_); }
-    bool intact() const { return all(memory_.get(), edge, canary) && all(data() + bytes_, edge, canary); }
-
-private:
-    static constexpr int64_t edge = 4096;
-    static constexpr char canary = 0x55, garbage = 0x7f;
-    static bool all(const char *from, int64_t bytes, char value) {
-        for (int64_t i = 0; i < bytes; ++i) {
-            if (from[i] != value) return false;
-        }
-        return true;
-    }
-    struct release { void operator()(char *p) const { free(p); } };
-    int64_t bytes_;
-    std::unique_ptr<char, release> memory_;
-};
-
-// --- whole calls, item after item ---
-
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 static int go_on(void *) { return 0; }
-
-// Every item begins with scratch memory of which it knows nothing.
-template <class Task>
-static bool work(void (*entry)(const Task *, int64_t, int64_t, void *), const Task &task, int64_t items, int64_t bytes) {
-    block scratch(bytes);
-    const float_state_scope flushed(float_state() | flush_denormals);
-    for (int64_t item = 0; item < items; ++item) {
-        scratch.refill();
-        entry(&task, item, item + 1, scratch.data());
-    }
-    return scratch.intact();
-}
-
-static bool run(const sc_table &table, sc_rows_task &task) {
-    const int64_t vectors = ceil_div(task.lanes, 16), lane_blocks = ceil_div(vectors, task.lane_vectors);
-    const int64_t taps = task.map.outer_taps * task.map.inner_taps;
-    const int64_t chunks = ceil_div(task.batch * task.map.out_rows, task.chunk_rows) * task.segments;
-    block packed(task.pack_ahead ? task.groups * task.channels * vectors * 64 * taps : 0);
-    bool good = true;
-    if (task.pack_ahead) {
-        task.packed = (float *)packed.data();
-        good = work(table.pack_weights, task, task.groups * lane_blocks * ceil_div(task.channels, task.channel_block), 0);
-    }
-    return work(table.rows, task, task.groups * chunks * task.lane_groups, table.rows_scratch(&task)) && packed.intact() && good;
-}
-
-static bool run(const sc_table &table, sc_gradient_task &task) {
-    const int64_t blocks = ceil_div(ceil_div(task.lanes, 16), task.lane_vectors);
-    const int64_t items = task.groups * ceil_div(blocks, task.lane_blocks) * ceil_div(task.channels, task.channel_block);
-    return work(table.gradient, task, items, table.gradient_scratch(&task));
-}
 
 static bool run(const sc_table &table, sc_bias_task &task) {
     return work(table.bias_gradient, task, ceil_div(task.channels, 64), 0);

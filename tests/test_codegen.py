@@ -24,6 +24,7 @@ KERNELS = ROOT / "sparseconv" / "kernels"
 COMPILER = shlex.split(os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "g++")
 VECTOR_ISAS = ("avx512", "avx2")
 ISAS = (*VECTOR_ISAS, "scalar")
+UNITS = ("amx", *ISAS)  # amx has the kernels on tile registers alone
 PLAIN = ("dispatch", "run", "threads")  # what runs on every x86-64
 EXPORTED = {
     _cpu: {"PyInit__cpu", "sparseconv_get_num_threads", "sparseconv_set_num_threads"},
@@ -69,11 +70,11 @@ def objects(tmp_path_factory):
 
     def build(name):
         extra = []
-        if name in ISAS:
+        if name in UNITS:
             extra = known["ISA_FLAGS"]["x86_64"][name] + known["KERNEL_ONLY"]
         if name == "scalar":  # -O3 takes long, and the fewer functions are inlined, the more symbols could show
             extra.append("-O1")
-        source, to = KERNELS / f"{'isa_' if name in ISAS else ''}{name}.cpp", folder / f"{name}.o"
+        source, to = KERNELS / f"{'isa_' if name in UNITS else ''}{name}.cpp", folder / f"{name}.o"
         command = [*COMPILER, *known["COMMON"], "-fPIC", "-DNDEBUG", *extra, "-c", str(source), "-o", str(to)]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -81,7 +82,7 @@ def objects(tmp_path_factory):
         return to
 
     with ThreadPoolExecutor(2) as executor:
-        return dict(zip((*ISAS, *PLAIN), executor.map(build, (*ISAS, *PLAIN)), strict=True))
+        return dict(zip((*UNITS, *PLAIN), executor.map(build, (*UNITS, *PLAIN)), strict=True))
 
 
 def functions(binary):
@@ -140,19 +141,20 @@ def beyond_baseline(instruction):
 
 
 @needs_sources
-@pytest.mark.parametrize("name", ISAS)
+@pytest.mark.parametrize("name", UNITS)
 def test_one_external_symbol(objects, name):
     """The table is all that a kernel file offers; nothing weak that a linker could share between instruction sets."""
     external = [(kind, symbol) for kind, symbol in symbols(objects[name], "--defined-only") if kind.isupper()]
-    assert external == [("D", f"sparseconv::{name}::table")]
+    assert external == [("D", f"sparseconv::{name}::{'tiles' if name == 'amx' else 'table'}")]
     every = symbols(objects[name])
     assert not [symbol for kind, symbol in every if kind in "wWvVu"]
     wanted = {symbol for kind, symbol in every if kind == "U"}
-    assert wanted <= {"memset", "memcpy", "memmove", "__popcountdi2"}
+    allowed = {"memset", "memcpy", "memmove", "__popcountdi2", "_GLOBAL_OFFSET_TABLE_"}
+    assert wanted <= allowed | ({"memcmp", "sparseconv::avx512::table"} if name == "amx" else set())
 
 
 @needs_sources
-@pytest.mark.parametrize("name", ISAS)
+@pytest.mark.parametrize("name", UNITS)
 def test_nothing_runs_at_import(objects, name):
     sections = output("objdump", "-h", str(objects[name]))
     assert ".text" in sections
@@ -177,6 +179,34 @@ def test_what_counts_as_a_spill():
     other += ["vmovups -0x40(%rbp),%zmm0"]
     assert stack_accesses(spills + other) == spills
     assert stack_accesses(["mov    %rsp,%rbp", *other]) == ["vmovups -0x40(%rbp),%zmm0"]
+
+
+@needs_sources
+def test_tile_instructions(objects):
+    """Tile registers are released by whoever configures them, and sums leave them once: none is spilled."""
+    code = functions(objects["amx"])
+    tiles = re.compile(r"(tile\w+|ldtilecfg|tdp\w+)\b")
+    users = {
+        function: [match[1] for one in lines if (match := tiles.match(one))]
+        for function, lines in code.items()
+        if any(map(tiles.match, lines))
+    }
+    used = {one for names in users.values() for one in names}
+    assert used == {"ldtilecfg", "tilerelease", "tilezero", "tileloadd", "tilestored", "tdpbf16ps"}
+    inner = {name: names for name, names in users.items() if "tdpbf16ps" in names and "ldtilecfg" not in names}
+    for kind in ("sum_block", "sum_chunk"):
+        parts_3 = [names for name, names in inner.items() if f"::{kind}<3, 2, 2>" in name]
+        assert len(parts_3) == 1, f"{kind} for 2 x 2 tiles of three parts: {sorted(inner)}"
+        assert parts_3[0].count("tdpbf16ps") == 24  # six products of 2 x 2 tiles
+        assert parts_3[0].count("tilestored") == 4
+        assert parts_3[0].count("tileloadd") in (16, 16 + 4)  # and sums, where passes take turns
+    for name, names in users.items():
+        if "ldtilecfg" in names:
+            assert "tilerelease" in names, name
+    spills = {name: found for name in inner if (found := stack_accesses(code[name]))}
+    assert not spills
+    # nothing but the split is compiled a second time: no copy of the vector kernels
+    assert not [name for name in code if INNER_KERNEL.search(name)]
 
 
 @needs_sources

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sparseconv import cpu
+from sparseconv import _cpu, cpu
 
 NAMES = ("amx", "avx512", "avx2", "neon", "scalar")
 X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -49,6 +49,21 @@ def test_compiled_set():
     else:
         expected = {"scalar"}
     assert set(cpu.available_isas()) - {"amx"} == expected
+    if "amx" in cpu.available_isas():
+        assert cpu.available_isas()[0] == "amx"
+        assert {"amx_tile", "amx_bf16"} <= flags
+
+
+@pytest.mark.skipif(not X86 or "amx" not in _cpu.compiled(), reason="the compiler cannot make it, or another machine")
+def test_amx_may_be_missing():
+    """A CPU, a system or a container without AMX is no error until it is asked for."""
+    assert _cpu.compiled()[0] == "amx"
+    if "amx" in cpu.available_isas():
+        return
+    assert not _cpu.has_tiles()
+    done = run("import sparseconv", SPARSECONV_ISA="amx")
+    assert done.returncode != 0
+    assert "SPARSECONV_ISA: isa: got 'amx', expected one of" in done.stderr
 
 
 def test_use_as_a_context():

@@ -222,6 +222,8 @@ COMMON = (
     ("layout", "nchw", ValueError),
     ("layout", None, (TypeError, ValueError)),
     ("skip", "everything", ValueError),
+    ("precision", "low", ValueError),
+    ("precision", None, ValueError),
     ("skip", "", ValueError),
     ("skip", "Input", ValueError),
     ("skip", 1, (TypeError, ValueError)),
@@ -237,7 +239,9 @@ def test_bad_option(name, word, value, error):
     check(name, error, fragment, **{word: value})
 
 
-@pytest.mark.parametrize("word, value, error", [row for row in COMMON if row[0] == "skip"] + list(THREADS))
+@pytest.mark.parametrize(
+    "word, value, error", [row for row in COMMON if row[0] in ("skip", "precision")] + list(THREADS)
+)
 @pytest.mark.parametrize("name", ["linear", "linear_backward_data", "linear_backward_weight"])
 def test_bad_option_of_linear(name, word, value, error):
     check(name, error, rf"\b{word}\b", **{word: value})

@@ -245,7 +245,7 @@ def test_segments_have_room(backward, problem, data):
     passes = passes_of(problem, backward)
     size, in_size = (problem.in_size, problem.out_size) if backward else (problem.out_size, problem.in_size)
     segment = data.draw(st.integers(1, size[-1]))
-    room = min(in_size[-1], blocking._in_columns(problem, segment, backward))
+    room = min(in_size[-1], blocking.in_columns(problem, segment, backward))
     for column in range(0, size[-1], segment):
         low, high = in_size[-1], 0
         for one in passes:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from field_records import Map, View, WeightView, forget_plans
 from helpers import FEW_CASES, PASSES, SKIPS, TRANSPOSED, Case, call, in_layout, operands, prepared, sparse_ints
 
 import sparseconv as sc
-from sparseconv import _conv, cpu, geometry, layout, planning
+from sparseconv import _conv, cpu
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNELS = ROOT / "sparseconv" / "kernels"
@@ -47,24 +48,6 @@ pytestmark = [
 
 
 # --- recording ---
-
-
-class Map(_conv.Map):
-    def __init__(self, **fields):
-        super().__init__(**fields)
-        self.fields = fields
-
-
-class View(_conv.View):
-    def __init__(self, *fields):
-        super().__init__(*fields)
-        self.fields = fields
-
-
-class WeightView(_conv.WeightView):
-    def __init__(self, *fields):
-        super().__init__(*fields)
-        self.fields = fields
 
 
 class Recorder:
@@ -191,19 +174,14 @@ def recording(monkeypatch):
         lines = [*view_lines("in", view), *field_lines(sizes)]
         recorder.record("bias", lines, {"in.data": source}, "out", target, execute)
 
-    def forget():
-        for module in (geometry, layout, planning):
-            for value in vars(module).values():
-                getattr(value, "cache_clear", lambda: None)()
-
     with monkeypatch.context() as patch, cpu.use_isa("scalar"):
         for replacement in (Map, View, WeightView, Rows, Gradient, bias_gradient):
             patch.setattr(_conv, replacement.__name__, replacement)
-        forget()
+        forget_plans()
         try:
             yield recorder
         finally:
-            forget()
+            forget_plans()
 
 
 def record_calls(recorder):

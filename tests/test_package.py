@@ -76,7 +76,7 @@ def test_functions_of_one_kind_have_one_signature():
                     assert parameter.kind == signatures[0][name].kind
                     assert name == "layout" or parameter.default == signatures[0][name].default
             assert [one["layout"].default for one in signatures] == ["NCW", "NCHW", "NCDHW"]
-            assert {"skip", "num_threads", "out"} <= set(signatures[0])
+            assert {"skip", "precision", "num_threads", "out"} <= set(signatures[0])
 
 
 def test_modules():

@@ -7,10 +7,11 @@ import pytest
 from helpers import FEW_CASES, LAYOUTS, PASSES, SKIPS, TRANSPOSED_CASES, call, prepared, sparse_floats, to_layout
 
 import sparseconv as sc
-from sparseconv import cpu
+from sparseconv import _cpu, cpu
 
 # Some ten times the standard error of the samples, since what is fixed here is that they are fair.
 DENSITY_ERROR = 0.05
+DENSE = {kind: {f"{kind}_dense"} | ({f"{kind}_tiles"} if _cpu.has_tiles() else set()) for kind in ("rows", "gradient")}
 PLAN_TEXT = ("kernel", "skip", "density", "expected", "tiles", "scratch")
 
 
@@ -42,7 +43,7 @@ def test_every_operation(isa, operation, arguments, is_gradient):
     plan = sc.plan(operation, *arguments)
     assert isinstance(plan, sc.Plan)
     assert plan.operation == operation
-    assert plan.kernel == ("gradient_dense" if is_gradient else "rows_dense")
+    assert plan.kernel in DENSE["gradient" if is_gradient else "rows"]
     assert plan.skip == "none"
     assert plan.isa == isa
     assert plan.threads >= 1
@@ -180,7 +181,7 @@ def test_auto_skips_what_is_sparse(isa):
         x = sparse_floats((2, 64, 14, 14), sparsity, 1)
         plan = sc.plan("conv2d", x, w, padding=1)
         assert plan.skip == skip
-        assert plan.kernel == ("rows_dense" if skip == "none" else "rows_skip")
+        assert plan.kernel in (DENSE["rows"] if skip == "none" else {"rows_skip"})
         plan = sc.plan("conv2d_backward_data", x, w, x.shape, padding=1)
         assert plan.skip == {"none": "none", "input": "grad_output"}[skip]
 
@@ -193,7 +194,7 @@ def test_the_sparser_operand_is_skipped(isa, input_sparsity, grad_sparsity, skip
     x, g = sparse_floats((2, 64, 14, 14), input_sparsity, 1), sparse_floats((2, 64, 14, 14), grad_sparsity, 2)
     plan = sc.plan("conv2d_backward_weight", x, g, 3, padding=1)
     assert plan.skip == skip
-    assert plan.kernel == ("gradient_dense" if skip == "none" else "gradient_skip")
+    assert plan.kernel in (DENSE["gradient"] if skip == "none" else {"gradient_skip"})
     # The operands of a transposed convolution keep their names, although they change places inside.
     plan = sc.plan("conv_transpose2d_backward_weight", x, g, 3, padding=1)
     assert plan.skip == skip
@@ -317,3 +318,17 @@ def test_problem_text(dims):
         assert plan.problem.startswith(f"n3g2c8k12i{sizes}o")
         assert plan.problem.endswith(f"d{'x'.join(['2'] * dims)}")
     assert "d" not in sc.plan(f"conv{dims}d", x, ones(12, 8, *[3] * dims)).problem
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_precision_is_for_tile_registers(isa, precision):
+    """Everywhere else kernels compute in float32, whatever is asked for."""
+    x, w = sparse_floats((2, 40, 9, 9), 0.0, 1), sparse_floats((48, 40, 3, 3), 0.0, 2)
+    plan = sc.plan("conv2d", x, w, precision=precision)
+    if isa == "amx":
+        assert plan.kernel == "rows_tiles"
+        assert plan.tiles["parts"] == {"highest": 3, "high": 2, "medium": 1}[precision]
+    else:
+        assert plan == sc.plan("conv2d", x, w)
+        assert plan.tiles["parts"] == 0
+        np.testing.assert_array_equal(sc.conv2d(x, w, precision=precision), sc.conv2d(x, w))

@@ -258,14 +258,32 @@ THREADED = (
 
 
 @pytest.mark.parametrize("case", THREADED, ids=str)
+@pytest.mark.parametrize("sparsity", [0.5, 0.92])
 @pytest.mark.parametrize("name", PASSES)
-def test_same_bits_for_any_number_of_threads(isa, case, name):
-    first, second = in_layout(case, name, *operands(case, name, 0.5, make=sparse_floats))
+def test_same_bits_for_any_number_of_threads(isa, case, name, sparsity):
+    first, second = in_layout(case, name, *operands(case, name, sparsity, make=sparse_floats))
     for skip in SKIPS[name]:
         serial = call(sparseconv, case, name, first, second, skip=skip, num_threads=1)
         for num_threads in (2, 3, 4, 7, None):
             actual = call(sparseconv, case, name, first, second, skip=skip, num_threads=num_threads)
             assert_same_bits(actual, serial, f"num_threads={num_threads} skip={skip!r}")
+
+
+@pytest.mark.parametrize("kernel, padding", [(3, 1), (3, 2), (5, 2)])
+def test_padding_is_never_multiplied(isa, kernel, padding):
+    """An infinite weight at a tap that meets padding adds nothing there, however threads cut the row."""
+    weight = np.ones((64, 64, kernel), np.float32)
+    weight[::7, ::5, 0], weight[::5, ::7, -1] = np.inf, np.inf
+    for width in (60, 193, 319):
+        x = np.ones((1, 64, width), np.float32)
+        results = [
+            sparseconv.conv1d(x, weight, padding=padding, skip=skip, num_threads=threads)
+            for skip, threads in itertools.product(("none", "input"), (1, 2, 3, 4))
+        ]
+        assert not np.isnan(results[0]).any() and np.isinf(results[0]).any()
+        for one in results[1:]:
+            np.testing.assert_array_equal(np.isinf(one), np.isinf(results[0]))
+            assert not np.isnan(one).any()
 
 
 def test_grad_bias_same_bits_for_any_number_of_threads(isa):

@@ -2,8 +2,13 @@
 
 #include <atomic>
 
+#include "amx_usable.h"
+
 namespace sparseconv {
 
+#if !defined(SC_WITHOUT_AMX)  // setup.py: the compiler cannot make it
+namespace amx { extern const sc_tile_table tiles; }
+#endif
 namespace avx512 { extern const sc_table table; }
 namespace avx2 { extern const sc_table table; }
 namespace neon { extern const sc_table table; }
@@ -25,20 +30,44 @@ bool has_v4() {
 }
 #endif
 
+bool always() { return true; }
+
+#if defined(__x86_64__) && !defined(SC_WITHOUT_AMX)
+// The kernels of avx512, and dense ones on tile registers.
+const sc_table &amx_table() {
+    static const sc_table table = [] {
+        sc_table made = avx512::table;
+        made.name = "amx", made.tiles = &amx::tiles;
+        return made;
+    }();
+    return table;
+}
+
+// Asked once, and not before somebody wants to know: the permission is for the whole process, for good. The product
+// is tried because hypervisors are known to offer what they do not have.
+bool has_amx() {
+    static const bool usable = has_v4() && amx_permitted() && amx::tiles.works();
+    return usable;
+}
+#endif
+
 const isa all[] = {
 #if defined(__x86_64__)
-    {&avx512::table, has_v4()},
-    {&avx2::table, has_v3()},
-#elif defined(__aarch64__)
-    {&neon::table, true},
+#if !defined(SC_WITHOUT_AMX)
+    {&amx_table(), has_amx},
 #endif
-    {&scalar::table, true},
+    {&avx512::table, has_v4},
+    {&avx2::table, has_v3},
+#elif defined(__aarch64__)
+    {&neon::table, always},
+#endif
+    {&scalar::table, always},
 };
 constexpr int total = sizeof all / sizeof *all;
 
 const sc_table *best() {
     for (const isa &candidate : all) {
-        if (candidate.supported) return candidate.table;
+        if (candidate.supported()) return candidate.table;
     }
     return &scalar::table;
 }

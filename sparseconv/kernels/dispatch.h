@@ -6,7 +6,7 @@ namespace sparseconv {
 
 struct isa {
     const sc_table *table;
-    bool supported;  // by the CPU and by the operating system, which must save the registers
+    bool (*supported)();  // by the CPU and by the operating system, which must save the registers
 };
 
 // All compiled instruction sets, best first.

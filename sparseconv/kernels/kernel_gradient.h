@@ -166,8 +166,9 @@ static int64_t stack_partners(const sc_gradient_task &task, const gradient_rows 
 }
 
 // A as [row][window][channel], and each channel's nonzero positions. What lies behind a row's columns counts as zero.
-static void pack_pixels(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk, const gradient_scratch &scratch,
-                        const sc_pass &pass, int64_t window, int64_t channel, int64_t channels) {
+static void pack_pixels(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk,
+                        const gradient_scratch &scratch, const sc_pass &pass, int64_t window, int64_t channel,
+                        int64_t channels) {
     int64_t begin, end;
     segment_range(task, chunk, pass, begin, end);
     for (int64_t i = 0; i < chunk.rows; ++i) {
@@ -181,9 +182,10 @@ static void pack_pixels(const sc_gradient_task &task, const gradient_rows &rows,
         int64_t column = 0;
         for (int64_t word = 0; word < scratch.live_pitch; ++word) {  // the last one is read, but no position
             uint64_t bits[64] = {};
-            for (int64_t i = 0; i < 64 && 64 * word + i < positions; ++i, column = column + 1 < window ? column + 1 : 0) {
-                if (column >= columns) continue;
-                bits[i] = live_word(scratch.channels + (64 * word + i) * scratch.pixel_pitch + first, some);
+            for (int64_t i = 0; i < smaller(64, positions - 64 * word); ++i) {
+                const float *pixel = scratch.channels + (64 * word + i) * scratch.pixel_pitch;
+                if (column < columns) bits[i] = live_word(pixel + first, some);
+                if (++column == window) column = 0;
             }
             if (64 * word < positions) transpose_bits(bits);
             for (int c = 0; c < some; ++c) scratch.live[(first + c) * scratch.live_pitch + word] = bits[c];
@@ -192,8 +194,9 @@ static void pack_pixels(const sc_gradient_task &task, const gradient_rows &rows,
 }
 
 // A as [channel][row][window], zeros behind the columns, and its nonzero positions.
-static void pack_channels(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk, const gradient_scratch &scratch,
-                          const sc_pass &pass, int64_t window, int64_t channel, int64_t channels) {
+static void pack_channels(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk,
+                          const gradient_scratch &scratch, const sc_pass &pass, int64_t window, int64_t channel,
+                          int64_t channels) {
     int64_t begin, end;
     segment_range(task, chunk, pass, begin, end);
     for (int64_t i = 0; i < chunk.rows; ++i) {
@@ -377,8 +380,8 @@ static void gradient_item(const sc_gradient_task &task, const gradient_share &sh
 }
 
 static int64_t gradient_scratch_bytes(const sc_gradient_task *task) {
-    const int64_t floats = task->points ? points_scratch::measure(*task).total() : gradient_scratch::measure(*task).total();
-    return floats * (int64_t)sizeof(float);
+    if (task->points) return points_scratch::measure(*task).total() * (int64_t)sizeof(float);
+    return gradient_scratch::measure(*task).total() * (int64_t)sizeof(float);
 }
 
 static void gradient(const sc_gradient_task *task, int64_t begin, int64_t end, void *memory) {

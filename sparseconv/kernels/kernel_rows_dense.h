@@ -4,15 +4,14 @@
 // step loads Q weight vectors once and broadcasts P scalars: P * Q multiply-adds for P + Q loads. The columns of a
 // row are dealt out evenly (14 = 5 + 5 + 4, not 6 + 6 + 2), since a narrow tile is bound by its loads. Where a tap
 // meets padding at the first or the last column of a tile, that column is left out: of a 3 x 3 kernel on 7 columns
-// that is a tenth of the work. Where it meets more padding, columns read from a row of zeros.
+// that is a tenth of the work. Where it meets more padding, the columns that meet none are taken one by one. Padding is
+// never multiplied, so a weight that is Inf gives the same whichever tile a column is in.
 //
 // Registers: avx512 6 x 4 accumulators + 4 weights + 1 broadcast; avx2 and neon 6 x 1 (of two and four registers).
 #pragma once
 #include "row_sweep.h"
 
 SC_OPEN
-
-static const float zero_pixel[SC_MAX_CHANNEL_BLOCK] = {};
 
 // Adds one tap of columns [FROM, TO) of a tile.
 template <int FROM, int TO, int P, int Q>
@@ -27,6 +26,15 @@ SC_INLINE void dense_tap(f32x16 (&acc)[P][Q], const float *const (&x)[P], const 
     }
 }
 
+// The same of one column.
+template <int Q>
+SC_INLINE void dense_column(f32x16 (&acc)[Q], const float *x, const float *w, int channels) {
+    for (int channel = 0; channel < channels; ++channel, w += Q * 16) {
+        const f32x16 xv = splat(x + channel);
+        SC_UNROLL for (int q = 0; q < Q; ++q) acc[q] = fma(xv, load(w + q * 16), acc[q]);
+    }
+}
+
 template <int P, int Q>
 SC_INLINE void dense_tile(const row_sweep &row, int64_t first) {
     f32x16 acc[P][Q];
@@ -36,15 +44,25 @@ SC_INLINE void dense_tile(const row_sweep &row, int64_t first) {
     }
     const int64_t taps = row.in_count ? row.taps : 0;  // a row that meets none only moves its sums
     for (int64_t tap = 0; tap < taps; ++tap) {
+        bool inside[P];
         const float *x[P], *w = row.weights + tap * row.channels * (Q * 16);
         const int64_t column = first + tap - row.shift;
         SC_UNROLL for (int p = 0; p < P; ++p) {
-            const bool inside = (uint64_t)(column + p) < (uint64_t)row.in_count;
-            x[p] = inside ? row.in + (column + p) * row.in_pitch : zero_pixel;
+            inside[p] = (uint64_t)(column + p) < (uint64_t)row.in_count;
+            x[p] = row.in + (column + p) * row.in_pitch;
         }
-        if (P > 1 && column == -1) dense_tap<P != 1, P, P, Q>(acc, x, w, row.channels);
-        else if (P > 1 && column + P == row.in_count + 1) dense_tap<0, P == 1 ? 1 : P - 1, P, Q>(acc, x, w, row.channels);
-        else dense_tap<0, P, P, Q>(acc, x, w, row.channels);
+        const bool first_in = inside[0], last_in = inside[P - 1];
+        if (first_in && last_in) {
+            dense_tap<0, P, P, Q>(acc, x, w, row.channels);
+        } else if (P > 1 && inside[P > 1] && last_in) {
+            dense_tap<1, P, P, Q>(acc, x, w, row.channels);
+        } else if (P > 1 && first_in && inside[P > 1 ? P - 2 : 0]) {
+            dense_tap<0, P - 1, P, Q>(acc, x, w, row.channels);
+        } else {
+            SC_UNROLL for (int p = 0; p < P; ++p) {
+                if (inside[p]) dense_column(acc[p], x[p], w, row.channels);
+            }
+        }
     }
     SC_UNROLL for (int p = 0; p < P; ++p) {
         float *to = row.to + (first + p - row.begin) * row.to_pitch;

@@ -86,6 +86,7 @@ typedef struct {
     int64_t stream;    // 1: the result is bigger than the caches
     // blocking
     int64_t dense;             // which inner kernel: 0 skips zeros of `in`, 1 does not
+    int64_t parts;             // bf16 parts of an f32 in the dense kernel on tile registers; 0: not that kernel
     int64_t lane_vectors;      // at most so many 16-lane vectors in a lane block
     int64_t channel_block;     // channels in a weight tile
     int64_t chunk_rows;        // output rows that are finished before the next ones are begun
@@ -104,7 +105,7 @@ typedef struct {
     int64_t batch, groups;
     int64_t channels, lanes;  // of a and of b, per group
     sc_weight_view gradient;
-    int64_t dense;
+    int64_t dense, parts;   // as above
     int64_t points;         // 1: kernel_gradient_points.h, for one tap and contiguous channels on both sides
     int64_t outer_group;    // outer taps that are swept together, those of an outer pass; 1: one after the other
     int64_t lane_vectors;   // vectors in a lane block

@@ -29,13 +29,23 @@ status spread(void (*entry)(const Task *, int64_t, int64_t, void *), const Task 
 
 int64_t rows_packed_bytes(const sc_rows_task &task) {
     if (!task.pack_ahead) return 0;
-    return task.groups * task.channels * ceil_div(task.lanes, 16) * 64 * task.map.outer_taps * task.map.inner_taps;
+    const int64_t vectors = task.groups * ceil_div(task.lanes, 16), taps = task.map.outer_taps * task.map.inner_taps;
+    if (task.parts) return vectors * (taps * ceil_div(task.channels, 32) * task.parts * 1024 + 64);
+    return vectors * task.channels * 64 * taps;
+}
+
+int64_t rows_scratch_bytes(const sc_table &table, const sc_rows_task &task) {
+    return task.parts ? table.tiles->rows_scratch(&task) : table.rows_scratch(&task);
+}
+
+int64_t gradient_scratch_bytes(const sc_table &table, const sc_gradient_task &task) {
+    return task.parts ? table.tiles->gradient_scratch(&task) : table.gradient_scratch(&task);
 }
 
 int run_rows(const sc_table &table, sc_rows_task &task, int threads, int (*signals)()) {
     interruption interrupt(signals);
     task.interrupt = {interruption::poll, &interrupt};
-    const int64_t packed = rows_packed_bytes(task), scratch = table.rows_scratch(&task);
+    const int64_t packed = rows_packed_bytes(task), scratch = rows_scratch_bytes(table, task);
     const scratch_lease lease(packed + scratch);
     if (!lease.memory()) return NO_MEMORY;
     char *own = lease.memory() + packed;
@@ -44,11 +54,14 @@ int run_rows(const sc_table &table, sc_rows_task &task, int threads, int (*signa
         const int64_t lane_blocks = ceil_div(ceil_div(task.lanes, 16), task.lane_vectors);
         const int64_t tiles = task.groups * lane_blocks * ceil_div(task.channels, task.channel_block);
         const int packers = packed < 1 << 18 ? 1 : threads;  // waking a thread costs more than packing 256 KB
-        const status result = spread(table.pack_weights, task, tiles, packers, 0, own, interrupt);
+        const auto pack_weights = task.parts ? table.tiles->pack_weights : table.pack_weights;
+        const int64_t pack_scratch = task.parts ? table.tiles->pack_weights_scratch(&task) : 0;
+        const status result = spread(pack_weights, task, tiles, packers, pack_scratch, own, interrupt);
         if (result != OK) return result;
     }
     const int64_t chunks = ceil_div(task.batch * task.map.out_rows, task.chunk_rows) * task.segments;
-    return spread(table.rows, task, task.groups * chunks * task.lane_groups, threads, scratch, own, interrupt);
+    const auto rows = task.parts ? table.tiles->rows : table.rows;
+    return spread(rows, task, task.groups * chunks * task.lane_groups, threads, scratch, own, interrupt);
 }
 
 int run_gradient(const sc_table &table, sc_gradient_task &task, int threads, int (*signals)()) {
@@ -57,10 +70,11 @@ int run_gradient(const sc_table &table, sc_gradient_task &task, int threads, int
     const int64_t lane_blocks = ceil_div(ceil_div(task.lanes, 16), task.lane_vectors);
     const int64_t supers = ceil_div(lane_blocks, task.lane_blocks);
     const int64_t items = task.groups * supers * ceil_div(task.channels, task.channel_block);
-    const int64_t scratch = table.gradient_scratch(&task);
+    const int64_t scratch = gradient_scratch_bytes(table, task);
     const scratch_lease lease(scratch);
     if (!lease.memory()) return NO_MEMORY;
-    return spread(table.gradient, task, items, threads, scratch, lease.memory(), interrupt);
+    const auto gradient = task.parts ? table.tiles->gradient : table.gradient;
+    return spread(gradient, task, items, threads, scratch, lease.memory(), interrupt);
 }
 
 int run_bias_gradient(const sc_table &table, sc_bias_task &task, int threads, int (*signals)()) {

@@ -11,5 +11,7 @@ int run_bias_gradient(const sc_table &table, sc_bias_task &task, int threads, in
 
 // Bytes of memory that a call needs beside its arrays: packed weights, once, and scratch, per thread.
 int64_t rows_packed_bytes(const sc_rows_task &task);
+int64_t rows_scratch_bytes(const sc_table &table, const sc_rows_task &task);
+int64_t gradient_scratch_bytes(const sc_table &table, const sc_gradient_task &task);
 
 }  // namespace sparseconv

@@ -1,6 +1,17 @@
-// One table of entry points per instruction set: the only symbol that an isa_*.cpp exports.
+// Tables of entry points per instruction set: the only symbol that an isa_*.cpp exports.
 #pragma once
 #include "problem.h"
+
+// Dense kernels on tile registers, for tasks with `parts`; items are those of sc_table.
+typedef struct {
+    int64_t (*works)();  // nonzero if a product of known result comes out right
+    void (*pack_weights)(const sc_rows_task *, int64_t begin, int64_t end, void *scratch);
+    int64_t (*pack_weights_scratch)(const sc_rows_task *);
+    void (*rows)(const sc_rows_task *, int64_t begin, int64_t end, void *scratch);
+    int64_t (*rows_scratch)(const sc_rows_task *);
+    void (*gradient)(const sc_gradient_task *, int64_t begin, int64_t end, void *scratch);
+    int64_t (*gradient_scratch)(const sc_gradient_task *);
+} sc_tile_table;
 
 typedef struct {
     const char *name;
@@ -28,4 +39,6 @@ typedef struct {
     void (*mask_relu)(const float *data, int64_t count, float *out, uint8_t *bits);
     void (*mask_unpack)(const uint8_t *bits, int64_t count, uint8_t *bools);
     int64_t (*mask_live_vectors)(const float *data, int64_t count, int64_t width);
+
+    const sc_tile_table *tiles;  // null where there are no tile registers
 } sc_table;

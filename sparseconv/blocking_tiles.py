@@ -1,0 +1,124 @@
+"""How big the blocks of the kernels on tile registers are, and what these kernels are expected to gain.
+
+As in blocking.py, but with sizes of operands that are split into bf16 parts of 2 bytes. Chunks and lane blocks are what
+falls back to the vector kernels together, so here they do not depend on the number of threads at all.
+
+None of this has been tuned or timed on hardware: sizes and gains are those of a prototype (one core of Granite Rapids,
+2 MB of L2, min of repetitions beside oneDNN's float32 kernels in one process).
+"""
+
+from __future__ import annotations
+
+from math import ceil, prod
+
+from . import _conv
+from .blocking import GRADIENT_BYTES, PACKED_SHARE, ceil_div, even, in_columns, packed_share
+from .problem import Problem
+
+PARTS = {"highest": 3, "high": 2, "medium": 1}  # bf16 parts of a float32
+# Times as fast as the vector kernel: with several taps, with one tap, backward_weight. The prototype reached 1.65 and
+# 2.6 (forward, several taps, three and two parts); the others are what is aimed at, "medium" is a guess.
+GAINS = {"highest": (1.65, 1.4, 1.2), "high": (2.6, 2.0, 1.6), "medium": (4.0, 3.0, 2.4)}
+LANE_VECTORS = 4  # also what the vector kernel takes over
+SUMMED = 32  # channels (rows) or positions (gradient) that one tile product sums
+TILE = 16
+CHUNK_BYTES = 768 * 1024  # split operands of a chunk
+FEW_CHUNKS, FEW_POSITIONS = 8, 256  # smaller chunks where there would be fewer, for threads to share, but not too small
+
+
+def rows_gain(problem: Problem, backward: bool, precision: str) -> float:
+    """Speed of kernel_rows_tiles.h relative to the vector kernel; channels and positions that only fill tiles count."""
+    channels = (problem.out_channels if backward else problem.in_channels) // problem.groups
+    size = problem.in_size if backward else problem.out_size
+    images = problem.batch if problem.pointwise else 1
+    gain = GAINS[precision][prod(problem.kernel) == 1]
+    return gain * _fill(channels, SUMMED) * _positions(problem, size, images, TILE)
+
+
+def gradient_gain(problem: Problem, precision: str) -> float:
+    """The same of kernel_gradient_tiles.h."""
+    channels = [count // problem.groups for count in (problem.in_channels, problem.out_channels)]
+    images = problem.batch if problem.pointwise else 1
+    positions = _positions(problem, problem.out_size, images, SUMMED)
+    return GAINS[precision][2] * prod(_fill(count, TILE) for count in channels) * positions
+
+
+def _fill(used: float, whole: int) -> float:
+    return used / (whole * ceil(used / whole))
+
+
+def _positions(problem: Problem, size: tuple[int, ...], images: int, whole: int) -> float:
+    """Share of a tile's positions that are results: one between two rows, and the last tile of an image, are not."""
+    used = prod(size) * images
+    strung = used if problem.pointwise else used * (1 + 1 / size[-1])
+    return used / (whole * ceil(strung / whole))
+
+
+def rows(
+    problem: Problem, rows_map: _conv.Map, channels: int, lanes: int, parts: int, backward: bool, threads: int
+) -> dict:
+    """Blocking of kernel_rows_tiles.h."""
+    vectors = ceil_div(lanes, TILE)
+    lane_vectors = even(vectors, LANE_VECTORS)
+    out_rows, out_columns, in_rows, width = rows_map.shape
+    all_rows = problem.batch * out_rows
+    heavy = packed_share(problem) * parts / 2 > PACKED_SHARE  # each chunk splits the weights: fewer, larger chunks
+    position_bytes = ceil_div(channels, SUMMED) * SUMMED * 2 * parts
+    most = (2 if heavy else 1) * CHUNK_BYTES // position_bytes  # columns of `in`
+    most = max(SUMMED, min(most, max(FEW_POSITIONS, all_rows * width // FEW_CHUNKS)))
+    reach = max(1, width // out_columns)
+    if width > most:
+        segment = min(out_columns, ceil_div(even(out_columns, max(1, most // reach)), SUMMED) * SUMMED)
+        chunk_rows = 1
+    else:
+        segment = out_columns
+        chunk_rows = even(all_rows, max(1, int(most / width * min(1, out_rows / in_rows))))
+        if chunk_rows > out_rows:
+            chunk_rows -= chunk_rows % out_rows
+    segments = ceil_div(out_columns, segment)
+    chunks = problem.groups * ceil_div(all_rows, chunk_rows) * segments
+    return {
+        "parts": parts,
+        "lane_vectors": lane_vectors,
+        "channel_block": channels,
+        "chunk_rows": chunk_rows,
+        "segment": segment,
+        "segments": segments,
+        "in_segment": min(width, in_columns(problem, segment, backward)),
+        "lane_groups": min(ceil_div(vectors, lane_vectors), ceil_div(4 * threads if threads > 1 else 1, chunks)),
+        "pack_ahead": int(chunks > 1 and not heavy),
+        "stream": 0,
+    }
+
+
+def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, parts: int, threads: int) -> dict:
+    """Blocking of kernel_gradient_tiles.h."""
+    lane_vectors = even(ceil_div(lanes, TILE), LANE_VECTORS)
+    blocks = ceil_div(ceil_div(lanes, TILE), lane_vectors)
+    per_channel = pair.all_taps * lane_vectors * TILE * 4
+    most_channels = min(4 * SUMMED, ceil_div(channels, SUMMED) * SUMMED)
+    units = max(1, min(most_channels, GRADIENT_BYTES // per_channel) // SUMMED)
+    lane_blocks = even(blocks, max(1, GRADIENT_BYTES // (per_channel * units * SUMMED)))
+    items = problem.groups * ceil_div(blocks, lane_blocks) * ceil_div(channels, units * SUMMED)
+    if threads > 1 and items < 2 * threads:
+        lane_blocks = 1
+        wanted = ceil_div(2 * threads, problem.groups * blocks)
+        units = max(1, min(units, ceil_div(channels, SUMMED) // wanted))
+    position_bytes = (most_channels + 2 * lane_vectors * TILE) * 2 * parts
+    positions = max(FEW_POSITIONS, CHUNK_BYTES // position_bytes)
+    columns, window = pair.most_columns, pair.most_window
+    segment = even(columns, max(SUMMED, positions - window))
+    chunk_rows = min(problem.batch * pair.shape[0], max(1, positions // (segment + window)))
+    if chunk_rows > pair.shape[0]:
+        chunk_rows -= chunk_rows % pair.shape[0]
+    return {
+        "parts": parts,
+        "points": 0,
+        "outer_group": 1,
+        "lane_vectors": lane_vectors,
+        "lane_blocks": lane_blocks,
+        "channel_block": units * SUMMED,
+        "chunk_rows": chunk_rows,
+        "segment": segment,
+        "segments": ceil_div(columns, segment),
+    }

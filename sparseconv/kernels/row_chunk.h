@@ -1,0 +1,52 @@
+// What a work item of the rows kernels is about: a chunk of output rows, and its lane blocks one after the other.
+#pragma once
+#include "tile.h"
+
+SC_OPEN
+
+// Some neighbouring vectors of output channels of one group.
+struct lane_block {
+    int64_t group, vector, vectors;
+    int64_t lanes;  // those of them that are channels
+};
+
+SC_INLINE lane_block lane_block_of(const sc_rows_task &task, const lane_blocks &blocks, int64_t group, int64_t index) {
+    const int64_t vector = blocks.begin(index), vectors = blocks.begin(index + 1) - vector;
+    return {group, vector, vectors, smaller(vectors * 16, task.lanes - vector * 16)};
+}
+
+// A chunk: consecutive output rows (over all images) and one segment of their columns.
+struct row_chunk {
+    int64_t first, rows;           // rows first .. first + rows of batch * out_rows
+    int64_t column, columns;       // of `out`
+    int64_t in_column, in_columns; // of `in`, all that this segment can meet
+
+    SC_INLINE_MEMBER row_chunk(const sc_rows_task &task, int64_t index) {
+        const sc_map &map = task.map;
+        first = index / task.segments * task.chunk_rows;
+        rows = smaller(task.chunk_rows, task.batch * map.out_rows - first);
+        column = index % task.segments * task.segment;
+        columns = smaller(task.segment, map.out_columns - column);
+        in_column = map.in_columns;
+        int64_t in_end = 0;
+        for (int64_t p = 0; p < map.pass_count; ++p) {
+            const sc_pass &pass = map.passes[p];
+            int64_t begin, end;
+            range(pass, begin, end);
+            const int64_t low = larger(0, begin - pass.shift);
+            const int64_t high = smaller(pass.in_count, end + pass.taps - 1 - pass.shift);
+            if (begin >= end || low >= high) continue;
+            in_column = smaller(in_column, pass.in_start + low * pass.in_step);
+            in_end = larger(in_end, pass.in_start + (high - 1) * pass.in_step + 1);
+        }
+        in_columns = larger(0, in_end - in_column);
+    }
+
+    // output columns m of a pass that lie in this segment
+    SC_INLINE_MEMBER void range(const sc_pass &pass, int64_t &begin, int64_t &end) const {
+        begin = larger(0, ceil_div(column - pass.out_start, pass.out_step));
+        end = smaller(pass.out_count, ceil_div(column + columns - pass.out_start, pass.out_step));
+    }
+};
+
+SC_CLOSE

@@ -1,0 +1,407 @@
+"""The AMX kernels, on emulated tile registers (tests/amx_emulated.py): nothing here says how fast they are."""
+
+import contextlib
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+from amx_emulated import KERNELS, emulation, needs_compiler
+from field_records import forget_plans
+from helpers import (
+    CASES,
+    FEW_CASES,
+    PASSES,
+    TRANSPOSED_CASES,
+    Case,
+    assert_exact,
+    assert_same_bits,
+    assert_within_bound,
+    call,
+    in_layout,
+    operands,
+    oracle,
+    prepared,
+    sparse_floats,
+    sparse_ints,
+)
+
+import sparseconv as sc
+from sparseconv import _cpu, blocking_tiles, cpu
+
+pytestmark = needs_compiler
+
+# More than one chunk, segment, lane block, channel tile; each a different way through blocking_tiles.py.
+BIG_CASES = (
+    Case(64, 96, (30, 30), (3, 3), padding=1, kind=1),  # several chunks, weights split ahead
+    Case(160, 40, (9, 70), (3, 3), batch=3, stride=2, padding=1),  # strides, chunks of several images
+    Case(288, 272, (7, 7), (3, 3), batch=3, padding=1, kind=1),  # weights split for each chunk
+    Case(48, 80, (60, 61), (1, 1), batch=3, kind=1),  # one long row in segments
+    Case(512, 33, (3, 400), (1, 5), padding=(0, 2)),  # rows longer than a chunk
+    Case(70, 150, (19, 12), (3, 2), dilation=2, groups=2, padding=2, kind=2),
+)
+PRECISIONS = {"highest": 3, "high": 2, "medium": 1}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return emulation(tmp_path_factory.mktemp("amx"))
+
+
+@pytest.fixture
+def amx(built):
+    """The package as on AMX: on one thread, with poisoned scratch memory; afterwards, that tiles were really used."""
+    products = built.counter("products")
+    with active(built):
+        yield built
+    assert built.counter("products") > products
+
+
+@pytest.fixture
+def amx_or_vectors(built):
+    """The same where the tile kernels may leave all of the work to vectors."""
+    with active(built):
+        yield built
+
+
+@contextlib.contextmanager
+def active(built):
+    calls = len(built.calls)
+    with built.active():
+        yield
+    assert len(built.calls) > calls
+
+
+@functools.cache
+def error_of_torch(case, name):
+    """Largest error over the largest result of PyTorch's float32 convolution, channels last as the kernels here."""
+    torch = pytest.importorskip("torch")
+    first, second, exact = floats(case, name)
+    one, two = (torch.from_numpy(array).contiguous(memory_format=torch.channels_last) for array in (first, second))
+    if name == "forward":
+        result = torch.nn.functional.conv2d(one, two, **case.options)
+    elif name == "backward_data":
+        result = torch.nn.grad.conv2d_input(case.x_shape, two, one, **case.options)
+    else:
+        result = torch.nn.grad.conv2d_weight(one, case.weight_shape, two, **case.options)
+    return np.abs(result.numpy() - exact).max() / np.abs(exact).max()
+
+
+@functools.cache
+def floats(case, name):
+    """Channels-first operands without zeros, and the float64 result, channels first."""
+    first, second = operands(case, name, 0.0, 5, sparse_floats)
+    plain = dataclasses.replace(case, kind=0)
+    return first, second, oracle(plain, name, first.astype(np.float64), second.astype(np.float64))
+
+
+# --- the emulation itself ---
+
+
+def test_known_product(built):
+    """What decides at run time whether tile registers are to be trusted; a wrong product is seen."""
+    assert built.library.emulated_works() == 1
+    built.set("fault", 1)
+    try:
+        assert built.library.emulated_works() == 0
+    finally:
+        built.set("fault", 0)
+
+
+def test_a_wrong_product_is_seen_by_these_tests(amx):
+    first, second, expected = prepared(CASES[0], "forward", 0.0)
+    amx.set("fault", 1)
+    try:
+        assert not np.array_equal(call(sc, CASES[0], "forward", first, second, skip="none"), expected)
+    finally:
+        amx.set("fault", 0)
+
+
+def test_plans_use_tiles(amx):
+    first, second, _ = prepared(FEW_CASES[0], "forward", 0.0)
+    call(sc, FEW_CASES[0], "forward", first, second, skip="none")
+    plan = sc.plan("conv2d", first, second, padding=1, skip="none")
+    assert plan.isa == "amx"
+    assert plan.kernel == "rows_tiles"
+    assert plan.tiles["parts"] == 3
+    assert "6 bf16 product" in plan.reason
+
+
+# --- exactness ---
+
+
+@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize("case", [*CASES, *TRANSPOSED_CASES, *BIG_CASES], ids=str)
+def test_exact(built, case, name):
+    """Small integers, every geometry and layout: the oracle's bits; no use of stale memory."""
+    first, second, expected = prepared(case, name, 0.3)
+    before = len(built.calls)
+    with built.active():
+        actual = call(sc, case, name, first, second, skip="none")
+    assert_exact(actual, expected)
+    assert len(built.calls) == before + (case.batch > 0)
+
+
+@pytest.mark.parametrize("vector_isa", [name for name in cpu.available_isas() if name not in ("amx", "scalar")][1:])
+def test_exact_beside_other_vectors(tmp_path, vector_isa):
+    """The tile kernels compile and work with any f32x16: continuous integration need not have AVX-512."""
+    other = emulation(tmp_path, vector_isa=vector_isa)
+    with other.active():
+        for case in FEW_CASES:
+            for name in PASSES:
+                first, second, expected = prepared(case, name, 0.3)
+                assert_exact(call(sc, case, name, first, second, skip="none"), expected, f"{case} {name}")
+                first = first.copy()
+                first.flat[first.size // 2] = np.inf
+                assert not np.isfinite(call(sc, case, name, first, second, skip="none")).all()
+    assert len(other.calls) == 2 * len(FEW_CASES) * len(PASSES)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_integers_of_eight_bits_are_exact_with_any_precision(amx, precision):
+    for name in PASSES:
+        first, second, expected = prepared(FEW_CASES[0], name, 0.3)
+        assert_exact(call(sc, FEW_CASES[0], name, first, second, skip="none", precision=precision), expected)
+        assert amx.calls[-1][1]["parts"] == PRECISIONS[precision]
+
+
+def test_bias_and_relu(amx):
+    """Fused into the last store, whatever the layout of the result and the number of passes."""
+    for case in (*FEW_CASES, *TRANSPOSED_CASES[:6]):
+        first, second, _ = prepared(case, "forward", 0.3)
+        bias = sparse_ints((case.out_c,), 0.0, 9)
+        y = call(sc, case, "forward", first, second, bias=bias, activation="relu", skip="none")
+        plain = operands(case, "forward", 0.3)
+        assert_exact(y, oracle(case, "forward", *plain, bias=bias, activation="relu"))
+
+
+def test_views_and_linear(amx):
+    case = FEW_CASES[0]
+    x, weight = operands(case, "forward", 0.3)
+    room = np.full((2, 11, 29, 2 * case.in_c + 1), np.nan, np.float32)
+    moved = room[:, 1::2, 1::2, ::2].transpose(0, 3, 1, 2)[:, : case.in_c]
+    moved[...] = x
+    around = np.full((2, 5, 14, 3 * case.out_c), np.float32(-7777))
+    out = around[..., ::3].transpose(0, 3, 1, 2)
+    sc.conv2d(moved, weight[:, :, ::-1], padding=1, skip="none", out=out)
+    assert_exact(out.copy(), sc.reference.conv2d(x, weight[:, :, ::-1], padding=1))
+    assert (around[..., 1::3] == -7777).all()
+    assert (around[..., 2::3] == -7777).all()
+    features, matrix = sparse_ints((90, 70), 0.3, 5), sparse_ints((37, 70), 0.0, 6)
+    assert_exact(sc.linear(features, matrix, skip="none"), features @ matrix.T)
+    grads = sparse_ints((90, 37), 0.3, 7)
+    assert_exact(sc.linear_backward_data(grads, matrix, skip="none"), grads @ matrix)
+    assert_exact(sc.linear_backward_weight(features, grads, skip="none"), grads.T @ features)
+
+
+# --- accuracy ---
+
+
+@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize("case", [BIG_CASES[0], BIG_CASES[2], BIG_CASES[3]], ids=str)
+def test_as_accurate_as_float32(amx, case, name):
+    """The largest error is no larger than that of PyTorch's float32 on the same data."""
+    first, second, exact = floats(case, name)
+    actual = call(sc, case, name, *in_layout(case, name, first, second), skip="none")
+    actual = actual if name == "backward_weight" else np.moveaxis(actual, -1, 1)
+    assert np.abs(actual - exact).max() / np.abs(exact).max() <= error_of_torch(case, name)
+
+
+def test_order_of_sums_in_a_product(tmp_path):
+    """Hardware that adds the products of a tile one after the other: exact on integers, and within float32's bound."""
+    chained = emulation(tmp_path, "-DSC_CHAINED")
+    for case in (*FEW_CASES, BIG_CASES[0]):
+        for name in PASSES:
+            first, second, expected = prepared(case, name, 0.3)
+            wide = [one.astype(np.float64) for one in operands(case, name, 0.0, 0, sparse_floats)]
+            arrays = in_layout(case, name, *(one.astype(np.float32) for one in wide))
+            with chained.active():
+                assert_exact(call(sc, case, name, first, second, skip="none"), expected)
+                actual = call(sc, case, name, *arrays, skip="none")
+            magnitude = oracle(case, name, *map(np.abs, wide))
+            assert_within_bound(actual, oracle(case, name, *wide), magnitude, case.terms(name) + 2)
+    assert chained.counter("products") > 1000
+
+
+@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+def test_error_bound(amx, case, name):
+    """Any geometry, random floats: within the bound of float32 sums, plus what six of nine products leave out."""
+    first, second = operands(case, name, 0.3, 0, sparse_floats)
+    wide = first.astype(np.float64), second.astype(np.float64)
+    magnitude = oracle(case, name, *map(np.abs, wide))
+    actual = call(sc, case, name, *in_layout(case, name, first, second), skip="none")
+    assert_within_bound(actual, oracle(case, name, *wide), magnitude, case.terms(name) + 2)
+
+
+def test_precision(amx):
+    """Each step down gives away bits, and "highest" is the default."""
+    case, errors = BIG_CASES[0], {}
+    first, second, exact = floats(case, "forward")
+    x, weight = in_layout(case, "forward", first, second)
+    for precision in PRECISIONS:
+        y = np.moveaxis(call(sc, case, "forward", x, weight, skip="none", precision=precision), -1, 1)
+        errors[precision] = np.abs(y - exact).max() / np.abs(exact).max()
+    assert errors["highest"] < 2e-6 < errors["high"] < 2e-5 < 1e-4 < errors["medium"] < 2e-2
+    default = call(sc, case, "forward", x, weight, skip="none")
+    assert_same_bits(default, call(sc, case, "forward", x, weight, skip="none", precision="highest"))
+
+
+# --- the ends of the range ---
+
+
+def special(case, name, values, seed=3):
+    """Operands of a pass, integers but for some elements of the first that are `values`."""
+    first, second = operands(case, name, 0.0, seed)
+    first = first.copy()
+    rng = np.random.default_rng(seed)
+    first.flat[rng.choice(first.size, len(values), replace=False)] = values
+    return first, second
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["first", "second"])
+@pytest.mark.parametrize("values", [(np.inf,), (-np.inf, np.inf), (np.nan,), (3.4e38,)], ids=str)
+@pytest.mark.parametrize("name", PASSES)
+def test_infinity_nan_and_huge(amx_or_vectors, name, values, which):
+    """What the dense vector kernels give, which is what IEEE says; all other results stay exact."""
+    for case in (FEW_CASES[0], FEW_CASES[1], BIG_CASES[1]):
+        pair = [one.copy() for one in operands(case, name, 0.0)]
+        places = np.random.default_rng(1).choice(pair[which].size, len(values), replace=False)
+        pair[which].flat[places] = values
+        arrays = in_layout(case, name, *pair)
+        actual = call(sc, case, name, *arrays, skip="none")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_cpu, "has_tiles", lambda: False)
+            forget_plans()
+            calls = len(amx_or_vectors.calls)
+            expected = call(sc, case, name, *arrays, skip="none")
+            assert len(amx_or_vectors.calls) == calls
+        forget_plans()
+        assert_exact(actual, expected)
+        assert np.isnan(actual).any() or np.abs(actual).max() >= np.float32(3.4e38)
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_overflow_of_parts_alone(amx_or_vectors, name):
+    """Products that fit although those of rounded-up parts do not."""
+    case = FEW_CASES[1]
+    first, second = operands(case, name, 0.0)
+    first, second = np.zeros_like(first), np.zeros_like(second)
+    first.flat[0] = second.flat[0] = large = np.float32(1.9999 * 2.0**63)
+    actual = call(sc, case, name, *in_layout(case, name, first, second), skip="none")
+    assert np.isfinite(actual).all()
+    assert actual.max() == large * large
+
+
+@pytest.mark.parametrize("scales", [(1e-33, 1.0), (1.0, 1e-36), (1e-20, 1e-14), (1e30, 1e-34), (4e-38, 2e4)], ids=str)
+@pytest.mark.parametrize("name", PASSES)
+def test_tiny_operands(amx_or_vectors, name, scales):
+    """Parts that would be flushed do not cost accuracy: as good as with operands of size one."""
+    case = FEW_CASES[0]
+    first, second = (np.abs(one) + 0.5 for one in operands(case, name, 0.0, 0, sparse_floats))
+    first, second = (np.float32(one * scale) for one, scale in zip((first, second), scales, strict=True))
+    exact = oracle(case, name, first.astype(np.float64), second.astype(np.float64))
+    actual = call(sc, case, name, *in_layout(case, name, first, second), skip="none")
+    np.testing.assert_allclose(actual, exact, rtol=3e-6, atol=0)
+
+
+def test_tiny_beside_large_stays_on_tiles(amx):
+    """A few tiny values among others cost nothing: no result is made of them alone."""
+    case = FEW_CASES[0]
+    first, second = special(case, "forward", (1e-38, -1e-35, 1e-30))
+    products = amx.counter("products")
+    call(sc, case, "forward", *in_layout(case, "forward", first, second), skip="none")
+    assert amx.counter("products") > products + 100
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_denormals_are_zeros(amx, name):
+    case = FEW_CASES[0]
+    first, second, expected = prepared(case, name, 0.3)
+    denormal = np.where(first == 0, np.float32(1e-40), first)
+    assert_exact(call(sc, case, name, denormal, second, skip="none"), expected)
+    only = call(sc, case, name, np.full_like(first, 1e-40), second, skip="none")
+    assert not only.any()
+
+
+# --- threads, interrupts, memory ---
+
+
+@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize("poison", [None, np.nan], ids=["finite", "one NaN"])
+def test_threads_do_not_change_a_bit(built, name, poison):
+    for case in BIG_CASES:
+        first, second = operands(case, name, 0.0, 5, sparse_floats)
+        if poison is not None:
+            first.flat[first.size // 3] = poison
+        arrays, results = in_layout(case, name, first, second), []
+        for threads in (1, 2, 3, 7):
+            with built.active(threads=None):
+                results.append(call(sc, case, name, *arrays, skip="none", num_threads=threads))
+        for other in results[1:]:
+            assert_same_bits(other, results[0], str(case))
+        assert np.isnan(results[0]).any() == (poison is not None)
+
+
+def test_interrupt(built):
+    """A signal ends a call; the registers are released, and the next call is right."""
+    case = BIG_CASES[0]
+    for name in PASSES:
+        first, second, expected = prepared(case, name, 0.3)
+        with built.active(threads=0):
+            built.set("stop", 1)
+            try:
+                call(sc, case, name, first, second, skip="none")  # what it returns is not wanted
+            finally:
+                built.set("stop", 0)
+            assert built.counter("users") == 0
+            assert_exact(call(sc, case, name, first, second, skip="none"), expected)
+
+
+def test_scratch_memory(built):
+    """A few MB per thread; weights are split ahead only where that is little beside the operands."""
+    for channels, size in ((64, 56), (128, 28), (256, 14), (512, 7), (256, 56)):
+        x, w = np.zeros((16, size, size, channels), np.float32), np.zeros((channels, channels, 3, 3), np.float32)
+        with built.active(always=False):
+            for plan in (
+                sc.plan("conv2d", x, w, padding=1, layout="NHWC", skip="none", num_threads=1),
+                sc.plan("conv2d_backward_weight", x, x, 3, padding=1, layout="NHWC", skip="none", num_threads=1),
+            ):
+                if size > 7:
+                    assert plan.kernel.endswith("_tiles")
+                assert plan.scratch_bytes < 8e6 + 0.15 * (2 * x.nbytes + w.nbytes), plan
+
+
+# --- planning ---
+
+
+def test_auto_takes_the_better(built):
+    """The tiles are the dense kernel that skipping is compared with, if they gain."""
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((64, 64, 3, 3), np.float32)
+    kernels = {}
+    with built.active(always=False):
+        for zeros in (0.0, 0.3, 0.5, 0.95):
+            x = sparse_floats((2, 64, 28, 28), zeros, 1)
+            kernels[zeros] = sc.plan("conv2d", x, w, padding=1).kernel
+            if zeros == 0.3:
+                assert "tile registers" in sc.plan("conv2d", x, w, padding=1).reason
+        few = sc.plan("conv2d", x[:, :3], w[:, :3], padding=1, skip="none").kernel
+        high = sc.plan("conv2d", sparse_floats((2, 64, 28, 28), 0.5, 1), w, padding=1, precision="high").kernel
+    assert kernels[0.0] == kernels[0.3] == "rows_tiles"
+    assert kernels[0.95] == "rows_skip"
+    assert few == "rows_dense"  # 3 channels of 32
+    assert high == "rows_tiles"
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_gains_are_ordered(precision):
+    several, one, gradient = blocking_tiles.GAINS[precision]
+    assert several > one > gradient > 1
+
+
+def test_sizes_agree():
+    """What blocking_tiles.py, run.cpp and the kernels must agree on."""
+    assert blocking_tiles.SUMMED == 2 * blocking_tiles.TILE == 32
+    assert "TILE_CHANNELS = 2 * PAIRS" in (KERNELS / "kernel_rows_tiles.h").read_text(encoding="utf-8")
+    assert "ceil_div(task.channels, 32) * task.parts * 1024 + 64" in (KERNELS / "run.cpp").read_text(encoding="utf-8")
