@@ -123,8 +123,8 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, varia
     lane_blocks = even(blocks, max(1, GRADIENT_BYTES // (per_channel * channel_block)))
     if threads > 1:
         items = problem.groups * ceil_div(blocks, lane_blocks)
-        if items * ceil_div(channels, channel_block) < 2 * threads:
-            channel_block = min(channel_block, max(8, ceil_div(channels, ceil_div(2 * threads, items))))
+        if items * ceil_div(channels, channel_block) < threads:
+            channel_block = min(channel_block, max(8, ceil_div(channels, ceil_div(threads, items))))
     segment, chunk_rows = _gradient_chunk(pair, LANE_TILE_BYTES // (lane_vectors * VECTOR_BYTES), span)
     return {
         "parts": 0,
@@ -148,11 +148,11 @@ def gradient_points(problem: Problem, pair: _conv.Map, channels: int, lanes: int
     per_word = min(channels, WORD) * lane_vectors * VECTOR_BYTES
     word_block = even(words, max(1, GRADIENT_BYTES // (per_word * blocks)))
     if threads > 1:
-        word_block = min(word_block, max(1, ceil_div(words, 2 * threads)))
+        word_block = min(word_block, max(1, ceil_div(words, threads)))
     lane_blocks = even(blocks, max(1, GRADIENT_BYTES // (per_word * word_block)))
     if threads > 1:
         items = problem.groups * ceil_div(words, word_block)
-        lane_blocks = min(lane_blocks, max(1, blocks // ceil_div(2 * threads, items)))
+        lane_blocks = min(lane_blocks, max(1, blocks // ceil_div(threads, items)))
     channel_block = min(channels, word_block * WORD)
     positions = max(WORD, POINTS_BYTES // (4 * channel_block))
     out_rows, columns = problem.batch * pair.shape[0], pair.most_columns
