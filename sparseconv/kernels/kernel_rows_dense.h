@@ -70,21 +70,22 @@ SC_INLINE void dense_tile(const row_sweep &row, int64_t first) {
     }
 }
 
+// A tile of `size` columns, P at most.
+template <int P, int Q>
+SC_INLINE void dense_tile_of(const row_sweep &row, int64_t first, int64_t size) {
+    if (size == P) dense_tile<P, Q>(row, first);
+    else if constexpr (P > 1) dense_tile_of<P - 1, Q>(row, first, size);
+}
+
 template <int Q>
 static void rows_dense(const row_sweep &row) {
-    constexpr int most = f32x16::dense_pixels;
+    // One vector of lanes, as in narrow groups: with 12 columns a weight is loaded half as often.
+    constexpr int most = Q == 1 && f32x16::accumulators > 12 ? 12 : f32x16::dense_pixels;
     const int64_t columns = row.end - row.begin, tiles = (columns + most - 1) / most;
     int64_t first = row.begin;
     for (int64_t tile = 0; tile < tiles; ++tile) {
         const int64_t size = columns / tiles + (tile < columns % tiles);
-        if (size == 1) dense_tile<1, Q>(row, first);
-        else if (size == 2) dense_tile<2, Q>(row, first);
-        if constexpr (most > 2) {
-            if (size == 3) dense_tile<3, Q>(row, first);
-            else if (size == 4) dense_tile<4, Q>(row, first);
-            else if (size == 5) dense_tile<5, Q>(row, first);
-            else if (size == 6) dense_tile<6, Q>(row, first);
-        }
+        dense_tile_of<most, Q>(row, first, size);
         first += size;
     }
 }
