@@ -53,7 +53,7 @@ def expanded(text):
     return [name for one in choices for name in expanded(text[: match.start()] + one + text[match.end() :])]
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/architecture.md", "bench/README.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/architecture.md", "docs/numbers.md", "bench/README.md"])
 def test_named_files_exist(document):
     """Every file in backquotes is there, named from the root, from the package, or by its last part alone."""
     if not (ROOT / document).exists():

@@ -9,6 +9,10 @@
 // kernel_gradient_skip.h needs one load for a multiply-add, but a pointwise kernel gives a nonzero only Q of them, and
 // one channel only 28 KB / Q / 64 positions between two ways of its accumulators to memory.
 //
+// Measured (Zen 4, sums in L1): 2.35 cycles a multiply-add at 50% zeros, 3.2 at 80%, 3.5 at 90%. What is above the two
+// cycles of the store grows with Q and goes away (2.6) when every word has equally many bits, so it is the mispredicted
+// end of the bit loop; that positions update the same sums one after the other costs nothing.
+//
 // Both operands need contiguous channels. Work items, and what an item owns, are those of kernel_gradient.h; each
 // element is one sum in the order of positions, so neither chunks nor threads change a bit.
 #pragma once

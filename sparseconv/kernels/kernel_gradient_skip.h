@@ -7,6 +7,9 @@
 //
 // Why all outer taps of a 3 x 3 kernel at once (R = 3, Q = 2: 18 accumulators) and not one after the other (R = 1,
 // Q = 4: 12): each word's mispredicted branch and each accumulator's way to memory and back serve more multiply-adds.
+// Why Q = 1 below 15% density: the lane tile (28 KB) then holds four times the positions. A channel's visit to it does
+// density x 28 KB / 64 x R x S multiply-adds, whatever Q is, and moves R x S x Q accumulators (load, add, store: about
+// 3 cycles each on Zen 4): 128,128,28 at 90% 496 -> 558 GF/s, at 95% 695 -> 798, 64,64,56 at 90% 368 -> 404.
 //
 // Tried (Zen 4, one thread, dense-equivalent GF/s at 90% zeros, 2026-11; best of many calls, but one variant after the
 // other on a machine that others used too: differences below 10% mean little):
@@ -16,6 +19,11 @@
 // - without SC_PIN GCC 12 keeps one base address for each of the 18 operands, in vector registers for want of others:
 //   256,256,14 390 against 440;
 // - 20 KB of lanes instead of 28: 10 to 20% slower; 40 KB: faster for 64,64,56 (+8%), slower for 1x1.
+// - lists of (position, value), one per channel, written straight from NHWC memory, instead of words of bits: building
+//   them takes 0.6 (95% zeros) to 3.8 (50%) cycles an element from L3, a transpose of values 0.4 to 1.2; the sweep
+//   itself is no faster, its mispredicted branches are hidden behind waiting multiply-adds. 128,128,28: -5%.
+// - values transposed to [channel][position] for the scalars to be neighbours, instead of bits only: 512,128,28 1x1 at
+//   75% 164 against 183, 64,64,56 428 against 445, 128,128,28 592 against 568.
 #pragma once
 #include "gradient_sweep.h"
 

@@ -104,7 +104,7 @@ SC_INLINE int channel_run(const sc_view &view, int64_t channel, int64_t end) {
 }
 
 // Asks for the 16 x 16 block at the next 16 columns: its lines lie along whichever dimension is contiguous. Without it
-// every load waits for memory, since so many streams, a channel or a pixel each, are more than CPUs follow by themselves.
+// every load waits for memory: so many streams, a channel or a pixel each, are more than CPUs follow by themselves.
 SC_INLINE void prefetch_next(const sc_view &view, const float *block, int64_t step) {
     const float *next = block + 16 * step;
     const int64_t apart = view.channel_stride == 1 ? step : view.channel_stride;
