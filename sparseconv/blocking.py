@@ -21,7 +21,8 @@ VECTOR_BYTES = 64
 # 95% 792 and 1037. One tap: 64 channels x 8 vectors are 32 KB; 24 KB (48 channels, broken words) lose 5 to 20%.
 WEIGHT_TILE_BYTES = {"skip": 24 * 1024, "sparse": 48 * 1024, "pointwise": 32 * 1024}
 LANE_TILE_BYTES = 28 * 1024  # the lane tile of a gradient kernel: most of L1
-GRADIENT_BYTES = 2 * 1024 * 1024  # the part of the gradient that a work item keeps in L2
+# The part of the gradient that a work item keeps: more means packing less often, and it is only streamed through L2.
+GRADIENT_BYTES = 2 * 1024 * 1024  # of all threads together, if each has a quarter of it at least
 PACKED_SHARE = 0.15  # weights are packed ahead of a call up to this share of its operands, else tile by tile
 LANE_BLOCKS = 8  # lane blocks that a work item of a gradient kernel has at least, if there are as many
 WORD = 64  # channels that kernel_gradient_points.h takes together
@@ -117,10 +118,11 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, varia
     lane_vectors = even(vectors, most_vectors)
     blocks = ceil_div(vectors, lane_vectors)
     per_channel = pair.all_taps * lane_vectors * VECTOR_BYTES
-    # A is transposed once for lane_blocks blocks (about a cycle an element), B copied once for channel_block channels
-    # (a fifth of that): several lane blocks come first.
-    channel_block = even(channels, max(16, min(256, GRADIENT_BYTES // (per_channel * min(blocks, LANE_BLOCKS)))))
-    lane_blocks = even(blocks, max(1, GRADIENT_BYTES // (per_channel * channel_block)))
+    # A is packed once for lane_blocks blocks, B, which is copied alone, once for channel_block channels: several lane
+    # blocks come first.
+    room = _gradient_bytes(threads)
+    channel_block = even(channels, max(16, min(256, room // (per_channel * min(blocks, LANE_BLOCKS)))))
+    lane_blocks = even(blocks, max(1, room // (per_channel * channel_block)))
     if threads > 1:
         items = problem.groups * ceil_div(blocks, lane_blocks)
         if items * ceil_div(channels, channel_block) < threads:
@@ -139,6 +141,10 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, varia
     }
 
 
+def _gradient_bytes(threads: int) -> int:
+    return max(GRADIENT_BYTES // 4, GRADIENT_BYTES // threads)
+
+
 def gradient_points(problem: Problem, pair: _conv.Map, channels: int, lanes: int, threads: int) -> dict:
     """Blocking of kernel_gradient_points.h."""
     vectors = ceil_div(lanes, 16)
@@ -146,10 +152,10 @@ def gradient_points(problem: Problem, pair: _conv.Map, channels: int, lanes: int
     blocks = ceil_div(vectors, lane_vectors)
     words = ceil_div(channels, WORD)
     per_word = min(channels, WORD) * lane_vectors * VECTOR_BYTES
-    word_block = even(words, max(1, GRADIENT_BYTES // (per_word * blocks)))
+    word_block = even(words, max(1, _gradient_bytes(threads) // (per_word * blocks)))
     if threads > 1:
         word_block = min(word_block, max(1, ceil_div(words, threads)))
-    lane_blocks = even(blocks, max(1, GRADIENT_BYTES // (per_word * word_block)))
+    lane_blocks = even(blocks, max(1, _gradient_bytes(threads) // (per_word * word_block)))
     if threads > 1:
         items = problem.groups * ceil_div(words, word_block)
         lane_blocks = min(lane_blocks, max(1, blocks // ceil_div(threads, items)))
