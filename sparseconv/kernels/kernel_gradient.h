@@ -7,11 +7,12 @@
 //
 // Loop order, outermost first:
 //   item         (group, lane_blocks x lane_vectors vectors of b, channel_block channels of a): its part of the
-//                gradient stays in scratch (L2) from the first position to the last, so no two threads ever add
+//                gradient stays in scratch from the first position to the last, so no two threads ever add
 //                to the same element and no partial gradients are summed
-//   chunk        some rows of A (L1-sized), packed as channel tile [a][row][window]
-//   lane block   B's rows for the chunk, packed as lane tile [row][window][b]
-//   pass, group of outer taps, channel a: T = outer taps x taps x vectors accumulators in registers sum over the
+//   outer pass   its rows of A, over all images (or all rows: see below)
+//   chunk        some of them, packed as channel tile: [row][window][a] where memory has pixels, else [a][row][window]
+//   lane block   B's rows for the chunk, packed as lane tile [row][window][b], L1-sized
+//   pass, outer taps, channel a: T = outer taps x taps x vectors accumulators in registers sum over the
 //                chunk, then are added to the scratch gradient: two-level summation, hence also more accurate than
 //                one long chain
 //

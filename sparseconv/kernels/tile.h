@@ -2,7 +2,7 @@
 //
 //   pixel tile   [column][channel]         load_pixels: NCHW and other layouts -> what NHWC memory already is
 //   lane tile    [column][lane block]      store_pixels: finished outputs -> any layout
-//   channel tile [channel][column]         load_channels: one channel's positions contiguous (backward_weight)
+//   channel tile [channel][column]         load_channels: one channel's positions contiguous (backward_weight, NCHW)
 //   weight tile  [outer tap][pass] then [channel][tap][lane] (skipping) or [tap][channel][lane] (dense)
 //                                          load_weights, store_weights
 // All of them move 16 x 16 blocks through one register transpose when either dimension is contiguous in memory.
