@@ -21,13 +21,17 @@
 // - Q = 2 with 64 channels instead of 4 with 32 (the same 24 KB of weights): 613 against 592, 95% 957 against 792, 50%
 //   172 against 180. A tile of 48 KB (Q = 4, 64 channels) does the same from 85% on and keeps T = 12, which CPUs with
 //   two 64-byte multiply-adds per cycle need; Q = 8 in 48 KB loses everywhere.
+// - at stride 2 (two taps and one), Q = 8 instead of 4: 128,128,56 at 50% 122 against 150, at 80% 220 against 283;
+// - chunks of fewer columns, so that inputs of many channels stay in L2: 256,64,56 1x1 252 against 260, 512,512,7
+//   351 to 511 against 560 at 90%, since weights are read more often.
+//
 // What bounds it on Zen 4 (3.7 GHz, 118 GF/s; sums and inputs in L2, 3 taps x 4 vectors), in cycles:
 // - a nonzero takes 13.6 of loads alone (12 weights, and the broadcast counts for more than one), 14.4 as compiled;
 // - a word takes 13 more to load and store four vectors of sums (a 64-byte store is two cycles), and 6 more;
 // - mispredicted branches take nothing: words with equally many bits are no faster;
 // - a weight tile of 48 KB adds 20 a word for reads from L2, and halves the words.
-// At 90% zeros that is 75% of the peak for 32-channel words in L1 and 64-channel words in L2 alike; 28 columns with 2 of
-// padding, finding words, and inputs from beyond L2 leave 60%. A larger L1 would help, more registers would not.
+// At 90% zeros that is 75% of the peak for 32-channel words in L1 and 64-channel words in L2 alike; 28 columns with 2
+// of padding, finding words, and inputs from beyond L2 leave 60%. A larger L1 would help, more registers would not.
 #pragma once
 #include "live_word.h"
 #include "row_sweep.h"
