@@ -16,7 +16,7 @@ MAX_LANE_VECTORS = 8  # SC_MAX_LANE_VECTORS
 MAX_CHANNEL_BLOCK = 256  # SC_MAX_CHANNEL_BLOCK
 VECTOR_BYTES = 64
 # The weight tile of a skipping row kernel: most of L1, and more where so few of its rows are used that longer words
-# (fewer loads and stores of sums, fewer mispredicted branches) outweigh reads from L2. Zen 4 (32 KB of L1), 3 x 3
+# (fewer loads and stores of sums) outweigh reads from L2. Zen 4 (32 KB of L1), 3 x 3
 # layers of ResNet, dense-equivalent GF/s with 24 and 48 KB: 60% zeros 216 and 203, 80% 363 and 361, 90% 592 and 645,
 # 95% 792 and 1037. One tap: 64 channels x 8 vectors are 32 KB; 24 KB (48 channels, broken words) lose 5 to 20%.
 WEIGHT_TILE_BYTES = {"skip": 24 * 1024, "sparse": 48 * 1024, "pointwise": 32 * 1024}

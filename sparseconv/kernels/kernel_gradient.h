@@ -166,19 +166,10 @@ static int64_t stack_partners(const sc_gradient_task &task, const gradient_rows 
     return used;
 }
 
-// A as [row][window][channel], and each channel's nonzero positions. What lies behind a row's columns counts as zero.
-static void pack_pixels(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk,
-                        const gradient_scratch &scratch, const sc_pass &pass, int64_t window, int64_t channel,
-                        int64_t channels) {
-    int64_t begin, end;
-    segment_range(task, chunk, pass, begin, end);
-    for (int64_t i = 0; i < chunk.rows; ++i) {
-        load_pixels(scratch.channels + i * window * scratch.pixel_pitch, scratch.pixel_pitch, task.a,
-                    rows.of(task.a, chunk.first + i), channel, channel + channels,
-                    pass.out_start + begin * pass.out_step, pass.out_step, end - begin);
-    }
-    const int64_t positions = chunk.rows * window, columns = end - begin;
-    for (int64_t first = 0; !task.dense && first < channels; first += 64) {
+// Each channel's nonzero positions from pixels in [row][window][channel] order, `columns` of each window.
+static void find_position_words(const gradient_scratch &scratch, int64_t positions, int64_t window, int64_t columns,
+                                int64_t channels) {
+    for (int64_t first = 0; first < channels; first += 64) {
         const int some = (int)smaller(64, channels - first);
         int64_t column = 0;
         for (int64_t word = 0; word < scratch.live_pitch; ++word) {  // the last one is read, but no position
@@ -192,6 +183,20 @@ static void pack_pixels(const sc_gradient_task &task, const gradient_rows &rows,
             for (int c = 0; c < some; ++c) scratch.live[(first + c) * scratch.live_pitch + word] = bits[c];
         }
     }
+}
+
+// A as [row][window][channel]; what lies behind a row's columns is never read.
+static void pack_pixels(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk,
+                        const gradient_scratch &scratch, const sc_pass &pass, int64_t window, int64_t channel,
+                        int64_t channels) {
+    int64_t begin, end;
+    segment_range(task, chunk, pass, begin, end);
+    for (int64_t i = 0; i < chunk.rows; ++i) {
+        load_pixels(scratch.channels + i * window * scratch.pixel_pitch, scratch.pixel_pitch, task.a,
+                    rows.of(task.a, chunk.first + i), channel, channel + channels,
+                    pass.out_start + begin * pass.out_step, pass.out_step, end - begin);
+    }
+    if (!task.dense) find_position_words(scratch, chunk.rows * window, window, end - begin, channels);
 }
 
 // A as [channel][row][window], zeros behind the columns, and its nonzero positions.

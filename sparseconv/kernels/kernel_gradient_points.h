@@ -5,13 +5,14 @@
 // The nonzero channels of A at a position are words of 64 bits. For each set bit the scalar is broadcast once and
 // multiplies B's lanes of that position, which stay in Q registers; the sums are in memory, a tile of 64 channels x Q
 // vectors in L1. A multiply-add therefore costs a load and a store (two cycles on Zen 4, one on Intel's servers, both
-// half of the peak), and in return nothing else is left: no transpose of A, no packing of B, no accumulators to move.
+// half of the peak), and in return nothing else is left: no packing on either side, no accumulators to move.
 // kernel_gradient_skip.h needs one load for a multiply-add, but a pointwise kernel gives a nonzero only Q of them, and
 // one channel only 28 KB / Q / 64 positions between two ways of its accumulators to memory.
 //
-// Measured (Zen 4, sums in L1): 2.35 cycles a multiply-add at 50% zeros, 3.2 at 80%, 3.5 at 90%. What is above the two
-// cycles of the store grows with Q and goes away (2.6) when every word has equally many bits, so it is the mispredicted
-// end of the bit loop; that positions update the same sums one after the other costs nothing.
+// Measured (Zen 4, sums in L1, called alone, minima, others on the machine): 2.35 cycles a multiply-add at 50% zeros,
+// 3.2 at 80%, 3.5 at 90%. What is above the two cycles of the store grows with Q and goes away (2.6) when every word
+// has equally many bits, so it is the mispredicted end of the bit loop; that positions update the same sums one after
+// the other costs nothing.
 //
 // Both operands need contiguous channels. Work items, and what an item owns, are those of kernel_gradient.h; each
 // element is one sum in the order of positions, so neither chunks nor threads change a bit.
@@ -124,8 +125,8 @@ static int64_t find_points(const sc_gradient_task &task, int64_t first, int64_t 
 }
 
 // Words of the channels [first, first + channels), in the order in which A lies in memory.
-static void find_words(const sc_gradient_task &task, int64_t rows, int64_t a_step, int64_t first, int64_t channels,
-                       const points_scratch &scratch) {
+static void find_channel_words(const sc_gradient_task &task, int64_t rows, int64_t a_step, int64_t first,
+                               int64_t channels, const points_scratch &scratch) {
     const int64_t pitch = points_scratch::measure(task).live_pitch;
     uint64_t *live = scratch.live;
     for (int64_t row = 0; row < rows; ++row) {
@@ -154,7 +155,7 @@ static void gradient_points_item(const sc_gradient_task &task, const gradient_sh
             if (task.interrupt.poll(task.interrupt.context)) return;
             sweep.row_count = find_points(task, first, rows, segment, scratch);
             const int64_t channel = share.group * task.channels + share.channel;
-            find_words(task, sweep.row_count, sweep.a_step, channel, share.channels, scratch);
+            find_channel_words(task, sweep.row_count, sweep.a_step, channel, share.channels, scratch);
             for (int64_t block = share.first_block; block < share.end_block; ++block) {
                 const int64_t vector = share.blocks.begin(block), vectors = share.blocks.begin(block + 1) - vector;
                 sweep.b_offset = share.group * task.lanes + vector * 16;

@@ -9,7 +9,7 @@
 //
 // Registers: avx512 6 x 4 accumulators + 4 weights + 1 broadcast; avx2 and neon 6 x 1 (of two and four registers).
 //
-// Tried (Zen 4, one thread, batch 16, GF/s, interleaved):
+// Tried (Zen 4, one thread, batch 16, GF/s, interleaved; the first on a machine that others used too):
 // - blocks of 32, 64, 128 and 256 channels: 512,512,7 102, 107, 108, 111, 1024,256,14 1x1 77, 103, 105, 104: fewer
 //   loads and stores of sums are worth more than weights in L1;
 // - asking for the next row's pixels: 512,512,14 backward_data 109 -> 116, but 512,512,7 118 -> 114 and 256,512,14/2

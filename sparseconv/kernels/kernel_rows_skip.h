@@ -25,7 +25,8 @@
 // - chunks of fewer columns, so that inputs of many channels stay in L2: 256,64,56 1x1 252 against 260, 512,512,7
 //   351 to 511 against 560 at 90%, since weights are read more often.
 //
-// What bounds it on Zen 4 (3.7 GHz, 118 GF/s; sums and inputs in L2, 3 taps x 4 vectors), in cycles:
+// What bounds it on Zen 4 (3.7 GHz, 118 GF/s; sums and inputs in L2, 3 taps x 4 vectors), in cycles, from this kernel
+// called alone, minima of hundreds of runs on a machine that others used too:
 // - a nonzero takes 13.6 of loads alone (12 weights, and the broadcast counts for more than one), 14.4 as compiled;
 // - a word takes 13 more to load and store four vectors of sums (a 64-byte store is two cycles), and 6 more;
 // - mispredicted branches take nothing: words with equally many bits are no faster;
