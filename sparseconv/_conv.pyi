@@ -35,6 +35,9 @@ class Map:
 class View:
     def __init__(self, image: int, rows: Sequence[int], column: int, channel: int, block: int) -> None: ...
 
+class Mask:
+    def __init__(self, view: View, kind: str) -> None: ...
+
 class WeightView:
     def __init__(
         self, group: int, lane: int, channel: int, tap: int, outer_taps: Sequence[int], flat: bool
@@ -48,12 +51,14 @@ class Rows:
         target: View,
         weight: WeightView,
         *,
+        needed: Mask | None = None,
         batch: int,
         groups: int,
         channels: int,
         lanes: int,
         relu: bool,
         dense: bool,
+        outputs: int,
         parts: int,
         lane_vectors: int,
         channel_block: int,
@@ -68,7 +73,13 @@ class Rows:
     @property
     def scratch_bytes(self) -> tuple[int, int]: ...
     def run(
-        self, source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, target: np.ndarray, threads: int
+        self,
+        source: np.ndarray,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        target: np.ndarray,
+        threads: int,
+        needed: np.ndarray | None = None,
     ) -> None: ...
 
 class Gradient:

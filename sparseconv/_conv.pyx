@@ -8,8 +8,14 @@ from ._cpu cimport (
     active_table, address, call_bias_gradient, call_gradient, call_rows, gradient_scratch, packed_bytes, rows_scratch,
 )
 from ._kernels cimport (
-    sc_bias_task, sc_gradient_task, sc_map, sc_pass, sc_rows_task, sc_table, sc_tap, sc_view, sc_weight_view,
+    sc_bias_task, sc_gradient_task, sc_map, sc_mask, sc_pass, sc_rows_task, sc_table, sc_tap, sc_view, sc_weight_view,
 )
+
+cdef extern from *:
+    """
+    static inline int popcount(unsigned char byte) { return __builtin_popcount(byte); }
+    """
+    int popcount(unsigned char) nogil
 
 cdef extern from "Python.h":
     ctypedef struct Py_buffer:
@@ -105,6 +111,17 @@ cdef class View:
         free(<void *>self.c.rows)
 
 
+cdef class Mask:
+    """An sc_mask without its address: floats ("f"), bools ("?") or bits ("B"), where `view` says."""
+
+    cdef sc_mask c
+    cdef View view
+
+    def __init__(self, View view not None, str kind not None):
+        self.view = view
+        self.c.view, self.c.kind = view.c, "f?B".index(kind)
+
+
 cdef class WeightView:
     """An sc_weight_view without its address. Made by layout.py."""
 
@@ -135,12 +152,14 @@ cdef class Rows:
     cdef tuple kept
 
     def __init__(self, Map map not None, View source not None, View target not None, WeightView weight not None, *,
-                 batch, groups, channels, lanes, relu, dense, parts, lane_vectors, channel_block, chunk_rows, segment, segments,
-                 in_segment, lane_groups, pack_ahead, stream):
-        self.kept, self.table = (map, source, target, weight), table_for(parts)
+                 Mask needed=None, batch, groups, channels, lanes, relu, dense, outputs, parts, lane_vectors, channel_block,
+                 chunk_rows, segment, segments, in_segment, lane_groups, pack_ahead, stream):
+        self.kept, self.table = (map, source, target, weight, needed), table_for(parts)
         self.c.map, self.c.in_, self.c.out, self.c.weight = map.c, source.c, target.c, weight.c
         self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
-        self.c.relu, self.c.dense, self.c.parts = relu, dense, parts
+        if needed is not None:
+            self.c.needed = needed.c
+        self.c.relu, self.c.dense, self.c.outputs, self.c.parts = relu, dense, outputs, parts
         self.c.lane_vectors, self.c.channel_block = lane_vectors, channel_block
         self.c.chunk_rows, self.c.segment, self.c.segments = chunk_rows, segment, segments
         self.c.in_segment, self.c.lane_groups, self.c.pack_ahead = in_segment, lane_groups, pack_ahead
@@ -151,12 +170,14 @@ cdef class Rows:
         """Memory beside the arrays: (packed weights, once; scratch, per thread)."""
         return packed_bytes(&self.c), rows_scratch(self.table, &self.c)
 
-    def run(self, source, weight, bias, target, int threads):
+    def run(self, source, weight, bias, target, int threads, needed=None):
         cdef sc_rows_task task = self.c
         task.in_.data = <float *>address(source, PyBUF_STRIDED_RO)
         task.weight.data = <float *>address(weight, PyBUF_STRIDED_RO)
         if bias is not None:
             task.bias = <float *>address(bias, PyBUF_STRIDED_RO)
+        if needed is not None:
+            task.needed.data = address(needed, PyBUF_STRIDED_RO)
         task.out.data = <float *>address(target, PyBUF_STRIDED)
         with nogil:
             call_rows(self.table, &task, threads)
@@ -207,9 +228,9 @@ def bias_gradient(View view not None, source, target, int64_t batch, int64_t row
 
 
 def sampled_density(array, int most_runs):
-    """The share of nonzero elements in runs of up to 64 elements, spread over an array of any strides.
+    """The share of nonzero elements in runs of up to 64 elements, spread over an array of floats of any strides.
 
-    There are at most `most_runs` of them, and fewer in small arrays, of which they see about 3%. Each run starts at a
+    An array of bools is counted like one of floats; one of bytes holds bits, eight of which are an element. There are at most `most_runs` of them, and fewer in small arrays, of which they see about 3%. Each run starts at a
     scattered place (multiplicative hashing), so that it does not meet the same channels again and again.
     """
     cdef Py_buffer buffer
@@ -227,16 +248,18 @@ def sampled_density(array, int most_runs):
             if inner < 0 or abs(strides[dims]) <= abs(strides[inner]):
                 inner = dims
             dims += 1
-    cdef const float *data = <const float *>buffer.buf
+    cdef const char *data = <const char *>buffer.buf
+    cdef int width = buffer.itemsize
     PyBuffer_Release(&buffer)
-    cdef const float *start
+    cdef bint bits = width == 1 and array.dtype.char == "B"
+    cdef const char *start
     cdef int64_t nonzero = 0, seen = 0, length = 0, place, offset, size_
     cdef unsigned long long state = 0x9e3779b97f4a7c15ull, draw
     cdef int run, dim, i
     if size == 0:
         return 0.0
     if dims == 0:
-        return 1.0 if data[0] != 0 else 0.0
+        dims, inner, shape[0], strides[0] = 1, 0, 1, 1
     cdef int runs = <int>max(1, min(most_runs, size // 2048))
     with nogil:
         for run in range(runs):
@@ -250,12 +273,18 @@ def sampled_density(array, int most_runs):
                     place = <int64_t>(draw % <unsigned long long>(size_ - length + 1))
                 else:
                     place = <int64_t>(draw % <unsigned long long>size_)
-                start += place * strides[dim]
+                start += place * strides[dim] * width
             offset = strides[inner]
-            if offset == 1:
-                nonzero += active_table().count_nonzero(start, length)
-            else:
+            if bits:
+                for i in range(length):
+                    nonzero += popcount(<unsigned char>start[i * offset])
+            elif width == 1:
                 for i in range(length):
                     nonzero += start[i * offset] != 0
-            seen += length
+            elif offset == 1:
+                nonzero += active_table().count_nonzero(<const float *>start, length)
+            else:
+                for i in range(length):
+                    nonzero += (<const float *>start)[i * offset] != 0
+            seen += length * 8 if bits else length
     return nonzero / <double>seen

@@ -24,6 +24,11 @@ cdef extern from "kernels/problem.h" nogil:
         int64_t image_stride, column_stride, channel_stride, block_stride
         const int64_t *rows
 
+    ctypedef struct sc_mask:
+        sc_view view
+        const void *data
+        int64_t kind
+
     ctypedef struct sc_weight_view:
         float *data
         int64_t group_stride, lane_stride, channel_stride, tap_stride
@@ -34,10 +39,11 @@ cdef extern from "kernels/problem.h" nogil:
         sc_map map
         sc_view in_ "in"
         sc_view out
+        sc_mask needed
         int64_t batch, groups, channels, lanes
         sc_weight_view weight
         const float *bias
-        int64_t relu, stream, dense, parts
+        int64_t relu, stream, dense, outputs, parts
         int64_t lane_vectors, channel_block, chunk_rows, segment, segments, in_segment, lane_groups, pack_ahead
 
     ctypedef struct sc_gradient_task:

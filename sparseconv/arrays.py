@@ -15,6 +15,7 @@ ALIGNMENT = 64
 INT64_MAX = 2**63 - 1
 CPU_DEVICES = (1, 3)  # DLPack kDLCPU, and pinned host memory
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+MASK_DTYPES = (*DTYPES, np.dtype(np.bool_), np.dtype(np.uint8))
 
 
 class Form(NamedTuple):
@@ -78,6 +79,14 @@ def take(name: str, value: Any) -> np.ndarray:
         if array.dtype.newbyteorder("=") in DTYPES:
             hint = " in native byte order: pass it through .astype(dtype.newbyteorder('='))"
         raise TypeError(f"{name}: got dtype {array.dtype!s}, expected float32 or float64{hint}")
+    return array
+
+
+def take_mask(name: str, value: Any) -> np.ndarray:
+    """`value` as an ndarray of floats, bools or bits (uint8), sharing its memory as in `take`."""
+    array = value if type(value) is np.ndarray else _shared(name, value)
+    if array.dtype not in MASK_DTYPES:
+        raise TypeError(f"{name}: got dtype {array.dtype!s}, expected float32, float64, bool, or uint8 for a bit mask")
     return array
 
 

@@ -30,6 +30,12 @@ WORD = 64  # channels that kernel_gradient_points.h takes together
 POINT_VECTORS = {"amx": 6, "avx512": 6, "avx2": 4, "neon": 4, "scalar": 4}
 POINTS_BYTES = 256 * 1024  # of its scalar operand, read once for its words and once for each lane block: L2
 STREAM_BYTES = 8 * 1024 * 1024  # results from here on go past the caches: no L2 keeps them for whoever reads them
+# kernel_outputs.h: vectors of a patch (one tap x 8, three taps x 2), its weights for up to 64 channels, and the outputs
+# that are finished together. The head of kernel_outputs_row.h has the figures.
+PATCH_VECTORS = 8
+READ_VECTORS = 8  # of each tap, where registers hold no patch
+OUTPUT_TILE_BYTES = 32 * 1024
+OUTPUT_COLUMNS = 512
 CHUNK_COLUMNS = 1024  # outputs that are finished together by the row kernels
 HEAVY_COLUMNS = 4096  # where each chunk packs the weights again; backward_data of 512,512,14/2 at 90%: 2.1 -> 3.2
 
@@ -53,6 +59,11 @@ def rows(
     if variant == "dense":
         lane_vectors = even(vectors, dense_vectors)
         channel_block = even(channels, MAX_CHANNEL_BLOCK)
+    elif variant == "output":
+        in_vectors = even(ceil_div(channels, 16), PATCH_VECTORS // taps if holds_patch() else READ_VECTORS)
+        fits = OUTPUT_TILE_BYTES // (taps * in_vectors * VECTOR_BYTES)
+        lane_vectors = even(vectors, min(4, max(1, fits // 16)))
+        channel_block = 16 * in_vectors
     else:
         lane_vectors = even(vectors, min(MAX_LANE_VECTORS, accumulators // taps, 4 if taps > 1 else 8))
         fits = WEIGHT_TILE_BYTES[variant if taps > 1 else "pointwise"] // (taps * lane_vectors * VECTOR_BYTES)
@@ -61,10 +72,11 @@ def rows(
     all_rows = problem.batch * out_rows
     lane_blocks = ceil_div(vectors, lane_vectors)
     wanted = 4 * threads if threads > 1 else 1
+    wide = OUTPUT_COLUMNS if variant == "output" else CHUNK_COLUMNS
     heavy = packed_share(problem) > PACKED_SHARE  # each chunk packs the weights: threads share lane blocks, not rows
-    together = HEAVY_COLUMNS if heavy else CHUNK_COLUMNS
-    if out_columns > 2 * CHUNK_COLUMNS:
-        segment, chunk_rows = even(out_columns, CHUNK_COLUMNS), 1
+    together = HEAVY_COLUMNS if heavy else wide
+    if out_columns > 2 * wide:
+        segment, chunk_rows = even(out_columns, wide), 1
     else:
         most = all_rows if heavy else max(1, all_rows * problem.groups // wanted)
         segment, chunk_rows = out_columns, even(all_rows, min(ceil_div(together, out_columns), most))
@@ -74,6 +86,7 @@ def rows(
     chunks = problem.groups * ceil_div(all_rows, chunk_rows) * segments
     return {
         "parts": 0,
+        "outputs": int(variant == "output"),
         "lane_vectors": lane_vectors,
         "channel_block": channel_block,
         "chunk_rows": chunk_rows,
@@ -84,6 +97,12 @@ def rows(
         "pack_ahead": int(chunks > 1 and not heavy),
         "stream": int(4 * problem.batch * out_rows * out_columns * lanes * problem.groups >= STREAM_BYTES),
     }
+
+
+def holds_patch() -> bool:
+    """Whether registers hold a patch of kernel_outputs_row.h beside four sums."""
+    accumulators, _, _ = _cpu.registers()
+    return accumulators >= PATCH_VECTORS + 4
 
 
 def packed_share(problem: Problem) -> float:

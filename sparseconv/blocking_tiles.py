@@ -79,6 +79,7 @@ def rows(
     chunks = problem.groups * ceil_div(all_rows, chunk_rows) * segments
     return {
         "parts": parts,
+        "outputs": 0,
         "lane_vectors": lane_vectors,
         "channel_block": channels,
         "chunk_rows": chunk_rows,

@@ -6,6 +6,7 @@ of these checks are kept and hold for all arrays of the same forms (prepare.py).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,21 @@ def result(out: Form | None, shape: tuple[int, ...], dtype: np.dtype) -> Form:
         return contiguous(shape, dtype)
     check_form(out, shape, dtype)
     return out
+
+
+def mask(name: str, given: Form | None, shape: tuple[int, ...], dtype: np.dtype) -> Form | None:
+    """The form of a mask for arrays of this shape and dtype: an array of the same shape, or one bit per element."""
+    if given is None:
+        return None
+    if given.dtype != np.uint8:
+        if given.dtype not in (dtype, np.dtype(np.bool_)):
+            raise TypeError(f"{name}: got dtype {given.dtype!s}, expected {dtype!s}, bool, or uint8 for a bit mask")
+        sizes(name, given.shape, shape)
+        return given
+    size = -(-math.prod(shape) // 8)
+    if given.shape != (size,):
+        raise ValueError(f"{name}: got shape {given.shape}, expected a bit mask of shape {(size,)} for {shape}")
+    return contiguous(shape, given.dtype)
 
 
 def channels(name: str, array: Form, layout: Layout, expected: int) -> None:

@@ -94,10 +94,10 @@ def conv2d(
 
 def conv2d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", output_mask: Any = None,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
-    """Gradient of `conv2d` with respect to its input, skipping the zeros of `grad_output`.
+    """Gradient of `conv2d` with respect to its input, skipping zeros of `grad_output` or outputs that nobody needs.
 
     Parameters
     ----------
@@ -108,8 +108,13 @@ def conv2d_backward_data(
         Shape of the result: that of the forward input, in `layout`.
     stride, padding, dilation, groups, layout, precision, num_threads, out
         As in `conv2d`.
-    skip : {"auto", "none", "grad_output"}
-        What is exploited.
+    skip : {"auto", "none", "grad_output", "output"}
+        What is exploited. "output" computes only what `output_mask` needs; "auto" takes the fastest of all.
+    output_mask : array like the result, or bit mask, optional
+        Where it is zero the result is zero, whatever `skip` says: the gradient times the mask. Behind a ReLU that is
+        all that its backward pass leaves, so the forward input itself is a mask: pass `x` if it came out of a ReLU.
+        Also a bool array, or uint8 bits as `sparseconv.masks.nonzero_mask` and `sparseconv.masks.relu` give them, which
+        are 32 times smaller.
 
     Returns
     -------
@@ -128,7 +133,7 @@ def conv2d_backward_data(
     """
     return prepare.conv_backward_data(
         2, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, precision=precision, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -191,8 +196,8 @@ def conv1d(
 
 def conv1d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", output_mask: Any = None,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv1d` with respect to its input: `conv2d_backward_data` with one dimension.
 
@@ -200,7 +205,7 @@ def conv1d_backward_data(
     """
     return prepare.conv_backward_data(
         1, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, precision=precision, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -237,8 +242,8 @@ def conv3d(
 
 def conv3d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", output_mask: Any = None,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv3d` with respect to its input: `conv2d_backward_data` with three dimensions.
 
@@ -247,7 +252,7 @@ def conv3d_backward_data(
     """
     return prepare.conv_backward_data(
         3, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, precision=precision, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 

@@ -33,8 +33,8 @@ def linear(
 
 
 def linear_backward_data(
-    grad_output: Any, weight: Any, *, skip: str = "auto", precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    grad_output: Any, weight: Any, *, skip: str = "auto", output_mask: Any = None, precision: str = "highest",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """``grad_output @ weight``: the gradient of `linear` with respect to its input, skipping zeros of `grad_output`.
 
@@ -51,7 +51,7 @@ def linear_backward_data(
     (..., features in) ndarray
     """
     return prepare.linear_backward_data(
-        grad_output, weight, skip=skip, precision=precision, num_threads=num_threads, out=out
+        grad_output, weight, skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out
     ).run()
 
 

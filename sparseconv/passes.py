@@ -16,7 +16,7 @@ import numpy as np
 from . import _cpu, planning
 from .arrays import Form
 from .layout import Layout, Strides
-from .planning import Choice, Plan, Prepared
+from .planning import Candidate, Choice, Mask, Plan, Prepared
 from .problem import Problem
 
 Operands = dict[str, np.ndarray]  # by their public names, in the order of the public function
@@ -37,26 +37,33 @@ class Rows:
     source: Strides
     target: Strides
     weight: tuple[int, ...]
+    needed: Mask | None
 
     def decide(self, operands: Operands, threads: int) -> tuple[Choice, Prepared]:
         """What to skip in these arrays, and the kernel for it."""
         source, *_ = operands.values()
         kernels = planning.rows_kernels(
-            self.problem, self.backward, self.source, self.target, self.weight, self.relu, self.precision,
+            self.problem, self.backward, self.source, self.target, self.weight, self.needed, self.relu, self.precision,
             planning.threads_for(self.problem, threads), _cpu.current(),
         )  # fmt: skip
         kernel = kernels("skip")
-        choice = planning.choose(self.skip, 1.0 / kernel.tile_gain, {self.scalar: (source, 1.0, kernel.fixed)})
+        candidates = {self.scalar: Candidate(source, kernel.each, kernel.fixed)}
+        if self.needed:
+            output = kernels("output")
+            candidates["output"] = Candidate(operands["output_mask"], output.each, output.fixed)
+        choice = planning.choose(self.skip, 1.0 / kernel.tile_gain, candidates)
         if choice.skip == "none":
             return choice, kernels("tiles" if kernel.tile_gain > 1 else "dense")
+        if choice.skip == "output":
+            return choice, kernels("output")
         return choice, kernels("sparse") if choice.density[self.scalar] <= kernel.sparse else kernel
 
     def run(self, operands: Operands, out: np.ndarray, threads: int) -> None:
         """Writes the result to `out`."""
         _, kernel = self.decide(operands, threads)
-        source, weight, *rest = operands.values()
-        bias = np.ascontiguousarray(rest[0]) if rest else None
-        kernel.task.run(source, weight, bias, out, kernel.threads)
+        source, weight, *_ = operands.values()
+        bias = np.ascontiguousarray(operands["bias"]) if "bias" in operands else None
+        kernel.task.run(source, weight, bias, out, kernel.threads, operands.get("output_mask"))
         self.layout.clear_padding(out, self.problem.in_channels if self.backward else self.problem.out_channels)
 
 
@@ -84,7 +91,7 @@ class Gradient:
         work, candidates = self.work, {}
         for (name, role), array in zip(self.roles.items(), operands.values(), strict=True):
             kernel = kernels(role, "skip")
-            candidates[name] = array, work[role], work[role] * kernel.fixed
+            candidates[name] = Candidate(array, work[role] * kernel.each, work[role] * kernel.fixed)
         tile_gain = kernel.tile_gain  # of either
         choice = planning.choose(self.skip, work[self.dense] / tile_gain, candidates)
         if choice.skip == "none":
@@ -114,7 +121,7 @@ class WithoutKernel:
 
     def decide(self, operands: Operands, threads: int) -> tuple[Choice, Prepared]:
         """The same for all arrays."""
-        return planning.no_choice(self.reason), Prepared(self.kernel, "", 1, None, {}, 0.0)
+        return planning.no_choice(self.reason), Prepared(self.kernel, "", 1, None, {}, 0.0, 0.0)
 
     def run(self, operands: Operands, out: np.ndarray, threads: int) -> None:
         """Writes the result to `out`."""
@@ -146,15 +153,16 @@ class Call(NamedTuple):
 
 
 def rows(
-    problem: Problem, layout: Layout, source: Form, weight: Form, result: Form, *, backward: bool, relu: bool,
-    skip: str, scalar: str, precision: str,
+    problem: Problem, layout: Layout, source: Form, weight: Form, result: Form, *, backward: bool, skip: str,
+    scalar: str, precision: str, relu: bool = False, needed: Form | None = None,
 ) -> Rows | WithoutKernel:  # fmt: skip
     """forward or backward_data for arrays of these forms; `scalar` is what `skip` calls the source."""
     if problem.empty:
         return WithoutKernel(problem, result, "none", "nothing to sum", partial(_only_bias, layout, relu))
+    mask = None if needed is None else Mask(layout.strides(needed), needed.dtype.char)
     return Rows(
         problem, result, layout, backward, relu, skip, scalar, precision, layout.strides(source),
-        layout.strides(result), weight.steps,
+        layout.strides(result), weight.steps, mask,
     )  # fmt: skip
 
 

@@ -69,9 +69,9 @@ class Plan:
     problem : str
         The sizes as a short text; the same text names tests and benchmarks.
     kernel : str
-        "rows_skip", "rows_dense", "rows_tiles" (forward, backward_data), "gradient_skip", "gradient_points",
-        "gradient_dense", "gradient_tiles" (backward_weight; "tiles" are dense kernels on the tile registers of AMX),
-        "reference" (float64) or "none" (an empty result).
+        "rows_skip", "rows_output", "rows_dense", "rows_tiles" (forward, backward_data), "gradient_skip",
+        "gradient_points", "gradient_dense", "gradient_tiles" (backward_weight; "tiles" are dense kernels on the tile
+        registers of AMX), "reference" (float64) or "none" (an empty result).
     skip : str
         The operand whose zeros are skipped, or "none".
     density : dict
@@ -115,21 +115,31 @@ class Plan:
         )
 
 
-def choose(skip: str, dense: float, candidates: dict[str, tuple[np.ndarray, float, float]]) -> Choice:
-    """The operand to skip, or "none".
+class Candidate(NamedTuple):
+    """An operand that a kernel could skip, and the time of that kernel: `each` times the density, and `fixed`.
 
-    Candidates are (array, work, fixed) by operand. `work` is what the kernel that skips it would do without zeros
-    (lanes that are only padding count), `fixed` what stays when all is zero; `dense` is what the dense kernel does. All
-    are in units of the dense kernel's vector multiply-adds.
+    Both are in units of the dense kernel's vector multiply-adds.
     """
+
+    array: np.ndarray
+    each: float
+    fixed: float
+
+
+def slope() -> float:
+    """Time of one multiply-add in a skipping kernel over that in a dense one."""
+    return INTEL_SLOPE if _cpu.vendor() == "intel" else SLOPES[_cpu.current()]
+
+
+def choose(skip: str, dense: float, candidates: dict[str, Candidate]) -> Choice:
+    """The operand to skip, or "none"; `dense` is what the dense kernel takes, in the candidates' units."""
     if skip == "none":
         return no_choice("asked for")
-    slope = INTEL_SLOPE if _cpu.vendor() == "intel" else SLOPES[_cpu.current()]
     density, best, least = {}, "", inf
-    for operand, (array, work, fixed) in candidates.items():
+    for operand, (array, each, fixed) in candidates.items():
         if skip == "auto" or skip == operand:
             density[operand] = _conv.sampled_density(array, SAMPLED_RUNS)
-            cost = work * slope * density[operand] + fixed
+            cost = each * density[operand] + fixed
             if cost < least:
                 best, least = operand, cost
     gain = dense / least
@@ -148,30 +158,37 @@ def threads_for(problem: Problem, wanted: int) -> int:
     return max(1, min(wanted, problem.macs // SERIAL_MACS))
 
 
-def _merged(problem: Problem, source: Strides, target: Strides) -> tuple[Problem, Strides, Strides]:
+def _merged(problem: Problem, places: tuple[Strides, ...]) -> tuple[Problem, tuple[Strides, ...]]:
     """A pointwise problem as one long row of all positions (over all images too, where memory allows it)."""
     if not problem.pointwise:
-        return problem, source, target
-    rows = source.merged(problem.in_size), target.merged(problem.in_size)
+        return problem, places
+    rows = tuple(one.merged(problem.in_size) for one in places)
     if None in rows:
-        return problem, source, target
-    source, target = rows
+        return problem, places
     length = int(np.prod(problem.in_size, dtype=np.int64))
     batch = problem.batch
-    if batch > 1 and source.image == length * source.spatial[0] and target.image == length * target.spatial[0]:
+    if batch > 1 and all(one.image == length * one.spatial[0] for one in rows):
         length, batch = length * batch, 1
     one = (1,)
     flat = dataclasses.replace(
         problem, batch=batch, in_size=(length,), out_size=(length,), kernel=one, stride=one, padding=(0,), dilation=one
     )
-    return flat, source, target
+    return flat, rows
+
+
+class Mask(NamedTuple):
+    """Where the elements of a mask are, in elements, and what they are: see `_conv.Mask`."""
+
+    strides: Strides
+    kind: str
 
 
 class Prepared(NamedTuple):
     """A kernel bound to sizes and strides: the struct, its blocking, and what choosing needs.
 
-    `fixed` is the fixed part of its cost per dense work. Up to the density `sparse`, the "sparse" variant is better.
-    Where `tile_gain` is above 1, "tiles" is the better dense variant, that many times as fast as the one on vectors.
+    `each` and `fixed` are its cost per dense work: times the density, and whatever that is. Up to the density
+    `sparse`, the "sparse" variant is better. Where `tile_gain` is above 1, "tiles" is the better dense variant, that
+    many times as fast as the one on vectors.
     """
 
     name: str
@@ -179,6 +196,7 @@ class Prepared(NamedTuple):
     threads: int
     task: _conv.Rows | _conv.Gradient | None  # none where NumPy is the kernel
     tiles: dict[str, int]
+    each: float
     fixed: float
     sparse: float = 0.0
     tile_gain: float = 1.0
@@ -187,24 +205,26 @@ class Prepared(NamedTuple):
 
 @lru_cache(maxsize=2048)
 def rows_kernels(
-    problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], relu: bool,
-    precision: str, threads: int, isa: str,
+    problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], needed: Mask | None,
+    relu: bool, precision: str, threads: int, isa: str,
 ) -> Callable[[str], Prepared]:  # fmt: skip
     """The forward or backward_data kernels for arrays with these strides, each bound when it is first asked for.
 
-    They are "dense", "tiles" (dense, on tile registers), "skip", and "sparse": the skipping kernel with tiles for a
-    density of at most SPARSE. Tiles depend on the instruction set, so `isa` is part of the key.
+    They are "dense", "tiles" (dense, on tile registers), "skip", "sparse": the skipping kernel with tiles for a
+    density of at most SPARSE, and, where there is a mask of what is needed, "output". Tiles depend on the instruction
+    set, so `isa` is part of the key.
     """
-    return cache(partial(_rows_kernel, problem, backward, source, target, weight, relu, precision, threads))
+    return cache(partial(_rows_kernel, problem, backward, source, target, weight, needed, relu, precision, threads))
 
 
 def _rows_kernel(
-    problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], relu: bool,
-    precision: str, threads: int, variant: str,
+    problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], needed: Mask | None,
+    relu: bool, precision: str, threads: int, variant: str,
 ) -> Prepared:  # fmt: skip
     channels, lanes = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     group = lanes
-    flat, source, target = _merged(problem, source, target)
+    places = (source, target, *([needed.strides] if needed else []))
+    flat, (source, target, *mask_strides) = _merged(problem, places)
     if flat.dims != problem.dims:
         weight = (*weight[:2], 1)
     if backward:
@@ -216,10 +236,14 @@ def _rows_kernel(
         tiles = blocking_tiles.rows(flat, used, channels, lanes, parts, backward, threads)
     else:
         tiles = blocking.rows(flat, used, channels, lanes, variant, backward, threads)
-    dense = variant in ("dense", "tiles")
+    dense = variant in ("dense", "tiles", "output")
+    mask = None
+    if needed:
+        mask = _conv.Mask(layout.view(*mask_strides, target_size), needed.kind)
+        tiles["stream"] *= variant == "output"  # the others read their results again
     task = _conv.Rows(
         used, layout.view(source, source_size), layout.view(target, target_size),
-        layout.weight_view(weight, flat.kernel, group, not backward),
+        layout.weight_view(weight, flat.kernel, group, not backward), needed=mask,
         batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, relu=relu, dense=dense, **tiles,
     )  # fmt: skip
     # One word of channels costs about 25 cycles (window moved, bits tested, one branch mispredicted) beside its
@@ -227,7 +251,13 @@ def _rows_kernel(
     tile = min(channels, tiles["channel_block"]) * max(1, used.most_taps) * tiles["lane_vectors"]
     name, scalar = f"rows_{variant if dense else 'skip'}", "grad_output" if backward else "input"
     tile_gain = max(1.0, blocking_tiles.rows_gain(problem, backward, precision)) if _cpu.has_tiles() else 1.0
-    return Prepared(name, scalar, threads, task, tiles, 0.03 + 25 / (tile + 20), SPARSE, tile_gain, _note(tiles))
+    if variant == "output":
+        # Lanes added up, the mask read and zeros written weigh more where an output is a short sum. Zen 4: 0.1 for 3x3
+        # layers, 0.25 for one tap of 64 channels; 1.35 is AVX2, which loads five vectors for four multiply-adds.
+        fixed = 0.1 + 1 / (2 + ceil(channels / 16) * used.all_taps)
+        return Prepared(name, scalar, threads, task, tiles, slope() * (1 if blocking.holds_patch() else 1.35), fixed)
+    fixed = 0.03 + 25 / (tile + 20)
+    return Prepared(name, scalar, threads, task, tiles, slope(), fixed, SPARSE, tile_gain, _note(tiles))
 
 
 @lru_cache(maxsize=2048)
@@ -247,7 +277,7 @@ def _gradient_kernel(
     scalar: str, variant: str,
 ) -> Prepared:  # fmt: skip
     in_channels, out_channels = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    flat, x, grad_output = _merged(problem, x, grad_output)
+    flat, (x, grad_output) = _merged(problem, (x, grad_output))
     if flat.dims != problem.dims:
         weight = (*weight[:2], 1)
     x_view, grad_view = layout.view(x, flat.in_size), layout.view(grad_output, flat.out_size)
@@ -279,7 +309,7 @@ def _gradient_kernel(
     # 203.
     sparse = min(0.4, (0.05 + 1.2 / ceil(lanes / 16)) * (1 if flat.pointwise else 1.7)) if can_be_points else SPARSE
     tile_gain = max(1.0, blocking_tiles.gradient_gain(problem, precision)) if _cpu.has_tiles() else 1.0
-    return Prepared(name, scalar, threads, task, tiles, 0.05 + 100 / run, sparse, tile_gain, _note(tiles))
+    return Prepared(name, scalar, threads, task, tiles, slope(), 0.05 + 100 / run, sparse, tile_gain, _note(tiles))
 
 
 def _note(tiles: dict[str, int]) -> str:

@@ -23,12 +23,13 @@ from .passes import Call, Gradient, Rows, WithoutKernel
 from .problem import Problem
 
 FORWARD = ("auto", "none", "input")
-BACKWARD_DATA = ("auto", "none", "grad_output")
+BACKWARD_DATA = ("auto", "none", "grad_output", "output")
 BACKWARD_WEIGHT = ("auto", "none", "input", "grad_output")
 PRECISIONS = ("highest", "high", "medium")
 
 Pass = Rows | Gradient | WithoutKernel
 PLAIN = frozenset({int, str, type(None)})
+OPTIONAL = frozenset({"bias", "output_mask"})  # operands that need not be there
 
 
 # --- calls ---
@@ -38,7 +39,7 @@ def conv(
     dims: int, x: Any, weight: Any, bias: Any = None, *, out: Any = None, num_threads: Any = None, **words: Any
 ) -> Call:
     """conv*d."""
-    return _call(_conv, dims, _layer(x, weight, bias), out, num_threads, words)
+    return _call(_conv, dims, _operands(x=x, weight=weight, bias=bias), out, num_threads, words)
 
 
 def conv_backward_data(
@@ -47,13 +48,15 @@ def conv_backward_data(
     weight: Any,
     input_shape: Any,
     *,
+    output_mask: Any = None,
     out: Any = None,
     num_threads: Any = None,
     **words: Any,
 ) -> Call:
     """conv*d_backward_data."""
     words["input_shape"] = _sizes(input_shape)
-    return _call(_conv_backward_data, dims, {"grad_output": grad_output, "weight": weight}, out, num_threads, words)
+    operands = _operands(grad_output=grad_output, weight=weight, output_mask=output_mask)
+    return _call(_conv_backward_data, dims, operands, out, num_threads, words)
 
 
 def conv_backward_weight(
@@ -68,7 +71,7 @@ def conv_transpose(
     dims: int, x: Any, weight: Any, bias: Any = None, *, out: Any = None, num_threads: Any = None, **words: Any
 ) -> Call:
     """conv_transpose*d: backward_data of the convolution with the same weight."""
-    return _call(_conv_transpose, dims, _layer(x, weight, bias), out, num_threads, words)
+    return _call(_conv_transpose, dims, _operands(x=x, weight=weight, bias=bias), out, num_threads, words)
 
 
 def conv_transpose_backward_data(
@@ -77,13 +80,14 @@ def conv_transpose_backward_data(
     weight: Any,
     input_shape: Any,
     *,
+    output_mask: Any = None,
     out: Any = None,
     num_threads: Any = None,
     **words: Any,
 ) -> Call:
     """conv_transpose*d_backward_data: the convolution of grad_output with the same weight."""
     words["input_shape"] = _sizes(input_shape)
-    operands = {"grad_output": grad_output, "weight": weight}
+    operands = _operands(grad_output=grad_output, weight=weight, output_mask=output_mask)
     return _call(_conv_transpose_backward_data, dims, operands, out, num_threads, words)
 
 
@@ -98,14 +102,14 @@ def conv_transpose_backward_weight(
 
 def linear(x: Any, weight: Any, bias: Any = None, *, out: Any = None, num_threads: Any = None, **words: Any) -> Call:
     """linear: a pointwise convolution of one row."""
-    return _call(_linear, 1, _layer(x, weight, bias), out, num_threads, words, arrays.in_rows)
+    return _call(_linear, 1, _operands(x=x, weight=weight, bias=bias), out, num_threads, words, arrays.in_rows)
 
 
 def linear_backward_data(
-    grad_output: Any, weight: Any, *, out: Any = None, num_threads: Any = None, **words: Any
+    grad_output: Any, weight: Any, *, output_mask: Any = None, out: Any = None, num_threads: Any = None, **words: Any
 ) -> Call:
     """linear_backward_data."""
-    operands = {"grad_output": grad_output, "weight": weight}
+    operands = _operands(grad_output=grad_output, weight=weight, output_mask=output_mask)
     return _call(_linear_backward_data, 1, operands, out, num_threads, words, arrays.in_rows)
 
 
@@ -115,9 +119,9 @@ def linear_backward_weight(x: Any, grad_output: Any, *, out: Any = None, num_thr
     return _call(_linear_backward_weight, 1, operands, out, num_threads, words, arrays.in_rows)
 
 
-def _layer(x: Any, weight: Any, bias: Any) -> dict[str, Any]:
-    """The operands of a layer by name."""
-    return {"x": x, "weight": weight} if bias is None else {"x": x, "weight": weight, "bias": bias}
+def _operands(**given: Any) -> dict[str, Any]:
+    """Operands by name, those that are there."""
+    return {name: value for name, value in given.items() if value is not None or name not in OPTIONAL}
 
 
 def _sizes(value: Any) -> Any:
@@ -132,7 +136,7 @@ def _call(
     """A checked call of `operation`; `usable` copies arrays whose memory its kernels cannot read."""
     given, used, forms = {}, {}, []
     for name, value in operands.items():
-        given[name] = array = arrays.take(name, value)
+        given[name] = array = (arrays.take_mask if name.endswith("_mask") else arrays.take)(name, value)
         used[name] = array = usable(array)
         forms.append((array.shape, array.strides, array.dtype))
     target = None
@@ -141,7 +145,7 @@ def _call(
         target = (out.shape, out.strides, out.dtype)
     values = tuple(words.values())
     find = _kept if _plain(values) else _kept.__wrapped__
-    made = find(operation, dims, tuple(forms), target, tuple(words), values)
+    made = find(operation, dims, tuple(operands), tuple(forms), target, tuple(words), values)
     threads = cpu.checked_threads(num_threads)
     if out is None:
         out = arrays.empty(made.result.shape, made.result.dtype)
@@ -160,11 +164,13 @@ def _plain(values: tuple) -> bool:
 
 @lru_cache(maxsize=4096)
 def _kept(
-    operation: Callable[..., Pass], dims: int, forms: tuple, target: tuple | None, names: tuple, values: tuple
-) -> Pass:
-    """The pass for arrays of these forms and these words."""
+    operation: Callable[..., Pass], dims: int, operands: tuple, forms: tuple, target: tuple | None, names: tuple,
+    values: tuple,
+) -> Pass:  # fmt: skip
+    """The pass for operands of these forms and these words."""
     out = None if target is None else Form(*target)
-    return operation(dims, *[Form(*one) for one in forms], out=out, **dict(zip(names, values, strict=True)))
+    given = {operand: Form(*one) for operand, one in zip(operands, forms, strict=True)}
+    return operation(dims, **given, out=out, **dict(zip(names, values, strict=True)))
 
 
 # --- checks and passes ---
@@ -192,6 +198,12 @@ class Options:
             self.dims, batch, in_channels, out_channels, in_size, kernel, self.stride, self.padding, self.dilation,
             self.groups, **more,
         )  # fmt: skip
+
+    def needed(self, mask: Form | None, shape: tuple[int, ...], dtype: np.dtype) -> Form | None:
+        """The form of `output_mask` for results of this shape; skip="output" needs one."""
+        if mask is None and self.skip == "output":
+            raise ValueError("output_mask: got None, expected a mask with skip='output'")
+        return checks.mask("output_mask", mask, shape, dtype)
 
     def reference(self, name: str, problem: Problem, result: Form, **more: Any) -> WithoutKernel:
         """float64 runs on the NumPy oracle."""
@@ -232,8 +244,9 @@ def _conv(
 
 
 def _conv_backward_data(
-    dims: int, grad_output: Form, weight: Form, *, out: Form | None, input_shape: Any, **options: Any
-) -> Pass:
+    dims: int, grad_output: Form, weight: Form, output_mask: Form | None = None, *, out: Form | None, input_shape: Any,
+    **options: Any,
+) -> Pass:  # fmt: skip
     call = Options(dims, BACKWARD_DATA, **options)
     checks.tensor("grad_output", grad_output, call.order)
     checks.weights(weight, dims)
@@ -245,11 +258,12 @@ def _conv_backward_data(
     expected = call.order.shape(problem.batch, problem.out_channels, problem.out_size)
     checks.sizes("grad_output", grad_output.shape, expected)
     result = checks.result(out, shape, dtype)
+    needed = call.needed(output_mask, shape, dtype)
     if dtype == np.float64:
         return call.reference("conv{}d_backward_data", problem, result, input_shape=shape)
     return passes.rows(
-        problem, call.order, grad_output, weight, result, backward=True, relu=False, skip=call.skip,
-        scalar="grad_output", precision=call.precision,
+        problem, call.order, grad_output, weight, result, backward=True, skip=call.skip, scalar="grad_output",
+        precision=call.precision, needed=needed,
     )  # fmt: skip
 
 
@@ -298,8 +312,9 @@ def _conv_transpose(
 
 
 def _conv_transpose_backward_data(
-    dims: int, grad_output: Form, weight: Form, *, out: Form | None, input_shape: Any, **options: Any
-) -> Pass:
+    dims: int, grad_output: Form, weight: Form, output_mask: Form | None = None, *, out: Form | None, input_shape: Any,
+    **options: Any,
+) -> Pass:  # fmt: skip
     call = Options(dims, BACKWARD_DATA, **options)
     checks.tensor("grad_output", grad_output, call.order)
     checks.weights(weight, dims)
@@ -313,11 +328,12 @@ def _conv_transpose_backward_data(
     problem = call.problem(shape[0], channels, weight.shape[0], target, weight.shape[2:], out_size=size)
     checks.transposed_gradient(size, weight.shape[2:], target, call.stride, call.padding, call.dilation)
     result = checks.result(out, shape, dtype)
+    needed = call.needed(output_mask, shape, dtype)
     if dtype == np.float64:
         return call.reference("conv_transpose{}d_backward_data", problem, result, input_shape=shape)
     return passes.rows(
-        problem, call.order, grad_output, weight, result, backward=False, relu=False, skip=call.skip,
-        scalar="grad_output", precision=call.precision,
+        problem, call.order, grad_output, weight, result, backward=False, skip=call.skip, scalar="grad_output",
+        precision=call.precision, needed=needed,
     )  # fmt: skip
 
 
@@ -357,15 +373,19 @@ def _linear(
     return _linear_pass("linear", made, result, activation=activation)
 
 
-def _linear_backward_data(dims: int, grad_output: Form, weight: Form, *, out: Form | None, **options: Any) -> Pass:
+def _linear_backward_data(
+    dims: int, grad_output: Form, weight: Form, output_mask: Form | None = None, *, out: Form | None, **options: Any
+) -> Pass:
     checks.features("grad_output", grad_output)
     checks.weights(weight, 0)
     checks.sizes("grad_output", grad_output.shape, (*grad_output.shape[:-1], weight.shape[0]))
     shape = (*grad_output.shape[:-1], weight.shape[1])
     result = _linear_result(out, shape, grad_output=grad_output, weight=weight)
     row = result.as_row()
+    mask = checks.mask("output_mask", output_mask, shape, result.dtype)
     options |= {"input_shape": row.shape, "layout": "NWC"}
-    made = _conv_backward_data(dims, grad_output.as_row(), _pointwise(weight), out=row, **options)
+    masked = (mask.as_row(),) if mask else ()
+    made = _conv_backward_data(dims, grad_output.as_row(), _pointwise(weight), *masked, out=row, **options)
     return _linear_pass("linear_backward_data", made, result)
 
 

@@ -235,6 +235,16 @@ def _flat(array):
     return array.reshape(*array.shape[:2], math.prod(array.shape[2:]))
 
 
+def _masked(result, mask):
+    """Zeros in `result` where `mask` is zero: an array of its shape, or one bit per element."""
+    if mask is not None:
+        mask = np.asarray(mask)
+        if mask.dtype == np.uint8:
+            mask = np.unpackbits(mask, count=result.size, bitorder="little").reshape(result.shape)
+        result[mask == 0] = 0
+    return result
+
+
 def _forward(x, weight, out_size, *geometry):
     y = np.zeros((weight.shape[0], weight.shape[1], x.shape[2], *out_size))
     for tap, out_at, in_at in _taps(x.shape[3:], out_size, weight.shape[3:], *geometry):
@@ -330,6 +340,7 @@ def _functions(ndim):
         groups=1,
         layout=default,
         skip="auto",
+        output_mask=None,
         num_threads=None,
         out=None,
     ):
@@ -347,7 +358,7 @@ def _functions(ndim):
         result = _finish(_join_groups(grad), layout, grad_output.dtype, out)
         if result.shape != tuple(input_shape):
             raise ValueError(f"input_shape: got {tuple(input_shape)}, expected {result.shape}")
-        return result
+        return _masked(result, output_mask)
 
     @_silent
     def conv_backward_weight(
@@ -420,6 +431,7 @@ def _functions(ndim):
         groups=1,
         layout=default,
         skip="auto",
+        output_mask=None,
         num_threads=None,
         out=None,
     ):
@@ -437,7 +449,7 @@ def _functions(ndim):
         result = _finish(_join_groups(grad), layout, grad_output.dtype, out)
         if result.shape != tuple(input_shape):
             raise ValueError(f"input_shape: got {tuple(input_shape)}, expected {result.shape}")
-        return result
+        return _masked(result, output_mask)
 
     @_silent
     def conv_transpose_backward_weight(
@@ -516,12 +528,13 @@ def linear(x, weight, bias=None, *, activation=None, skip="auto", num_threads=No
 
 
 @_silent
-def linear_backward_data(grad_output, weight, *, skip="auto", num_threads=None, out=None):
+def linear_backward_data(grad_output, weight, *, skip="auto", output_mask=None, num_threads=None, out=None):
     """Gradient of `linear` with respect to x: (..., in)."""
     grad_output, weight = np.asarray(grad_output), np.asarray(weight)
     _check_channels("grad_output", grad_output.shape[-1], weight.shape[0])
     grad = _rows(grad_output) @ weight.astype(np.float64)
-    return _finish(grad.reshape(*grad_output.shape[:-1], weight.shape[1]), "", grad_output.dtype, out)
+    result = _finish(grad.reshape(*grad_output.shape[:-1], weight.shape[1]), "", grad_output.dtype, out)
+    return _masked(result, output_mask)
 
 
 @_silent

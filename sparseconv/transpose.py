@@ -55,8 +55,8 @@ def conv_transpose2d(
 
 def conv_transpose2d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", output_mask: Any = None,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv_transpose2d` with respect to its input: a convolution of `grad_output`.
 
@@ -77,7 +77,7 @@ def conv_transpose2d_backward_data(
     """
     return prepare.conv_transpose_backward_data(
         2, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, precision=precision, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -123,13 +123,13 @@ def conv_transpose1d(
 
 def conv_transpose1d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", output_mask: Any = None,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_data` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
     return prepare.conv_transpose_backward_data(
         1, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, precision=precision, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -160,13 +160,13 @@ def conv_transpose3d(
 
 def conv_transpose3d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", output_mask: Any = None,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_data` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
     return prepare.conv_transpose_backward_data(
         3, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, precision=precision, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from field_records import Map, View, WeightView, forget_plans
+from field_records import Map, Mask, View, WeightView, forget_plans
 
 from sparseconv import _conv, _cpu, blocking_tiles, cpu
 
@@ -91,6 +91,12 @@ class Filler:
         image, rows, column, channel, block = made.fields
         return self.types["sc_view"](None, image, column, channel, block, self.table(rows))
 
+    def mask(self, made):
+        if made is None:
+            return self.types["sc_mask"]()
+        view, kind = made.fields
+        return self.types["sc_mask"](view=self.view(view), kind="f?B".index(kind))
+
     def weight(self, made):
         group, lane, channel, tap, outer_taps, flat = made.fields
         return self.types["sc_weight_view"](None, group, lane, channel, tap, self.table(outer_taps), flat)
@@ -136,13 +142,14 @@ class Emulation:
         emulation = self
 
         class Rows(_conv.Rows):
-            def __init__(self, used, source, target, weight, **fields):
-                super().__init__(used, source, target, weight, **fields | {"parts": 0})
+            def __init__(self, used, source, target, weight, *, needed=None, **fields):
+                super().__init__(used, source, target, weight, needed=needed, **fields | {"parts": 0})
                 fill = self.fill = Filler(emulation.types)
                 self.fields = fields
                 self.task = emulation.types["sc_rows_task"](
-                    map=fill.map(used), out=fill.view(target), weight=fill.weight(weight), **fields
-                )
+                    map=fill.map(used), out=fill.view(target), needed=fill.mask(needed), weight=fill.weight(weight),
+                    **fields,
+                )  # fmt: skip
                 setattr(self.task, "in", fill.view(source))
 
             @property
@@ -152,11 +159,12 @@ class Emulation:
                 task = ctypes.byref(self.task)
                 return emulation.library.emulated_rows_packed(task), emulation.library.emulated_rows_scratch(task)
 
-            def run(self, source, weight, bias, target, threads):
+            def run(self, source, weight, bias, target, threads, needed=None):
                 if not self.fields["parts"]:
-                    return super().run(source, weight, bias, target, threads)
+                    return super().run(source, weight, bias, target, threads, needed)
                 task = type(self.task).from_buffer_copy(self.task)
                 task.out.data, task.weight.data, task.bias = address(target), address(weight), address(bias)
+                task.needed.data = address(needed)
                 view = getattr(task, "in")
                 view.data = address(source)
                 emulation.run("rows", self.fields, task, threads)
@@ -185,7 +193,7 @@ class Emulation:
 
         self.threads = threads
         with pytest.MonkeyPatch.context() as patch, cpu.use_isa(self.vector_isa):
-            for replacement in (Map, View, WeightView, Rows, Gradient):
+            for replacement in (Map, View, Mask, WeightView, Rows, Gradient):
                 patch.setattr(_conv, replacement.__name__, replacement)
             patch.setattr(_cpu, "has_tiles", lambda: True)
             if always:

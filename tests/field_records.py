@@ -21,6 +21,12 @@ class WeightView(_conv.WeightView):
         self.fields = fields
 
 
+class Mask(_conv.Mask):
+    def __init__(self, *fields):
+        super().__init__(*fields)
+        self.fields = fields
+
+
 def forget_plans():
     """Empties the caches that hold objects of `_conv`."""
     for module in (geometry, layout, planning):

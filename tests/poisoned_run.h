@@ -59,19 +59,20 @@ static bool run(const sc_table &table, sc_rows_task &task) {
     const int64_t vectors = ceil_div(task.lanes, 16), lane_blocks = ceil_div(vectors, task.lane_vectors);
     const int64_t taps = task.map.outer_taps * task.map.inner_taps;
     const int64_t chunks = ceil_div(task.batch * task.map.out_rows, task.chunk_rows) * task.segments;
-    const int64_t vector_bytes =
-        task.parts ? taps * ceil_div(task.channels, 32) * task.parts * 1024 + 64 : task.channels * 64 * taps;
-    block packed(task.pack_ahead ? task.groups * vectors * vector_bytes : 0);
+    const int64_t tiles = task.groups * lane_blocks * ceil_div(task.channels, task.channel_block);
+    int64_t bytes = task.groups * vectors * task.channels * 64 * taps;
+    if (task.parts) bytes = task.groups * vectors * (taps * ceil_div(task.channels, 32) * task.parts * 1024 + 64);
+    if (task.outputs) bytes = 64 * (task.groups * task.lanes * ceil_div(task.channels, 16) * taps + tiles);
+    block packed(task.pack_ahead ? bytes : 0);
     bool good = true;
     if (task.pack_ahead) {
         task.packed = (float *)packed.data();
-        const int64_t items = task.groups * lane_blocks * ceil_div(task.channels, task.channel_block);
-        if (task.parts) good = work(table.tiles->pack_weights, task, items, table.tiles->pack_weights_scratch(&task));
-        else good = work(table.pack_weights, task, items, 0);
+        if (task.parts) good = work(table.tiles->pack_weights, task, tiles, table.tiles->pack_weights_scratch(&task));
+        else good = work(task.outputs ? table.pack_outputs_weights : table.pack_weights, task, tiles, 0);
     }
     const int64_t items = task.groups * chunks * task.lane_groups;
     if (task.parts) good = work(table.tiles->rows, task, items, table.tiles->rows_scratch(&task)) && good;
-    else good = work(table.rows, task, items, table.rows_scratch(&task)) && good;
+    else good = work(task.outputs ? table.outputs : table.rows, task, items, table.rows_scratch(&task)) && good;
     return packed.intact() && good;
 }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from field_records import Map, View, WeightView, forget_plans
+from field_records import Map, Mask, View, WeightView, forget_plans
 from helpers import FEW_CASES, PASSES, SKIPS, TRANSPOSED, Case, call, in_layout, operands, prepared, sparse_ints
 
 import sparseconv as sc
@@ -118,9 +118,10 @@ def map_lines(made):
 
 def view_lines(member, view):
     image, rows, column, channel, block = view.fields
+    name = member.replace(".", "_")
     return [
-        f"static const int64_t {member}_rows[] = {{{numbers(rows)}}};",
-        f"task.{member} = {{nullptr, {numbers((image, column, channel, block))}, {member}_rows}};",
+        f"static const int64_t {name}_rows[] = {{{numbers(rows)}}};",
+        f"task.{member} = {{nullptr, {numbers((image, column, channel, block))}, {name}_rows}};",
     ]
 
 
@@ -130,6 +131,15 @@ def weight_lines(member, view):
         f"static const int64_t {member}_taps[] = {{{numbers(outer_taps)}}};",
         f"task.{member} = {{nullptr, {numbers((group, lane, channel, tap))}, {member}_taps, {int(flat)}}};",
     ]
+
+
+def mask_lines(member, mask):
+    """A mask of floats, which are recorded like other arrays."""
+    if mask is None:
+        return []
+    view, kind = mask.fields
+    assert kind == "f"
+    return [*view_lines(f"{member}.view", view), f"task.{member}.kind = SC_MASK_FLOATS;"]
 
 
 def field_lines(fields):
@@ -142,16 +152,16 @@ def recording(monkeypatch):
     recorder = Recorder()
 
     class Rows(_conv.Rows):
-        def __init__(self, used, source, target, weight, **fields):
-            super().__init__(used, source, target, weight, **fields)
+        def __init__(self, used, source, target, weight, *, needed=None, **fields):
+            super().__init__(used, source, target, weight, needed=needed, **fields)
             self.lines = [
                 *map_lines(used), *view_lines("in", source), *view_lines("out", target),
-                *weight_lines("weight", weight), *field_lines(fields),
+                *weight_lines("weight", weight), *mask_lines("needed", needed), *field_lines(fields),
             ]  # fmt: skip
 
-        def run(self, source, weight, bias, target, threads):
-            inputs = {"in.data": source, "weight.data": weight, "bias": bias}
-            execute = lambda: super(Rows, self).run(source, weight, bias, target, threads)  # noqa: E731
+        def run(self, source, weight, bias, target, threads, needed=None):
+            inputs = {"in.data": source, "weight.data": weight, "bias": bias, "needed.data": needed}
+            execute = lambda: super(Rows, self).run(source, weight, bias, target, threads, needed)  # noqa: E731
             recorder.record("rows", self.lines, inputs, "out.data", target, execute)
 
     class Gradient(_conv.Gradient):
@@ -175,7 +185,7 @@ def recording(monkeypatch):
         recorder.record("bias", lines, {"in.data": source}, "out", target, execute)
 
     with monkeypatch.context() as patch, cpu.use_isa("scalar"):
-        for replacement in (Map, View, WeightView, Rows, Gradient, bias_gradient):
+        for replacement in (Map, View, Mask, WeightView, Rows, Gradient, bias_gradient):
             patch.setattr(_conv, replacement.__name__, replacement)
         forget_plans()
         try:
@@ -209,6 +219,13 @@ def record_calls(recorder):
     out = np.full((2, 5, 14, 3 * case.out_c), UNTOUCHED)[..., ::3].transpose(0, 3, 1, 2)
     sc.conv2d(moved, weight[:, ::-1], padding=1, out=out)
     sc.conv2d_backward_weight(moved, grads, 3, padding=1, out=np.full((33, 3, 17, 3), UNTOUCHED).transpose(0, 2, 1, 3))
+    for masked in FEW_CASES:
+        first, second = in_layout(masked, "backward_data", *operands(masked, "backward_data", 0.5))
+        needed = np.nan_to_num(in_layout(masked, "forward", *operands(masked, "forward", 0.5))[0])
+        for skip in ("none", "grad_output", "output"):
+            recorder.name = f"output_mask {masked} {skip}"
+            out = np.full_like(needed, UNTOUCHED)
+            call(sc, masked, "backward_data", first, second, skip=skip, output_mask=needed, out=out)
     recorder.name = "denormals"
     for skip in ("none", "input"):
         sc.conv2d(np.where(x == 0, np.float32(1e-40), x), weight, padding=1, skip=skip)

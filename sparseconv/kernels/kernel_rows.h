@@ -19,6 +19,7 @@
 #include "kernel_rows_dense.h"
 #include "kernel_rows_skip.h"
 #include "live_word.h"
+#include "mask_words.h"
 #include "row_chunk.h"
 
 SC_OPEN
@@ -52,6 +53,14 @@ static void pack_weights(const sc_rows_task *whole, int64_t begin, int64_t end, 
     }
 }
 
+// Inputs are read as they are, or packed: [column][channel], for kernel_outputs.h with zeros up to whole vectors.
+SC_INLINE bool packs_pixels(const sc_rows_task &task) {
+    return !channels_contiguous(task.in) || (task.outputs && task.channels % 16);
+}
+SC_INLINE int64_t packed_pitch(const sc_rows_task &task) {
+    return task.outputs ? ceil_div(task.channels, 16) * 16 : task.channels;
+}
+
 // An input row: its column 0, and the bits of column 0 in the first channel block. Null where no row meets.
 struct row_source {
     const float *pixels;
@@ -64,23 +73,28 @@ struct row_scratch {
     int64_t *slots;       // where an input row has been put, by its distance from the lowest one of the chunk
     float *pixels;        // [slot][column][channel]: inputs whose pixels are not contiguous
     uint64_t *live;       // [slot][channel block][column]: nonzero channels as bits, for the skipping kernels
+    uint64_t *needed;     // [lane block][row][column]: channels that are needed as bits, for kernel_outputs.h
     float *tile;          // weights of one lane block and channel block, unless packed ahead
-    float *sums;          // [row][column][lane]
+    float *sums;          // [row][column][lane]; for kernel_outputs.h of all lane blocks of the item
 
     // floats of each part, rounded to cache lines
     struct sizes {
-        int64_t sources, slots, pixels, live, tile, sums;
-        int64_t total() const { return sources + slots + pixels + live + tile + sums; }
+        int64_t sources, slots, pixels, live, needed, tile, sums;
+        int64_t total() const { return sources + slots + pixels + live + needed + tile + sums; }
     };
     static sizes measure(const sc_rows_task &task) {  // upper bounds: memory that is not touched costs nothing
         const sc_map &map = task.map;
         const int64_t pairs = task.chunk_rows * map.outer_taps, in_rows = task.batch * map.in_rows;
         const int64_t columns = smaller(pairs, in_rows) * task.in_segment;
         const int64_t weights = map.outer_taps * map.inner_taps * task.lane_vectors * 16;
-        return {line(4 * pairs), line(2 * in_rows), channels_contiguous(task.in) ? 0 : line(columns * task.channels),
+        const int64_t all = lane_blocks(task.lanes, task.lane_vectors).count;
+        const int64_t blocks = task.outputs ? ceil_div(all, task.lane_groups) : 1;
+        const int64_t outputs = task.chunk_rows * task.segment;
+        return {line(4 * pairs), line(2 * in_rows), packs_pixels(task) ? line(columns * packed_pitch(task)) : 0,
                 task.dense ? 0 : line(2 * columns * ceil_div(task.channels, task.channel_block)),
-                task.pack_ahead ? 0 : smaller(task.channel_block, task.channels) * weights,
-                line(task.chunk_rows * task.segment * task.lane_vectors * 16 + 16)};
+                task.outputs ? line(2 * outputs * blocks) : 0,
+                task.pack_ahead ? 0 : smaller(task.channel_block, packed_pitch(task)) * weights + 16,
+                line(outputs * blocks * task.lane_vectors * 16 + 16)};
     }
     static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
 
@@ -109,6 +123,7 @@ struct row_scratch {
         slots = (int64_t *)next, next += size.slots;
         pixels = next, next += size.pixels;
         live = (uint64_t *)next, next += size.live;
+        needed = (uint64_t *)next, next += size.needed;
         tile = next, next += size.tile;
         sums = next;
     }
@@ -124,9 +139,9 @@ static int64_t rows_scratch_bytes(const sc_rows_task *task) {
 static int64_t find_sources(const sc_rows_task &task, const row_chunk &chunk, int64_t group,
                             const row_scratch &scratch) {
     const sc_map &map = task.map;
-    const bool packed = !channels_contiguous(task.in);
+    const bool packed = packs_pixels(task);
     const int64_t channel = group * task.channels, blocks = ceil_div(task.channels, task.channel_block);
-    const int64_t pitch = packed ? task.channels : task.in.column_stride;
+    const int64_t pitch = packed ? packed_pitch(task) : task.in.column_stride;
     const row_scratch::span span = row_scratch::in_span(task, chunk.first, chunk.rows);
     for (int64_t i = 0; i < span.rows; ++i) scratch.slots[i] = -1;
     int64_t used = 0;
@@ -140,10 +155,10 @@ static int64_t find_sources(const sc_rows_task &task, const row_chunk &chunk, in
             int64_t &slot = scratch.slots[image * map.in_rows + in - span.first];
             const bool seen = slot >= 0;
             if (!seen) slot = used++;
-            float *pixels = scratch.pixels + slot * chunk.in_columns * task.channels;
+            float *pixels = scratch.pixels + slot * chunk.in_columns * pitch;
             uint64_t *live = scratch.live + slot * chunk.in_columns * blocks;
             if (!seen && packed) {
-                load_pixels(pixels, task.channels, task.in, row_of(task.in, image, in), channel,
+                load_pixels(pixels, pitch, task.in, row_of(task.in, image, in), channel,
                             channel + task.channels, chunk.in_column, 1, chunk.in_columns);
             }
             source.pixels = packed ? pixels - chunk.in_column * pitch : row_of(task.in, image, in) + channel;
@@ -229,11 +244,18 @@ static bool finish_block(const sc_rows_task &task, const row_chunk &chunk, const
             }
         }
     }
-    for (int64_t row = 0; row < chunk.rows && !channels_contiguous(task.out); ++row) {
-        const int64_t out = chunk.first + row;
-        store_pixels(scratch.sums + row * chunk.columns * pitch, pitch, task.out,
-                     row_of(task.out, out / map.out_rows, out % map.out_rows), lane, lane + block.lanes, chunk.column,
-                     chunk.columns);
+    const bool direct = channels_contiguous(task.out);
+    for (int64_t row = 0; row < chunk.rows && (!direct || task.needed.data); ++row) {
+        const int64_t image = (chunk.first + row) / map.out_rows, out = (chunk.first + row) % map.out_rows;
+        float *memory = row_of(task.out, image, out), *sums = scratch.sums + row * chunk.columns * pitch;
+        if (task.needed.data) {
+            const mask_columns columns(task.needed, image, out, chunk.column, 1, chunk.columns);
+            float *pixels = direct ? memory + chunk.column * task.out.column_stride + lane : sums;
+            keep_needed(task.needed, columns, lane, block.lanes, pixels, direct ? task.out.column_stride : pitch);
+        }
+        if (!direct) {
+            store_pixels(sums, pitch, task.out, memory, lane, lane + block.lanes, chunk.column, chunk.columns);
+        }
     }
     return true;
 }

@@ -19,6 +19,7 @@
 // threads. The order of the sum for one output (pass, 32 channels, outer tap, tap, part) depends on nothing but the
 // problem.
 #pragma once
+#include "mask_words.h"
 #include "row_chunk.h"
 #include "row_parts.h"
 #include "tile_products.h"
@@ -329,6 +330,12 @@ static void finish_positions(const sc_rows_task &task, const lane_block &block, 
             if (direct) store_partial(out + i * view.column_stride + first + lane, sum, lanes);
             else store(sums + i * sums_row + lane, sum);
         }
+    }
+    if (task.needed.data) {
+        const mask_columns columns(task.needed, row / task.map.out_rows, row % task.map.out_rows, column, column_step,
+                                   count);
+        keep_needed(task.needed, columns, first, block.lanes, direct ? out + first : sums,
+                    direct ? view.column_stride : sums_row);
     }
     if (!direct) store_pixels(sums, sums_row, view, out, first, first + block.lanes, 0, count);
 }

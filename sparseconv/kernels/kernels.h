@@ -3,6 +3,7 @@
 #include "kernel_bias.h"
 #include "kernel_gradient.h"
 #include "kernel_mask.h"
+#include "kernel_outputs.h"
 #include "kernel_rows.h"
 #include "table.h"
 
@@ -16,6 +17,7 @@ extern const sc_table table;
 constexpr sc_table table = {
     SC_TEXT(SC_ISA), f32x16::accumulators, f32x16::dense_pixels, f32x16::dense_vectors,
     pack_weights, rows, rows_scratch_bytes,
+    pack_outputs_weights, outputs,
     gradient, gradient_scratch_bytes,
     bias_gradient,
     count_nonzero, mask_nonzero, mask_relu, mask_unpack, mask_live_vectors, nullptr,

@@ -58,6 +58,15 @@ typedef struct {
     const int64_t *rows;
 } sc_view;
 
+// Which elements of a tensor count: those that are not zero. Offsets and strides of the view, whose own data is not
+// used, are in elements, whatever an element is; bits are numbered from the lowest one of the first byte.
+enum { SC_MASK_FLOATS, SC_MASK_BYTES, SC_MASK_BITS };
+typedef struct {
+    sc_view view;
+    const void *data;  // or NULL: there is no mask
+    int64_t kind;
+} sc_mask;
+
 // Weights as a kernel sees them: a lane dimension (vector lanes), a channel dimension (the scalar operand's
 // channels), outer taps and inner taps; both channel dimensions within one group.
 typedef struct {
@@ -77,6 +86,7 @@ typedef struct {
 typedef struct {
     sc_map map;
     sc_view in, out;
+    sc_mask needed;    // of `out`: where it has none, the result is zero
     int64_t batch, groups;
     int64_t channels;  // of `in`, per group
     int64_t lanes;     // channels of `out`, per group
@@ -86,6 +96,7 @@ typedef struct {
     int64_t stream;    // 1: the result is bigger than the caches
     // blocking
     int64_t dense;             // which inner kernel: 0 skips zeros of `in`, 1 does not
+    int64_t outputs;           // 1: kernel_outputs.h, which computes what is needed of `out` alone; then dense is 1
     int64_t parts;             // bf16 parts of an f32 in the dense kernel on tile registers; 0: not that kernel
     int64_t lane_vectors;      // at most so many 16-lane vectors in a lane block
     int64_t channel_block;     // channels in a weight tile

@@ -30,6 +30,11 @@ status spread(void (*entry)(const Task *, int64_t, int64_t, void *), const Task 
 int64_t rows_packed_bytes(const sc_rows_task &task) {
     if (!task.pack_ahead) return 0;
     const int64_t vectors = task.groups * ceil_div(task.lanes, 16), taps = task.map.outer_taps * task.map.inner_taps;
+    if (task.outputs) {  // each tile begins with a line that says whether it is finite
+        const int64_t blocks = ceil_div(ceil_div(task.lanes, 16), task.lane_vectors);
+        const int64_t tiles = task.groups * blocks * ceil_div(task.channels, task.channel_block);
+        return 64 * (task.groups * task.lanes * ceil_div(task.channels, 16) * taps + tiles);
+    }
     if (task.parts) return vectors * (taps * ceil_div(task.channels, 32) * task.parts * 1024 + 64);
     return vectors * task.channels * 64 * taps;
 }
@@ -54,13 +59,15 @@ int run_rows(const sc_table &table, sc_rows_task &task, int threads, int (*signa
         const int64_t lane_blocks = ceil_div(ceil_div(task.lanes, 16), task.lane_vectors);
         const int64_t tiles = task.groups * lane_blocks * ceil_div(task.channels, task.channel_block);
         const int packers = packed < 1 << 18 ? 1 : threads;  // waking a thread costs more than packing 256 KB
-        const auto pack_weights = task.parts ? table.tiles->pack_weights : table.pack_weights;
+        const auto pack_weights = task.parts     ? table.tiles->pack_weights
+                                  : task.outputs ? table.pack_outputs_weights
+                                                 : table.pack_weights;
         const int64_t pack_scratch = task.parts ? table.tiles->pack_weights_scratch(&task) : 0;
         const status result = spread(pack_weights, task, tiles, packers, pack_scratch, own, interrupt);
         if (result != OK) return result;
     }
     const int64_t chunks = ceil_div(task.batch * task.map.out_rows, task.chunk_rows) * task.segments;
-    const auto rows = task.parts ? table.tiles->rows : table.rows;
+    const auto rows = task.parts ? table.tiles->rows : task.outputs ? table.outputs : table.rows;
     return spread(rows, task, task.groups * chunks * task.lane_groups, threads, scratch, own, interrupt);
 }
 

@@ -61,6 +61,12 @@ struct lane_orders {
 };
 alignas(64) constexpr lane_orders orders;
 
+SC_INLINE __m256 keep8(__m256 a, uint32_t bits) {
+    const __m256i places = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i set = _mm256_and_si256(_mm256_set1_epi32((int)bits), places);
+    return _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, places)));
+}
+SC_INLINE f32x16 keep(f32x16 a, uint32_t bits) { return {keep8(a.low, bits), keep8(a.high, bits >> 8)}; }
 SC_INLINE __m256i lane_order(const int8_t *bytes) {
     return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)bytes));
 }
@@ -78,6 +84,14 @@ SC_INLINE void compress(float *packed, f32x16 a, uint32_t bits) {
     _mm256_storeu_ps(packed, _mm256_permutevar8x32_ps(a.low, lane_order(orders.compress[low])));
     packed += __builtin_popcount(low);
     _mm256_storeu_ps(packed, _mm256_permutevar8x32_ps(a.high, lane_order(orders.compress[high])));
+}
+
+SC_INLINE void add_sums(float *to, f32x16 a, f32x16 b, f32x16 c, f32x16 d) {
+    const __m256 ab = _mm256_hadd_ps(_mm256_add_ps(a.low, a.high), _mm256_add_ps(b.low, b.high));
+    const __m256 cd = _mm256_hadd_ps(_mm256_add_ps(c.low, c.high), _mm256_add_ps(d.low, d.high));
+    const __m256 halves = _mm256_hadd_ps(ab, cd);
+    const __m128 sums = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
+    _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), sums));
 }
 
 SC_INLINE void transpose8(__m256 (&m)[8]) {

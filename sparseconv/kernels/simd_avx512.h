@@ -9,7 +9,9 @@
 //   nonzero        bit i set if lane i is not zero: -0.0 is zero, NaN is not (unordered compare)
 //   expand         lane i gets the next value of `packed` if bit i is set, else 0; 16 floats may be read in all
 //   compress       the lanes whose bit is set, one after the other; 16 floats may be written in all
+//   keep           the lanes whose bit is set, 0 in the others
 //   maximum(a, b)  b where either is NaN, so that maximum(zero, x) keeps NaN
+//   add_sums       to[0 .. 4) += the sums over all lanes of four vectors
 //   transpose      16 x 16
 #pragma once
 #include <immintrin.h>
@@ -38,12 +40,25 @@ SC_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) { return {_mm512_fmadd_ps(a.v
 SC_INLINE f32x16 maximum(f32x16 a, f32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 SC_INLINE uint32_t nonzero(f32x16 a) { return _mm512_cmp_ps_mask(a.v, _mm512_setzero_ps(), _CMP_NEQ_UQ); }
 
+SC_INLINE f32x16 keep(f32x16 a, uint32_t bits) { return {_mm512_maskz_mov_ps((__mmask16)bits, a.v)}; }
 SC_INLINE f32x16 expand(const float *packed, uint32_t bits) {
     return {_mm512_maskz_expand_ps((__mmask16)bits, _mm512_loadu_ps(packed))};
 }
 // In a register and stored whole: vcompressps to memory is microcode on Zen 4.
 SC_INLINE void compress(float *packed, f32x16 a, uint32_t bits) {
     _mm512_storeu_ps(packed, _mm512_maskz_compress_ps((__mmask16)bits, a.v));
+}
+
+SC_INLINE void add_sums(float *to, f32x16 a, f32x16 b, f32x16 c, f32x16 d) {
+    const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a.v, b.v), _mm512_unpackhi_ps(a.v, b.v));
+    const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c.v, d.v), _mm512_unpackhi_ps(c.v, d.v));
+    const __m512d low = _mm512_castps_pd(ab), high = _mm512_castps_pd(cd);
+    const __m512 quarters = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(low, high)),
+                                          _mm512_castpd_ps(_mm512_unpackhi_pd(low, high)));  // a b c d in each
+    const __m256 halves = _mm256_add_ps(_mm512_castps512_ps256(quarters),
+                                        _mm512_castps512_ps256(_mm512_shuffle_f32x4(quarters, quarters, 0xee)));
+    const __m128 sums = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
+    _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), sums));
 }
 
 SC_INLINE void transpose(f32x16 (&m)[16]) {

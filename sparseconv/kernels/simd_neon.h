@@ -80,6 +80,15 @@ alignas(64) constexpr byte_orders orders;
 SC_INLINE float32x4_t reordered(float32x4_t a, const uint8_t *order) {
     return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(a), vld1q_u8(order)));
 }
+SC_INLINE f32x16 keep(f32x16 a, uint32_t bits) {
+    const uint32_t lanes[4] = {1, 2, 4, 8};
+    const uint32x4_t places = vld1q_u32(lanes);
+    SC_UNROLL for (int i = 0; i < 4; ++i) {
+        const uint32x4_t set = vtstq_u32(vdupq_n_u32(bits >> 4 * i), places);
+        a.q[i] = vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a.q[i]), set));
+    }
+    return a;
+}
 SC_INLINE f32x16 expand(const float *packed, uint32_t bits) {
     f32x16 a;
     SC_UNROLL for (int i = 0; i < 4; ++i) {
@@ -95,6 +104,15 @@ SC_INLINE void compress(float *packed, f32x16 a, uint32_t bits) {
         vst1q_f32(packed, reordered(a.q[i], orders.compress[quarter]));
         packed += orders.count[quarter];
     }
+}
+
+SC_INLINE float32x4_t add_quarters(f32x16 a) {
+    return vaddq_f32(vaddq_f32(a.q[0], a.q[1]), vaddq_f32(a.q[2], a.q[3]));
+}
+SC_INLINE void add_sums(float *to, f32x16 a, f32x16 b, f32x16 c, f32x16 d) {
+    const float32x4_t ab = vpaddq_f32(add_quarters(a), add_quarters(b));
+    const float32x4_t cd = vpaddq_f32(add_quarters(c), add_quarters(d));
+    vst1q_f32(to, vaddq_f32(vld1q_f32(to), vpaddq_f32(ab, cd)));
 }
 
 SC_INLINE void transpose4(float32x4_t (&m)[4]) {

@@ -49,6 +49,10 @@ SC_INLINE uint32_t nonzero(f32x16 a) {
     for (int i = 0; i < 16; ++i) bits |= (uint32_t)(a.lane[i] != 0) << i;
     return bits;
 }
+SC_INLINE f32x16 keep(f32x16 a, uint32_t bits) {
+    for (int i = 0; i < 16; ++i) a.lane[i] = bits >> i & 1 ? a.lane[i] : 0;
+    return a;
+}
 SC_INLINE f32x16 expand(const float *packed, uint32_t bits) {
     f32x16 a;
     for (int i = 0; i < 16; ++i) {
@@ -63,6 +67,14 @@ SC_INLINE void compress(float *packed, f32x16 a, uint32_t bits) {
         *packed = a.lane[i];
         packed += bits >> i & 1;
     }
+}
+SC_INLINE float sum_of(f32x16 a) {
+    float sum = 0;
+    for (float lane : a.lane) sum += lane;
+    return sum;
+}
+SC_INLINE void add_sums(float *to, f32x16 a, f32x16 b, f32x16 c, f32x16 d) {
+    to[0] += sum_of(a), to[1] += sum_of(b), to[2] += sum_of(c), to[3] += sum_of(d);
 }
 SC_INLINE void transpose(f32x16 (&m)[16]) {
     for (int i = 0; i < 16; ++i) {

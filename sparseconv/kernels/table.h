@@ -24,6 +24,10 @@ typedef struct {
     void (*rows)(const sc_rows_task *, int64_t begin, int64_t end, void *scratch);
     int64_t (*rows_scratch)(const sc_rows_task *);
 
+    // The same where only some outputs are needed: tasks with `outputs`. Items and scratch are those above.
+    void (*pack_outputs_weights)(const sc_rows_task *, int64_t begin, int64_t end, void *scratch);
+    void (*outputs)(const sc_rows_task *, int64_t begin, int64_t end, void *scratch);
+
     // backward_weight. Items: groups * lane superblocks * channel blocks.
     void (*gradient)(const sc_gradient_task *, int64_t begin, int64_t end, void *scratch);
     int64_t (*gradient_scratch)(const sc_gradient_task *);

@@ -1,0 +1,107 @@
+// Masks as words: for each column of a row, which of up to 64 channels count.
+//
+// Where the channels of a pixel lie side by side, a word is a run of them. Elsewhere runs along the row are read, one a
+// channel, and 64 of them are transposed.
+#pragma once
+#include "live_word.h"
+#include "tile.h"
+
+SC_OPEN
+
+SC_INLINE uint64_t low_bits(int count) { return count >= 64 ? ~0ull : (1ull << count) - 1; }
+
+// Eight bytes that are 0 or 1 as bits.
+SC_INLINE uint64_t bits_of_bytes(const uint8_t *bytes) {
+    uint64_t eight;
+    __builtin_memcpy(&eight, bytes, 8);
+    return (eight & 0x0101010101010101) * 0x0102040810204080 >> 56;
+}
+
+SC_INLINE bool mask_bit(const sc_mask &mask, int64_t place) {
+    if (mask.kind == SC_MASK_FLOATS) return ((const float *)mask.data)[place] != 0;
+    const uint8_t *bytes = (const uint8_t *)mask.data;
+    return mask.kind == SC_MASK_BYTES ? bytes[place] != 0 : bytes[place / 8] >> place % 8 & 1;
+}
+
+// `count` <= 64 neighbouring elements. No byte beyond them is read.
+static uint64_t mask_run(const sc_mask &mask, int64_t place, int count) {
+    if (mask.kind == SC_MASK_FLOATS) return live_word((const float *)mask.data + place, count);
+    const uint8_t *bytes = (const uint8_t *)mask.data;
+    uint64_t word = 0;
+    if (mask.kind == SC_MASK_BYTES) {
+        int i = 0;
+        for (; i + 8 <= count; i += 8) word |= bits_of_bytes(bytes + place + i) << i;
+        for (; i < count; ++i) word |= (uint64_t)(bytes[place + i] != 0) << i;
+        return word;
+    }
+    bytes += place / 8;
+    const int shift = place % 8, used = (shift + count + 7) / 8;
+    if (used >= 8) __builtin_memcpy(&word, bytes, 8);
+    else for (int i = 0; i < used; ++i) word |= (uint64_t)bytes[i] << 8 * i;
+    word >>= shift;
+    if (used > 8) word |= (uint64_t)bytes[8] << (64 - shift);
+    return word & low_bits(count);
+}
+
+// The same of elements at any distance.
+static uint64_t mask_steps(const sc_mask &mask, int64_t place, int64_t step, int count) {
+    if (step == 1) return mask_run(mask, place, count);
+    uint64_t word = 0;
+    for (int i = 0; i < count; ++i) word |= (uint64_t)mask_bit(mask, place + i * step) << i;
+    return word;
+}
+
+// Some columns of a row, equally far apart.
+struct mask_columns {
+    int64_t place, step, count;
+
+    SC_INLINE_MEMBER mask_columns(const sc_mask &mask, int64_t image, int64_t row, int64_t column, int64_t column_step,
+                                  int64_t count)
+        : place(image * mask.view.image_stride + mask.view.rows[row] + column * mask.view.column_stride),
+          step(column_step * mask.view.column_stride), count(count) {}
+};
+
+// words[i] = channels [channel, channel + channels), 64 at most, of the i-th column.
+static void mask_words(const sc_mask &mask, const mask_columns &columns, int64_t channel, int channels,
+                       uint64_t *words) {
+    if (channels_contiguous(mask.view)) {
+        const int64_t place = columns.place + channel;
+        for (int64_t i = 0; i < columns.count; ++i) words[i] = mask_run(mask, place + i * columns.step, channels);
+        return;
+    }
+    for (int64_t done = 0; done < columns.count; done += 64) {
+        const int count = (int)smaller(64, columns.count - done);
+        const int64_t place = columns.place + done * columns.step;
+        uint64_t bits[64] = {};
+        for (int c = 0; c < channels; ++c) {
+            bits[c] = mask_steps(mask, place + channel_offset(mask.view, channel + c), columns.step, count);
+        }
+        transpose_bits(bits);
+        for (int i = 0; i < count; ++i) words[done + i] = bits[i];
+    }
+}
+
+// Zeros in those of the channels [channel, channel + channels) of these columns that do not count. `pixels` is where
+// the first of them lies.
+static void keep_needed(const sc_mask &mask, const mask_columns &columns, int64_t channel, int64_t channels,
+                        float *pixels, int64_t pitch) {
+    uint64_t words[64];
+    for (int64_t done = 0; done < columns.count; done += 64) {
+        mask_columns some = columns;
+        some.place += done * columns.step, some.count = smaller(64, columns.count - done);
+        for (int64_t first = 0; first < channels; first += 64) {
+            const int64_t end = smaller(64, channels - first);
+            mask_words(mask, some, channel + first, (int)end, words);
+            for (int64_t i = 0; i < some.count; ++i) {
+                float *to = pixels + (done + i) * pitch + first;
+                for (int64_t c = 0; c < end; c += 16) {
+                    const uint32_t bits = words[i] >> c & 0xffff;
+                    if (end - c >= 16) store(to + c, keep(load(to + c), bits));
+                    else store_partial(to + c, keep(load_partial(to + c, (int)(end - c)), bits), (int)(end - c));
+                }
+            }
+        }
+    }
+}
+
+SC_CLOSE
