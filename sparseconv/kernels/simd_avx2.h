@@ -44,6 +44,42 @@ SC_INLINE uint32_t nonzero(f32x16 a) {
            (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a.high, none, _CMP_NEQ_UQ)) << 8;
 }
 
+// For each set of 8 bits, where every lane comes from, as bytes: 2 KB each. A lane of `expand` whose bit is not set is
+// negative; `compress` leaves the lanes behind the last to anything.
+struct lane_orders {
+    int8_t expand[256][8], compress[256][8];
+    constexpr lane_orders() : expand(), compress() {
+        for (int bits = 0; bits < 256; ++bits) {
+            int count = 0;
+            for (int lane = 0; lane < 8; ++lane) {
+                const bool set = bits >> lane & 1;
+                expand[bits][lane] = set ? (int8_t)count : (int8_t)-1;
+                if (set) compress[bits][count++] = (int8_t)lane;
+            }
+        }
+    }
+};
+alignas(64) constexpr lane_orders orders;
+
+SC_INLINE __m256i lane_order(const int8_t *bytes) {
+    return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)bytes));
+}
+SC_INLINE __m256 expand8(const float *packed, uint32_t bits) {
+    const __m256i order = lane_order(orders.expand[bits]);
+    const __m256 spread = _mm256_permutevar8x32_ps(_mm256_loadu_ps(packed), order);
+    return _mm256_blendv_ps(spread, _mm256_setzero_ps(), _mm256_castsi256_ps(order));
+}
+SC_INLINE f32x16 expand(const float *packed, uint32_t bits) {
+    const uint32_t low = bits & 0xff, high = bits >> 8 & 0xff;
+    return {expand8(packed, low), expand8(packed + __builtin_popcount(low), high)};
+}
+SC_INLINE void compress(float *packed, f32x16 a, uint32_t bits) {
+    const uint32_t low = bits & 0xff, high = bits >> 8 & 0xff;
+    _mm256_storeu_ps(packed, _mm256_permutevar8x32_ps(a.low, lane_order(orders.compress[low])));
+    packed += __builtin_popcount(low);
+    _mm256_storeu_ps(packed, _mm256_permutevar8x32_ps(a.high, lane_order(orders.compress[high])));
+}
+
 SC_INLINE void transpose8(__m256 (&m)[8]) {
     __m256 a[8], b[8];
     SC_UNROLL for (int i = 0; i < 4; ++i) {

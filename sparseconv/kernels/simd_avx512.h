@@ -7,6 +7,8 @@
 //                  other threads may read them
 //   splat          one float from memory in all lanes
 //   nonzero        bit i set if lane i is not zero: -0.0 is zero, NaN is not (unordered compare)
+//   expand         lane i gets the next value of `packed` if bit i is set, else 0; 16 floats may be read in all
+//   compress       the lanes whose bit is set, one after the other; 16 floats may be written in all
 //   maximum(a, b)  b where either is NaN, so that maximum(zero, x) keeps NaN
 //   transpose      16 x 16
 #pragma once
@@ -35,6 +37,14 @@ SC_INLINE f32x16 add(f32x16 a, f32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
 SC_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 SC_INLINE f32x16 maximum(f32x16 a, f32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 SC_INLINE uint32_t nonzero(f32x16 a) { return _mm512_cmp_ps_mask(a.v, _mm512_setzero_ps(), _CMP_NEQ_UQ); }
+
+SC_INLINE f32x16 expand(const float *packed, uint32_t bits) {
+    return {_mm512_maskz_expand_ps((__mmask16)bits, _mm512_loadu_ps(packed))};
+}
+// In a register and stored whole: vcompressps to memory is microcode on Zen 4.
+SC_INLINE void compress(float *packed, f32x16 a, uint32_t bits) {
+    _mm512_storeu_ps(packed, _mm512_maskz_compress_ps((__mmask16)bits, a.v));
+}
 
 SC_INLINE void transpose(f32x16 (&m)[16]) {
     __m512 a[16], b[16];

@@ -59,6 +59,44 @@ SC_INLINE uint32_t nonzero(f32x16 a) {
     return below | above << 8;
 }
 
+// For each set of 4 bits, where every byte of a register comes from, and how many are set. vqtbl1q gives 0 for 255.
+struct byte_orders {
+    uint8_t expand[16][16], compress[16][16], count[16];
+    constexpr byte_orders() : expand(), compress(), count() {
+        for (int bits = 0; bits < 16; ++bits) {
+            for (int lane = 0; lane < 4; ++lane) {
+                const bool set = bits >> lane & 1;
+                for (int byte = 0; byte < 4; ++byte) {
+                    expand[bits][4 * lane + byte] = set ? (uint8_t)(4 * count[bits] + byte) : (uint8_t)255;
+                    if (set) compress[bits][4 * count[bits] + byte] = (uint8_t)(4 * lane + byte);
+                }
+                if (set) ++count[bits];
+            }
+        }
+    }
+};
+alignas(64) constexpr byte_orders orders;
+
+SC_INLINE float32x4_t reordered(float32x4_t a, const uint8_t *order) {
+    return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(a), vld1q_u8(order)));
+}
+SC_INLINE f32x16 expand(const float *packed, uint32_t bits) {
+    f32x16 a;
+    SC_UNROLL for (int i = 0; i < 4; ++i) {
+        const uint32_t quarter = bits >> 4 * i & 15;
+        a.q[i] = reordered(vld1q_f32(packed), orders.expand[quarter]);
+        packed += orders.count[quarter];
+    }
+    return a;
+}
+SC_INLINE void compress(float *packed, f32x16 a, uint32_t bits) {
+    SC_UNROLL for (int i = 0; i < 4; ++i) {
+        const uint32_t quarter = bits >> 4 * i & 15;
+        vst1q_f32(packed, reordered(a.q[i], orders.compress[quarter]));
+        packed += orders.count[quarter];
+    }
+}
+
 SC_INLINE void transpose4(float32x4_t (&m)[4]) {
     float32x4x2_t a = vtrnq_f32(m[0], m[1]), b = vtrnq_f32(m[2], m[3]);
     m[0] = vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0]));

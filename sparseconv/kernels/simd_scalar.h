@@ -49,6 +49,21 @@ SC_INLINE uint32_t nonzero(f32x16 a) {
     for (int i = 0; i < 16; ++i) bits |= (uint32_t)(a.lane[i] != 0) << i;
     return bits;
 }
+SC_INLINE f32x16 expand(const float *packed, uint32_t bits) {
+    f32x16 a;
+    for (int i = 0; i < 16; ++i) {
+        const uint32_t set = bits >> i & 1;
+        a.lane[i] = set ? *packed : 0;
+        packed += set;
+    }
+    return a;
+}
+SC_INLINE void compress(float *packed, f32x16 a, uint32_t bits) {
+    for (int i = 0; i < 16; ++i) {
+        *packed = a.lane[i];
+        packed += bits >> i & 1;
+    }
+}
 SC_INLINE void transpose(f32x16 (&m)[16]) {
     for (int i = 0; i < 16; ++i) {
         for (int j = 0; j < i; ++j) {
