@@ -1,8 +1,8 @@
-// Packed nonzeros: arrays as a bit mask (kernel_mask.h), the nonzero elements one after the other, and for each block of
-// SC_COMPRESSED_BLOCK elements how many come before it, so that blocks can be packed and expanded in any order.
+// Packed nonzeros: an array as a bit mask (kernel_mask.h), its nonzero elements one after the other, and for each block
+// of SC_COMPRESSED_BLOCK elements how many come before it, so that blocks are packed and expanded in any order.
 //
-// One vector at a time: 16 bits, and as many values behind the last ones. Both directions wait for memory alone. An item
-// is ITEM_BLOCKS blocks (256 KB): less is not worth waking a thread.
+// One vector at a time: 16 bits, and as many values behind the last ones. Both directions wait for memory alone. An
+// item is ITEM_BLOCKS blocks (256 KB): less is not worth waking a thread.
 //
 // Threads can write their values side by side only if they know where: count_blocks reads the array ahead of them. One
 // thread needs no such pass and is 1.5 (13 MB, in L3) to 2 times (100 MB) as fast without it, as fast as two threads
