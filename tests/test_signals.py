@@ -101,11 +101,12 @@ def test_interrupt_of_compressed_arrays(threads):
             signal.setitimer(signal.ITIMER_REAL, 0.05)
             try:
                 call()
+                time.sleep(5)
             except Stop:
                 return True
 
         signal.signal(signal.SIGALRM, stop)
-        x = np.zeros(2**27, np.float32)
+        x = np.zeros(2**26, np.float32)
         c = sc.compress(x, num_threads={threads})
         assert stopped(lambda: sc.compress(x, num_threads={threads}))
         out, start = np.ones_like(x), time.perf_counter()
