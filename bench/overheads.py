@@ -36,7 +36,6 @@ class Compressed:
     version = "1"
     params = (0.5, 0.8, 0.9)
     param_names = ("sparsity",)
-    unit = "compressed / dense"
 
     def setup(self, sparsity):
         self.x = random_operands(parse("64,64,56 3x3"), {"input": sparsity}, batch=16, layout="NHWC").x
@@ -51,6 +50,8 @@ class Compressed:
 
     def track_bytes(self, sparsity):
         return self.compressed.nbytes / self.x.nbytes
+
+    track_bytes.unit = "compressed / dense"
 
 
 class Call:
