@@ -1,4 +1,4 @@
-"""What is there beside the arithmetic: masks, the way into a call, the import, memory."""
+"""What is there beside the arithmetic: masks, compressed arrays, the way into a call, the import, memory."""
 
 import numpy as np
 
@@ -28,6 +28,30 @@ class Masks:
 
     def time_unpack(self):
         sparseconv.masks.unpack(self.mask, self.x.shape)
+
+
+class Compressed:
+    """The same memory as bit mask and nonzero values, and back; and the share of its bytes that this takes."""
+
+    version = "1"
+    params = (0.5, 0.8, 0.9)
+    param_names = ("sparsity",)
+
+    def setup(self, sparsity):
+        self.x = random_operands(parse("64,64,56 3x3"), {"input": sparsity}, batch=16, layout="NHWC").x
+        self.compressed = sparseconv.compress(self.x)
+        self.out = np.zeros_like(self.x)
+
+    def time_compress(self, sparsity):
+        sparseconv.compress(self.x, num_threads=1)
+
+    def time_decompress(self, sparsity):
+        sparseconv.decompress(self.compressed, out=self.out, num_threads=1)
+
+    def track_bytes(self, sparsity):
+        return self.compressed.nbytes / self.x.nbytes
+
+    track_bytes.unit = "compressed / dense"
 
 
 class Call:

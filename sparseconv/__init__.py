@@ -18,12 +18,14 @@ _conv, _masks, _cpu                 Cython: structs filled, kernels called witho
 kernels/                            C++: one source per kernel, compiled once per instruction set
 ==================================  ===================================================================================
 
-Beside them: masks (bit masks, densities), cpu (instruction sets, threads), reference (the NumPy oracle, and the path
-for float64), training and data (``sparseconv train``), benchmark (``sparseconv bench``), progress (of both).
+Beside them: masks (bit masks, densities), compressed (arrays as bit mask and nonzero values), cpu (instruction sets,
+threads), reference (the NumPy oracle, and the path for float64), training and data (``sparseconv train``), benchmark
+(``sparseconv bench``), progress (of both).
 """
 
 from . import cpu, masks
 from .bias import grad_bias
+from .compressed import CompressedArray, compress, decompress
 from .conv import (
     conv1d,
     conv1d_backward_data,
@@ -52,7 +54,9 @@ from .transpose import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "CompressedArray",
     "Plan",
+    "compress",
     "conv1d",
     "conv1d_backward_data",
     "conv1d_backward_weight",
@@ -72,6 +76,7 @@ __all__ = [
     "conv_transpose3d_backward_data",
     "conv_transpose3d_backward_weight",
     "cpu",
+    "decompress",
     "grad_bias",
     "linear",
     "linear_backward_data",

@@ -5,7 +5,8 @@ from libc.stdint cimport int64_t
 
 from ._kernels cimport (
     active, gradient_scratch_bytes, isa_entry, isas, rows_packed_bytes, rows_scratch_bytes, run_bias_gradient,
-    run_gradient, run_rows, sc_bias_task, sc_gradient_task, sc_rows_task, sc_table, set_active, vendor as cpu_vendor,
+    run_compress, run_count_blocks, run_expand, run_gradient, run_rows, sc_bias_task, sc_compress_task,
+    sc_gradient_task, sc_rows_task, sc_table, set_active, vendor as cpu_vendor,
 )
 
 cdef extern from "Python.h":
@@ -74,6 +75,18 @@ cdef int call_gradient(const sc_table *table, sc_gradient_task *task, int thread
 
 cdef int call_bias_gradient(sc_bias_task *task, int threads) except -1 nogil:
     return finish(run_bias_gradient(active()[0], task[0], threads, signals))
+
+
+cdef int call_count_blocks(const sc_compress_task *task, int threads) except -1 nogil:
+    return finish(run_count_blocks(active()[0], task[0], threads, signals))
+
+
+cdef int call_compress(const sc_compress_task *task, int threads) except -1 nogil:
+    return finish(run_compress(active()[0], task[0], threads, signals))
+
+
+cdef int call_expand(const sc_compress_task *task, int threads) except -1 nogil:
+    return finish(run_expand(active()[0], task[0], threads, signals))
 
 
 cdef int64_t packed_bytes(const sc_rows_task *task) noexcept nogil:

@@ -58,6 +58,15 @@ cdef extern from "kernels/problem.h" nogil:
         int64_t batch, rows, columns, channels
         float *out
 
+    enum: SC_COMPRESSED_BLOCK, SC_COMPRESSED_ITEM
+    ctypedef struct sc_compress_task:
+        float *dense
+        int64_t count
+        uint8_t *bits
+        float *packed
+        int64_t *offsets
+        int64_t counted
+
 cdef extern from "kernels/table.h" nogil:
     ctypedef struct sc_tile_table:
         pass
@@ -85,6 +94,9 @@ cdef extern from "kernels/run.h" namespace "sparseconv" nogil:
     int run_rows(const sc_table &, sc_rows_task &, int, int (*)() noexcept)
     int run_gradient(const sc_table &, sc_gradient_task &, int, int (*)() noexcept)
     int run_bias_gradient(const sc_table &, sc_bias_task &, int, int (*)() noexcept)
+    int run_count_blocks(const sc_table &, const sc_compress_task &, int, int (*)() noexcept)
+    int run_compress(const sc_table &, const sc_compress_task &, int, int (*)() noexcept)
+    int run_expand(const sc_table &, const sc_compress_task &, int, int (*)() noexcept)
     int64_t rows_packed_bytes(const sc_rows_task &)
     int64_t rows_scratch_bytes(const sc_table &, const sc_rows_task &)
     int64_t gradient_scratch_bytes(const sc_table &, const sc_gradient_task &)

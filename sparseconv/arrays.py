@@ -110,6 +110,13 @@ def _shared(name: str, value: Any) -> np.ndarray:
     try:
         return np.asarray(memoryview(value))
     except TypeError:
+        from .compressed import CompressedArray  # which is made of what is here
+
+        if isinstance(value, CompressedArray):
+            raise TypeError(
+                f"{name}: got a CompressedArray, expected an array (sparseconv.decompress makes one); only the "
+                "backward_weight functions take compressed operands"
+            ) from None
         raise TypeError(
             f"{name}: got {type(value).__name__}, expected an array (NumPy, buffer protocol, __array_interface__ or "
             "DLPack)"

@@ -147,9 +147,10 @@ def conv2d_backward_weight(
     Parameters
     ----------
     x : (N, C, H, W) float32 or float64
-        The forward input, in `layout`.
+        The forward input, in `layout`. May be a `sparseconv.CompressedArray`, which is expanded for the length of the
+        call: only one layer at a time takes the memory of its dense array.
     grad_output : (N, K, OH, OW), same dtype
-        Gradient of the convolution's result, in `layout`.
+        Gradient of the convolution's result, in `layout`. May be a CompressedArray, too.
     kernel_size : int, (R, S) or (K, C/groups, R, S)
         The whole weight shape is needed only for blocked layouts whose channels do not fill their last block;
         without it all lanes count as channels.

@@ -65,6 +65,7 @@ def linear_backward_weight(
     ----------
     x : (..., features in) float32 or float64
     grad_output : (..., features out), same dtype
+        Both may be compressed, as in `sparseconv.conv2d_backward_weight`.
     skip : {"auto", "none", "input", "grad_output"}
     precision, num_threads, out
         As in `sparseconv.conv2d`.

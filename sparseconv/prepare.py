@@ -18,6 +18,7 @@ import numpy as np
 
 from . import arrays, checks, cpu, passes
 from .arrays import Form
+from .compressed import expanded
 from .layout import Layout, parse
 from .passes import Call, Gradient, Rows, WithoutKernel
 from .problem import Problem
@@ -64,7 +65,8 @@ def conv_backward_weight(
 ) -> Call:
     """conv*d_backward_weight."""
     words["kernel_size"] = _sizes(kernel_size)
-    return _call(_conv_backward_weight, dims, {"x": x, "grad_output": grad_output}, out, num_threads, words)
+    operands = {"x": expanded(x, num_threads), "grad_output": expanded(grad_output, num_threads)}
+    return _call(_conv_backward_weight, dims, operands, out, num_threads, words)
 
 
 def conv_transpose(
@@ -96,7 +98,7 @@ def conv_transpose_backward_weight(
 ) -> Call:
     """conv_transpose*d_backward_weight: backward_weight with x and grad_output in each other's place."""
     words["kernel_size"] = _sizes(kernel_size)
-    swapped = {"grad_output": grad_output, "x": x}
+    swapped = {"grad_output": expanded(grad_output, num_threads), "x": expanded(x, num_threads)}
     return _call(_conv_transpose_backward_weight, dims, swapped, out, num_threads, words)
 
 
@@ -115,7 +117,7 @@ def linear_backward_data(
 
 def linear_backward_weight(x: Any, grad_output: Any, *, out: Any = None, num_threads: Any = None, **words: Any) -> Call:
     """linear_backward_weight."""
-    operands = {"x": x, "grad_output": grad_output}
+    operands = {"x": expanded(x, num_threads), "grad_output": expanded(grad_output, num_threads)}
     return _call(_linear_backward_weight, 1, operands, out, num_threads, words, arrays.in_rows)
 
 

@@ -92,6 +92,7 @@ def conv_transpose2d_backward_weight(
     ----------
     x : (N, C, H, W) float32 or float64
     grad_output : (N, K, OH, OW), same dtype
+        Both may be compressed, as in `sparseconv.conv2d_backward_weight`.
     kernel_size : int, (R, S) or (C, K/groups, R, S)
     stride, padding, dilation, groups, layout, precision, num_threads, out
         As in `conv_transpose2d`.

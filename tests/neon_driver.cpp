@@ -93,6 +93,42 @@ static void check_masks() {
     printf("masks: done\n");
 }
 
+// --- packed nonzeros ---
+
+// Every set of 16 lanes in turn, at sizes around those of vectors and blocks: packed with and without counting first,
+// and expanded again.
+static void check_compressed() {
+    for (int64_t size : {0, 1, 15, 16, 17, 63, 4095, 4096, 4097, 8211, 65536, 65536 * 16 + 5}) {
+        std::vector<float> x((size_t)size);
+        for (int64_t i = 0; i < size; ++i) x[(size_t)i] = i / 16 >> i % 16 & 1 ? (float)(i + 1) : 0;
+        const int64_t blocks = ceil_div(size, SC_COMPRESSED_BLOCK), items = ceil_div(size, SC_COMPRESSED_ITEM);
+        for (const sc_table *table : {&neon::table, &scalar::table}) {
+            std::vector<int64_t> known((size_t)blocks + 1), found((size_t)blocks + 1);
+            block bits(ceil_div(size, 8)), dense(4 * size);
+            sc_compress_task task = {x.data(), size, (uint8_t *)bits.data(), nullptr, known.data(), 1};
+            table->count_blocks(&task, 0, items, nullptr);
+            for (int64_t i = 0; i < blocks; ++i) known[(size_t)i + 1] += known[(size_t)i];
+            block packed(4 * known.back()), loose(4 * (size + 16)), slack(4 * (known.back() + 16));
+            task.packed = (float *)packed.data();
+            for (int64_t item = items - 1; item >= 0; --item) table->compress_blocks(&task, item, item + 1, nullptr);
+            task.packed = (float *)loose.data(), task.offsets = found.data(), task.counted = 0;
+            table->compress_blocks(&task, 0, items, nullptr);
+            expect(known == found, "compress_blocks", table->name, "offsets are not the counts");
+            expect(!memcmp(packed.data(), loose.data(), (size_t)known.back() * 4), "compress_blocks", table->name,
+                   "counted or not makes a difference");
+            memcpy(slack.data(), packed.data(), (size_t)known.back() * 4);
+            task.packed = (float *)slack.data(), task.dense = (float *)dense.data();
+            for (int64_t item = items - 1; item >= 0; --item) table->expand_blocks(&task, item, item + 1, nullptr);
+            expect(!memcmp(dense.data(), x.data(), (size_t)size * 4), "expand_blocks", table->name,
+                   "not what was packed");
+            for (const block *one : {&bits, &packed, &loose, &slack, &dense}) {
+                expect(one->intact(), "compress_blocks", table->name, "memory around a result was written");
+            }
+        }
+    }
+    printf("compressed: done\n");
+}
+
 static void check_float_state() {
     volatile float tiny = 1e-39f, one = 1;
     expect(tiny * one > 0, "float_state", "neon", "denormals are zero before");
@@ -119,6 +155,7 @@ int main(int argc, char **argv) {
     fclose(file);
     check_float_state();
     check_masks();
+    check_compressed();
     run_cases(data.data());
     printf("%d failures\n", failures);
     return failures != 0;

@@ -21,7 +21,7 @@ CONVOLUTIONS = {
     for rest in ("", "_backward_data", "_backward_weight")
 }
 LINEAR = {"linear", "linear_backward_data", "linear_backward_weight"}
-FUNCTIONS = sorted(CONVOLUTIONS | LINEAR | {"grad_bias", "plan"})
+FUNCTIONS = sorted(CONVOLUTIONS | LINEAR | {"grad_bias", "plan", "compress", "decompress"})
 MASKS = ("density", "nonzero_mask", "pack", "relu", "unpack", "vector_density")
 CPU = ("available_isas", "isa", "num_threads", "set_num_threads", "use_isa")
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,7 +38,8 @@ def test_typed():
 
 def test_public_names():
     """The contract: no name is missing, none is there by accident."""
-    assert set(sc.__all__) == CONVOLUTIONS | LINEAR | {"grad_bias", "plan", "Plan", "masks", "cpu"}
+    others = {"grad_bias", "plan", "Plan", "compress", "decompress", "CompressedArray", "masks", "cpu"}
+    assert set(sc.__all__) == CONVOLUTIONS | LINEAR | others
     assert list(sc.__all__) == sorted(sc.__all__)
     assert len(set(sc.__all__)) == len(sc.__all__)
     for name in sc.__all__:

@@ -86,6 +86,40 @@ def test_interrupt_of_grad_bias():
     assert float(lines[-1]) < 2
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_interrupt_of_compressed_arrays(threads):
+    """`out` is partly written then; pages of zeros that nobody has written to take no memory."""
+    run(
+        f"""
+        class Stop(Exception):
+            pass
+
+        def stop(*_):
+            raise Stop
+
+        def stopped(call):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            try:
+                call()
+                time.sleep(5)
+            except Stop:
+                return True
+
+        signal.signal(signal.SIGALRM, stop)
+        x = np.zeros(2**26, np.float32)
+        c = sc.compress(x, num_threads={threads})
+        assert stopped(lambda: sc.compress(x, num_threads={threads}))
+        out, start = np.ones_like(x), time.perf_counter()
+        assert not sc.decompress(c, out=out, num_threads={threads}).any()
+        long_enough = time.perf_counter() - start > 0.2  # signals are looked for every 50 ms
+        out[...] = 7
+        assert stopped(lambda: sc.decompress(c, out=out, num_threads={threads}))
+        assert 7 in out or not long_enough
+        """,
+        SPARSECONV_ISA="scalar",
+    )
+
+
 def test_exception_of_a_handler_ends_the_call():
     """Any handler's exception does, unchanged; a handler without one does not, and the result is right."""
     run("""

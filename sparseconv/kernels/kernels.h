@@ -1,6 +1,7 @@
 // All kernels, and the table of them: what an isa_*.cpp compiles for its instruction set.
 #pragma once
 #include "kernel_bias.h"
+#include "kernel_compress.h"
 #include "kernel_gradient.h"
 #include "kernel_mask.h"
 #include "kernel_outputs.h"
@@ -20,7 +21,8 @@ constexpr sc_table table = {
     pack_outputs_weights, outputs,
     gradient, gradient_scratch_bytes,
     bias_gradient,
-    count_nonzero, mask_nonzero, mask_relu, mask_unpack, mask_live_vectors, nullptr,
+    count_nonzero, mask_nonzero, mask_relu, mask_unpack, mask_live_vectors,
+    count_blocks, compress_blocks, expand_blocks, nullptr,
 };
 
 }}

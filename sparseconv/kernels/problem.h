@@ -133,3 +133,18 @@ typedef struct {
     float *out;
     sc_interrupt interrupt;
 } sc_bias_task;
+
+// Packed nonzeros of an array whose elements lie side by side: sizes in elements.
+enum {
+    SC_COMPRESSED_BLOCK = 4096,      // of these the offset is kept
+    SC_COMPRESSED_ITEM = 1 << 16,    // of a work item
+    SC_COMPRESSED_STREAM = 1 << 23,  // arrays of so many are expanded past the caches
+};
+typedef struct {
+    float *dense;
+    int64_t count;
+    uint8_t *bits;     // (count + 7) / 8: which elements are not zero, lowest bit first
+    float *packed;     // their values; 16 more may be read
+    int64_t *offsets;  // blocks + 1: nonzeros before each block, and in all
+    int64_t counted;   // 1: offsets are known. 0: they are found on the way, and packed has room for count + 16 values
+} sc_compress_task;

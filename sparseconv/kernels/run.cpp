@@ -25,6 +25,26 @@ status spread(void (*entry)(const Task *, int64_t, int64_t, void *), const Task 
     return parallel(bound<Task>::work, &call, items, threads, scratch_bytes, scratch, interrupt);
 }
 
+// Copies of numbers must keep denormals, which the pool flushes: they would even count as zeros.
+struct exact_copy {
+    void (*entry)(const sc_compress_task *, int64_t, int64_t, void *);
+    const sc_compress_task *task;
+    static void work(const void *self, int64_t begin, int64_t end, void *scratch) {
+        const float_state_scope exact(float_state() & ~flush_denormals);
+        const exact_copy *call = static_cast<const exact_copy *>(self);
+        call->entry(call->task, begin, end, scratch);
+    }
+};
+
+int copy(void (*entry)(const sc_compress_task *, int64_t, int64_t, void *), const sc_compress_task &task, int threads,
+         int (*signals)()) {
+    interruption interrupt(signals);
+    const scratch_lease lease(64);  // the kernels need none; the lease marks the call
+    const exact_copy call = {entry, &task};
+    const int64_t items = ceil_div(task.count, SC_COMPRESSED_ITEM);
+    return parallel(exact_copy::work, &call, items, threads, 0, lease.memory(), interrupt);
+}
+
 }  // namespace
 
 int64_t rows_packed_bytes(const sc_rows_task &task) {
@@ -89,6 +109,23 @@ int run_bias_gradient(const sc_table &table, sc_bias_task &task, int threads, in
     task.interrupt = {interruption::poll, &interrupt};
     const scratch_lease lease(64);  // the kernel needs none; the lease marks the call
     return spread(table.bias_gradient, task, ceil_div(task.channels, 64), threads, 0, lease.memory(), interrupt);
+}
+
+int run_count_blocks(const sc_table &table, const sc_compress_task &task, int threads, int (*signals)()) {
+    task.offsets[0] = 0;
+    const int result = copy(table.count_blocks, task, threads, signals);
+    const int64_t blocks = ceil_div(task.count, SC_COMPRESSED_BLOCK);
+    for (int64_t block = 0; result == OK && block < blocks; ++block) task.offsets[block + 1] += task.offsets[block];
+    return result;
+}
+
+int run_compress(const sc_table &table, const sc_compress_task &task, int threads, int (*signals)()) {
+    if (!task.counted) task.offsets[0] = 0, threads = 1;
+    return copy(table.compress_blocks, task, threads, signals);
+}
+
+int run_expand(const sc_table &table, const sc_compress_task &task, int threads, int (*signals)()) {
+    return copy(table.expand_blocks, task, threads, signals);
 }
 
 }  // namespace sparseconv

@@ -9,6 +9,11 @@ int run_rows(const sc_table &table, sc_rows_task &task, int threads, int (*signa
 int run_gradient(const sc_table &table, sc_gradient_task &task, int threads, int (*signals)());
 int run_bias_gradient(const sc_table &table, sc_bias_task &task, int threads, int (*signals)());
 
+// Compressing: in one thread at once, in several after counting, which sets the offsets (kernel_compress.h).
+int run_count_blocks(const sc_table &table, const sc_compress_task &task, int threads, int (*signals)());
+int run_compress(const sc_table &table, const sc_compress_task &task, int threads, int (*signals)());
+int run_expand(const sc_table &table, const sc_compress_task &task, int threads, int (*signals)());
+
 // Bytes of memory that a call needs beside its arrays: packed weights, once, and scratch, per thread.
 int64_t rows_packed_bytes(const sc_rows_task &task);
 int64_t rows_scratch_bytes(const sc_table &table, const sc_rows_task &task);

@@ -44,5 +44,11 @@ typedef struct {
     void (*mask_unpack)(const uint8_t *bits, int64_t count, uint8_t *bools);
     int64_t (*mask_live_vectors)(const float *data, int64_t count, int64_t width);
 
+    // packed nonzeros, kernel_compress.h. Items: SC_COMPRESSED_ITEM elements; where nothing was counted, one after the
+    // other.
+    void (*count_blocks)(const sc_compress_task *, int64_t begin, int64_t end, void *scratch);
+    void (*compress_blocks)(const sc_compress_task *, int64_t begin, int64_t end, void *scratch);
+    void (*expand_blocks)(const sc_compress_task *, int64_t begin, int64_t end, void *scratch);
+
     const sc_tile_table *tiles;  // null where there are no tile registers
 } sc_table;
