@@ -134,7 +134,7 @@ def conv2d_backward_data(
 
 def conv2d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCHW", skip: str = "auto", precision: str = "highest",
+    groups: int = 1, layout: str = "NCHW", skip: str = "auto", output_mask: Any = None, precision: str = "highest",
     num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv2d` with respect to its weight, skipping the zeros of `x` or of `grad_output`.
@@ -170,7 +170,7 @@ def conv2d_backward_weight(
     """
     return prepare.conv_backward_weight(
         2, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -206,7 +206,7 @@ def conv1d_backward_data(
 
 def conv1d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCW", skip: str = "auto", precision: str = "highest",
+    groups: int = 1, layout: str = "NCW", skip: str = "auto", output_mask: Any = None, precision: str = "highest",
     num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv1d` with respect to its weight: `conv2d_backward_weight` with one dimension.
@@ -216,7 +216,7 @@ def conv1d_backward_weight(
     """
     return prepare.conv_backward_weight(
         1, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -253,7 +253,7 @@ def conv3d_backward_data(
 
 def conv3d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCDHW", skip: str = "auto", precision: str = "highest",
+    groups: int = 1, layout: str = "NCDHW", skip: str = "auto", output_mask: Any = None, precision: str = "highest",
     num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv3d` with respect to its weight: `conv2d_backward_weight` with three dimensions.
@@ -263,5 +263,5 @@ def conv3d_backward_weight(
     """
     return prepare.conv_backward_weight(
         3, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
