@@ -136,6 +136,12 @@ def field_lines(fields):
     return [f"task.{name} = {int(value)};" for name, value in fields.items()]
 
 
+def mask_lines(member, mask):
+    if mask is None:
+        return []
+    return [f"static const uint8_t {member}[] = {{{numbers(mask.ravel())}}};", f"task.{member} = {member};"]
+
+
 @contextlib.contextmanager
 def recording(monkeypatch):
     """While it lasts, every kernel call is recorded; the blocking is that of six accumulators, as NEON has."""
@@ -162,9 +168,10 @@ def recording(monkeypatch):
                 *field_lines(fields),
             ]  # fmt: skip
 
-        def run(self, a, b, gradient, threads):
-            execute = lambda: super(Gradient, self).run(a, b, gradient, threads)  # noqa: E731
-            recorder.record("gradient", self.lines, {"a.data": a, "b.data": b}, "gradient.data", gradient, execute)
+        def run(self, a, b, gradient, threads, mask=None, pairs=None):
+            execute = lambda: super(Gradient, self).run(a, b, gradient, threads, mask, pairs)  # noqa: E731
+            lines = [*self.lines, *mask_lines("mask", mask), *mask_lines("pairs", pairs)]
+            recorder.record("gradient", lines, {"a.data": a, "b.data": b}, "gradient.data", gradient, execute)
 
     original = _conv.bias_gradient
 
@@ -209,6 +216,12 @@ def record_calls(recorder):
     out = np.full((2, 5, 14, 3 * case.out_c), UNTOUCHED)[..., ::3].transpose(0, 3, 1, 2)
     sc.conv2d(moved, weight[:, ::-1], padding=1, out=out)
     sc.conv2d_backward_weight(moved, grads, 3, padding=1, out=np.full((33, 3, 17, 3), UNTOUCHED).transpose(0, 2, 1, 3))
+    recorder.name = "output_mask"
+    mask = np.zeros(case.weight_shape, bool)
+    mask[:20, 3:] = True
+    mask[1::2, :, 1] = False
+    for skip in SKIPS["backward_weight"][1:]:
+        sc.conv2d_backward_weight(x, grads, 3, padding=1, skip=skip, output_mask=mask)
     recorder.name = "denormals"
     for skip in ("none", "input"):
         sc.conv2d(np.where(x == 0, np.float32(1e-40), x), weight, padding=1, skip=skip)

@@ -92,10 +92,9 @@ static void store_gradient(const sc_gradient_task &task, const gradient_share &s
         const int64_t lane = share.blocks.begin(block) * 16;
         move_weights<false>(share.tile(gradient, block), share.shape(task, block), view,
                             corner + lane * view.lane_stride, task.lanes - lane);
+        const int64_t end = smaller(share.blocks.begin(block + 1) * 16, task.lanes);
+        clear_unneeded(task, share.group, share.channel, share.channels, lane, end - lane);
     }
-    const int64_t lane = share.blocks.begin(share.first_block) * 16;
-    const int64_t end = smaller(share.blocks.begin(share.end_block) * 16, task.lanes);
-    clear_unneeded(task, share.group, share.channel, share.channels, lane, end - lane);
 }
 
 SC_CLOSE
