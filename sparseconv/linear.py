@@ -66,6 +66,8 @@ def linear_backward_weight(
     x : (..., features in) float32 or float64
     grad_output : (..., features out), same dtype
     skip : {"auto", "none", "input", "grad_output"}
+    output_mask : array like the result, optional
+        As in `sparseconv.conv2d_backward_weight`.
     precision, num_threads, out
         As in `sparseconv.conv2d`.
 

@@ -97,6 +97,8 @@ def conv_transpose2d_backward_weight(
         As in `conv_transpose2d`.
     skip : {"auto", "none", "input", "grad_output"}
         What is exploited.
+    output_mask : array like the result, optional
+        As in `sparseconv.conv2d_backward_weight`.
 
     Returns
     -------

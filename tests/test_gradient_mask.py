@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from amx_emulated import emulation, needs_compiler
+from amx_emulated import needs_compiler
 from helpers import (
     CASES,
     FEW_CASES,
@@ -54,6 +54,12 @@ def channel_blocks(rng, shape):
     return at(shape, np.kron(blocks, np.ones((16, 16), bool))[: shape[0], : shape[1]])
 
 
+def bands(rng, shape):
+    """Every other 64 channels of both sides: whole words are left out between others."""
+    out_channels, in_channels = (np.arange(count) // 64 % 2 == 0 for count in shape[:2])
+    return at(shape, out_channels[:, None] & in_channels)
+
+
 def two_of_four(rng, shape):
     place = rng.integers(0, 2, (-(-shape[0] * shape[1] // 4), 2))
     chosen = np.stack([place, 1 - place], axis=2).reshape(-1)[: shape[0] * shape[1]]
@@ -82,7 +88,7 @@ def nothing(rng, shape):
     return np.zeros(shape, bool)
 
 
-KINDS = (filters, in_channels, slices, channel_blocks, two_of_four, taps, scattered, one, everything, nothing)
+KINDS = (filters, in_channels, slices, channel_blocks, bands, two_of_four, taps, scattered, one, everything, nothing)
 
 
 def at(shape, pairs):
@@ -138,11 +144,6 @@ def test_cases_see_what_is_skipped():
             mask = mask_of(kind, case.weight_shape)
             assert_not_vacuous(expected[mask])
             assert_not_vacuous(expected[~mask])
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    return emulation(tmp_path_factory.mktemp("amx"))
 
 
 @needs_compiler
