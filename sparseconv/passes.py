@@ -89,7 +89,9 @@ class Gradient:
         candidates = {}
         for (name, role), array in zip(self.roles.items(), operands.values(), strict=False):
             kernel = kernels(role, "skip")
-            work = self.work[role] * planning.needed_share(kernel, pairs)
+            work = self.work[role]
+            if pairs is not None:
+                work *= planning.needed_share(kernel, pairs)
             candidates[name] = array, work, work * kernel.fixed
         variant = "tiles" if kernel.tile_gain > 1 else "dense"  # the gain is that of either role
         dense, least = self.dense, self.work[self.dense]
