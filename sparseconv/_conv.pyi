@@ -104,10 +104,22 @@ class Gradient:
         chunk_rows: int,
         segment: int,
         segments: int,
+        pair_group: int,
+        pair_lane: int,
+        pair_channel: int,
     ) -> None: ...
     @property
     def scratch_bytes(self) -> tuple[int, int]: ...
-    def run(self, a: np.ndarray, b: np.ndarray, gradient: np.ndarray, threads: int) -> None: ...
+    def needed(self, pairs: np.ndarray) -> float: ...
+    def run(
+        self,
+        a: np.ndarray,
+        b: np.ndarray,
+        gradient: np.ndarray,
+        threads: int,
+        mask: np.ndarray | None = None,
+        pairs: np.ndarray | None = None,
+    ) -> None: ...
 
 def bias_gradient(
     view: View,

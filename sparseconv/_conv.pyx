@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True
 """Thin classes over the C structs of kernels/problem.h: filled once, then called with the addresses of arrays."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 
 from ._cpu cimport (
@@ -192,7 +192,7 @@ cdef class Gradient:
 
     def __init__(self, Map map not None, View a not None, View b not None, WeightView gradient not None, *, batch, groups,
                  channels, lanes, dense, parts, points, outer_group, lane_vectors, lane_blocks, channel_block, chunk_rows,
-                 segment, segments):
+                 segment, segments, pair_group, pair_lane, pair_channel):
         self.kept, self.table = (map, a, b, gradient), table_for(parts)
         self.c.map, self.c.a, self.c.b, self.c.gradient = map.c, a.c, b.c, gradient.c
         self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
@@ -200,14 +200,29 @@ cdef class Gradient:
         self.c.lane_vectors, self.c.lane_blocks = lane_vectors, lane_blocks
         self.c.channel_block, self.c.chunk_rows = channel_block, chunk_rows
         self.c.segment, self.c.segments = segment, segments
+        self.c.pair_group, self.c.pair_lane, self.c.pair_channel = pair_group, pair_lane, pair_channel
 
     @property
     def scratch_bytes(self):
         """Memory beside the arrays: (0, scratch per thread)."""
         return 0, gradient_scratch(self.table, &self.c)
 
-    def run(self, a, b, gradient, int threads):
+    def needed(self, pairs):
+        """The share of (channel, lane block) pairs that have any of the needed (out channel, in channel) pairs."""
         cdef sc_gradient_task task = self.c
+        task.pairs = <const uint8_t *>address(pairs, PyBUF_STRIDED_RO)
+        cdef int64_t needed
+        with nogil:
+            needed = self.table.gradient_needed(&task)
+        vectors = (self.c.lanes + 15) // 16
+        blocks = (vectors + self.c.lane_vectors - 1) // self.c.lane_vectors
+        return needed / (self.c.groups * self.c.channels * blocks)
+
+    def run(self, a, b, gradient, int threads, mask=None, pairs=None):
+        cdef sc_gradient_task task = self.c
+        if mask is not None:
+            task.mask = <const uint8_t *>address(mask, PyBUF_STRIDED_RO)
+            task.pairs = <const uint8_t *>address(pairs, PyBUF_STRIDED_RO)
         task.a.data = <float *>address(a, PyBUF_STRIDED_RO)
         task.b.data = <float *>address(b, PyBUF_STRIDED_RO)
         task.gradient.data = <float *>address(gradient, PyBUF_STRIDED)

@@ -51,6 +51,9 @@ cdef extern from "kernels/problem.h" nogil:
         sc_view a, b
         int64_t batch, groups, channels, lanes
         sc_weight_view gradient
+        const uint8_t *mask
+        const uint8_t *pairs
+        int64_t pair_group, pair_lane, pair_channel
         int64_t dense, parts, points, outer_group, lane_vectors, lane_blocks, channel_block, chunk_rows, segment, segments
 
     ctypedef struct sc_bias_task:
@@ -79,6 +82,8 @@ cdef extern from "kernels/table.h" nogil:
         void (*mask_relu)(const float *, int64_t, float *, uint8_t *) noexcept nogil
         void (*mask_unpack)(const uint8_t *, int64_t, uint8_t *) noexcept nogil
         int64_t (*mask_live_vectors)(const float *, int64_t, int64_t) noexcept nogil
+        void (*mask_any)(const uint8_t *, int64_t, int64_t, uint8_t *) noexcept nogil
+        int64_t (*gradient_needed)(const sc_gradient_task *) noexcept nogil
         const sc_tile_table *tiles
 
 cdef extern from "kernels/dispatch.h" namespace "sparseconv" nogil:

@@ -39,6 +39,13 @@ def unpack(bits, int64_t count, bools):
         active_table().mask_unpack(data, count, to)
 
 
+def any_of(bools, int64_t count, int64_t width, found):
+    cdef const uint8_t *data = <const uint8_t *>address(bools, PyBUF_ANY_CONTIGUOUS)
+    cdef uint8_t *to = <uint8_t *>address(found, PyBUF_ANY_CONTIGUOUS | PyBUF_WRITABLE)
+    with nogil:
+        active_table().mask_any(data, count, width, to)
+
+
 def live_vectors(array, int64_t count, int64_t width):
     cdef const float *data = <const float *>address(array, PyBUF_ANY_CONTIGUOUS)
     with nogil:

@@ -73,7 +73,7 @@ def take(name: str, value: Any) -> np.ndarray:
     Accepts NumPy arrays, objects with the buffer protocol, `__array_interface__` or DLPack on the CPU. Anything else,
     lists included, is a TypeError: converting it would hide a copy.
     """
-    array = value if type(value) is np.ndarray else _shared(name, value)
+    array = value if type(value) is np.ndarray else shared(name, value)
     if array.dtype not in DTYPES:
         hint = ""
         if array.dtype.newbyteorder("=") in DTYPES:
@@ -84,13 +84,14 @@ def take(name: str, value: Any) -> np.ndarray:
 
 def take_mask(name: str, value: Any) -> np.ndarray:
     """`value` as an ndarray of floats, bools or bits (uint8), sharing its memory as in `take`."""
-    array = value if type(value) is np.ndarray else _shared(name, value)
+    array = value if type(value) is np.ndarray else shared(name, value)
     if array.dtype not in MASK_DTYPES:
         raise TypeError(f"{name}: got dtype {array.dtype!s}, expected float32, float64, bool, or uint8 for a bit mask")
     return array
 
 
-def _shared(name: str, value: Any) -> np.ndarray:
+def shared(name: str, value: Any) -> np.ndarray:
+    """`value` as an ndarray of any dtype, sharing its memory; a TypeError if it is no array on the CPU."""
     if isinstance(value, np.ndarray):
         if isinstance(value, np.ma.MaskedArray):
             raise TypeError(f"{name}: got a masked array, expected an array without a mask (use .filled(0))")

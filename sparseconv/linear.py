@@ -56,8 +56,8 @@ def linear_backward_data(
 
 
 def linear_backward_weight(
-    x: Any, grad_output: Any, *, skip: str = "auto", precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    x: Any, grad_output: Any, *, skip: str = "auto", output_mask: Any = None, precision: str = "highest",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """The gradient of `linear` with respect to its weight, skipping zeros of `x` or `grad_output`.
 
@@ -67,6 +67,8 @@ def linear_backward_weight(
     grad_output : (..., features out), same dtype
         Both may be compressed, as in `sparseconv.conv2d_backward_weight`.
     skip : {"auto", "none", "input", "grad_output"}
+    output_mask : array like the result, optional
+        As in `sparseconv.conv2d_backward_weight`.
     precision, num_threads, out
         As in `sparseconv.conv2d`.
 
@@ -75,5 +77,5 @@ def linear_backward_weight(
     (features out, features in) ndarray
     """
     return prepare.linear_backward_weight(
-        x, grad_output, skip=skip, precision=precision, num_threads=num_threads, out=out
+        x, grad_output, skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out
     ).run()

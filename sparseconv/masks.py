@@ -155,6 +155,35 @@ def vector_density(x: Any, width: int = 16) -> float:
     return _masks.live_vectors(array, array.size, width) / vectors
 
 
+def needed(name: str, mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """What a mask of an array of that shape says of its elements, for callers that take a mask in every form.
+
+    A mask is a bool array of the shape, a float array of the shape (nonzero counts), or a bit mask. The result is a
+    C-contiguous bool array of the shape: the mask itself, if it is one already. Errors call the mask `name`.
+    """
+    array = arrays.shared(name, mask)
+    if array.dtype == np.uint8:
+        size = -(-math.prod(shape) // 8)
+        if array.shape != (size,):
+            raise ValueError(f"{name}: got shape {array.shape} of uint8, expected ({size},), a bit mask for {shape}")
+        return unpack(array, shape)
+    if array.dtype != np.bool_ and array.dtype not in arrays.DTYPES:
+        raise TypeError(f"{name}: got dtype {array.dtype!s}, expected bool, float32, float64 or uint8 (a bit mask)")
+    checks.sizes(name, array.shape, shape)
+    return np.ascontiguousarray(array if array.dtype == np.bool_ else array != 0)
+
+
+def needed_pairs(mask: np.ndarray) -> np.ndarray:
+    """(out channel, in channel): whether any tap of the pair is in a C-contiguous bool mask of a weight, as uint8."""
+    out_channels, in_channels, *kernel = mask.shape
+    taps = math.prod(kernel)
+    if taps == 1:
+        return mask.view(np.uint8).reshape(out_channels, in_channels)
+    pairs = np.empty((out_channels, in_channels), np.uint8)
+    _masks.any_of(mask.view(np.uint8), pairs.size, taps, pairs)
+    return pairs
+
+
 def _plain(array: np.ndarray) -> np.ndarray:
     """C-contiguous with aligned elements: the array itself or a copy."""
     return arrays.addressable(np.ascontiguousarray(array))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _cpu, planning
+from . import _cpu, masks, planning
 from .arrays import Form
 from .layout import Layout, Strides
 from .planning import Candidate, Choice, Mask, Plan, Prepared
@@ -84,18 +84,33 @@ class Gradient:
 
     def decide(self, operands: Operands, threads: int) -> tuple[Choice, Prepared]:
         """What to skip in these arrays, and the kernel for it."""
+        pairs = _needed_pairs(operands)
+        choice, kernel = self._decide(operands, pairs, threads)
+        return (choice if pairs is None else choice._replace(needed=kernel.task.needed(pairs))), kernel
+
+    def _decide(self, operands: Operands, pairs: np.ndarray | None, threads: int) -> tuple[Choice, Prepared]:
         kernels = planning.gradient_kernels(
             self.problem, self.x, self.grad_output, self.weight, self.precision,
             planning.threads_for(self.problem, threads), _cpu.current(),
         )  # fmt: skip
-        work, candidates = self.work, {}
-        for (name, role), array in zip(self.roles.items(), operands.values(), strict=True):
+        candidates = {}
+        for (name, role), array in zip(self.roles.items(), operands.values(), strict=False):
             kernel = kernels(role, "skip")
-            candidates[name] = Candidate(array, work[role] * kernel.each, work[role] * kernel.fixed)
-        tile_gain = kernel.tile_gain  # of either
-        choice = planning.choose(self.skip, work[self.dense] / tile_gain, candidates)
+            work = self.work[role]
+            if pairs is not None:
+                work *= planning.needed_share(kernel, pairs)
+            candidates[name] = Candidate(array, work * kernel.each, work * kernel.fixed)
+        variant = "tiles" if kernel.tile_gain > 1 else "dense"  # the gain is that of either role
+        dense, least = self.dense, self.work[self.dense]
+        if pairs is not None:
+            masked = {
+                role: work * planning.needed_share(kernels(role, variant), pairs) for role, work in self.work.items()
+            }
+            dense = min(masked, key=masked.__getitem__)
+            least = masked[dense]
+        choice = planning.choose(self.skip, least / kernel.tile_gain, candidates)
         if choice.skip == "none":
-            return choice, kernels(self.dense, "tiles" if tile_gain > 1 else "dense")
+            return choice, kernels(dense, variant)
         kernel = kernels(self.roles[choice.skip], "skip")
         if choice.density[choice.skip] <= kernel.sparse:
             kernel = kernels(self.roles[choice.skip], "sparse")
@@ -103,10 +118,11 @@ class Gradient:
 
     def run(self, operands: Operands, out: np.ndarray, threads: int) -> None:
         """Writes the result to `out`."""
-        _, kernel = self.decide(operands, threads)
-        x, grad_output = operands.values()
+        pairs = _needed_pairs(operands)
+        _, kernel = self._decide(operands, pairs, threads)
+        x, grad_output, *_ = operands.values()
         a, b = (grad_output, x) if kernel.scalar == "grad_output" else (x, grad_output)
-        kernel.task.run(a, b, out, kernel.threads)
+        kernel.task.run(a, b, out, kernel.threads, operands.get("output_mask"), pairs)
 
 
 @dataclass(frozen=True)
@@ -178,6 +194,12 @@ def gradient(
     dense = min(work, key=work.__getitem__)  # where fewer lanes are padding
     steps = layout.strides(x), layout.strides(grad_output), result.steps
     return Gradient(problem, result, skip, precision, roles, work, dense, *steps)
+
+
+def _needed_pairs(operands: Operands) -> np.ndarray | None:
+    """The (out channel, in channel) pairs that output_mask needs, if there is one."""
+    mask = operands.get("output_mask")
+    return None if mask is None else masks.needed_pairs(mask)
 
 
 def _only_bias(layout: Layout, relu: bool, operands: Operands) -> np.ndarray | int:

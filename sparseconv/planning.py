@@ -22,6 +22,7 @@ from .problem import Problem
 
 SAMPLED_RUNS = 128  # of 64 elements: the standard error of a density is below 0.006 for independent zeros
 SPARSE = 0.15  # density from which on the row kernels take longer words
+UNMASKED = 0.07  # of a gradient kernel's time no mask saves: packing; Zen 4 0.05 (256,256,14) to 0.12 (512,512,7)
 SERIAL_MACS = 400_000  # about 10 us of work, what waking a thread costs
 
 
@@ -41,6 +42,7 @@ class Choice(NamedTuple):
     best: str  # the operand that is best to skip
     gain: float  # expected time of the dense kernel over that of skipping `best`
     why: str = ""  # where it was not the gain that decided
+    needed: float | None = None  # share of the sums that output_mask needs
 
     @property
     def speedup(self) -> float:
@@ -50,6 +52,11 @@ class Choice(NamedTuple):
     @property
     def reason(self) -> str:
         """The decision in words."""
+        masked = "" if self.needed is None else f"; output_mask needs {self.needed:.2f} of the sums"
+        return self._skipping + masked
+
+    @property
+    def _skipping(self) -> str:
         if self.why:
             return self.why
         density = self.density[self.best]
@@ -295,9 +302,12 @@ def _gradient_kernel(
     else:
         tiles = blocking.gradient(flat, used, channels, lanes, variant, threads)
     dense = variant in ("dense", "tiles")
+    pairs = {"pair_group": out_channels * in_channels, "pair_lane": in_channels, "pair_channel": 1}
+    if by_grad:
+        pairs |= {"pair_lane": 1, "pair_channel": in_channels}
     task = _conv.Gradient(
         used, a, b, layout.weight_view(weight, flat.kernel, out_channels, not by_grad),
-        batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, dense=dense, **tiles,
+        batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, dense=dense, **tiles, **pairs,
     )  # fmt: skip
     # A run of positions costs about 100 cycles (accumulators stored, branches mispredicted) beside its multiply-adds.
     taps = max(1, used.most_taps) * tiles["outer_group"]
@@ -324,6 +334,11 @@ def gradient_work(problem: Problem, scalar: str) -> float:
     in_channels, out_channels = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     channels, lanes = (out_channels, in_channels) if scalar == "grad_output" else (in_channels, out_channels)
     return channels * ceil(lanes / 16)
+
+
+def needed_share(kernel: Prepared, pairs: np.ndarray) -> float:
+    """Share of a gradient kernel's work that is left where only these (out channel, in channel) pairs are needed."""
+    return UNMASKED + (1 - UNMASKED) * kernel.task.needed(pairs)
 
 
 def plan(operation: str, *args: object, **keywords: object) -> Plan:

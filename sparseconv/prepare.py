@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, checks, cpu, passes
+from . import arrays, checks, cpu, masks, passes
 from .arrays import Form
 from .compressed import expanded
 from .layout import Layout, parse
@@ -61,12 +61,13 @@ def conv_backward_data(
 
 
 def conv_backward_weight(
-    dims: int, x: Any, grad_output: Any, kernel_size: Any, *, out: Any = None, num_threads: Any = None, **words: Any
-) -> Call:
+    dims: int, x: Any, grad_output: Any, kernel_size: Any, *, output_mask: Any = None, out: Any = None,
+    num_threads: Any = None, **words: Any,
+) -> Call:  # fmt: skip
     """conv*d_backward_weight."""
     words["kernel_size"] = _sizes(kernel_size)
     operands = {"x": expanded(x, num_threads), "grad_output": expanded(grad_output, num_threads)}
-    return _call(_conv_backward_weight, dims, operands, out, num_threads, words)
+    return _masked(_call(_conv_backward_weight, dims, operands, out, num_threads, words), output_mask)
 
 
 def conv_transpose(
@@ -94,12 +95,13 @@ def conv_transpose_backward_data(
 
 
 def conv_transpose_backward_weight(
-    dims: int, x: Any, grad_output: Any, kernel_size: Any, *, out: Any = None, num_threads: Any = None, **words: Any
-) -> Call:
+    dims: int, x: Any, grad_output: Any, kernel_size: Any, *, output_mask: Any = None, out: Any = None,
+    num_threads: Any = None, **words: Any,
+) -> Call:  # fmt: skip
     """conv_transpose*d_backward_weight: backward_weight with x and grad_output in each other's place."""
     words["kernel_size"] = _sizes(kernel_size)
     swapped = {"grad_output": expanded(grad_output, num_threads), "x": expanded(x, num_threads)}
-    return _call(_conv_transpose_backward_weight, dims, swapped, out, num_threads, words)
+    return _masked(_call(_conv_transpose_backward_weight, dims, swapped, out, num_threads, words), output_mask)
 
 
 def linear(x: Any, weight: Any, bias: Any = None, *, out: Any = None, num_threads: Any = None, **words: Any) -> Call:
@@ -115,10 +117,22 @@ def linear_backward_data(
     return _call(_linear_backward_data, 1, operands, out, num_threads, words, arrays.in_rows)
 
 
-def linear_backward_weight(x: Any, grad_output: Any, *, out: Any = None, num_threads: Any = None, **words: Any) -> Call:
+def linear_backward_weight(
+    x: Any, grad_output: Any, *, output_mask: Any = None, out: Any = None, num_threads: Any = None, **words: Any
+) -> Call:
     """linear_backward_weight."""
     operands = {"x": expanded(x, num_threads), "grad_output": expanded(grad_output, num_threads)}
-    return _call(_linear_backward_weight, 1, operands, out, num_threads, words, arrays.in_rows)
+    call = _call(_linear_backward_weight, 1, operands, out, num_threads, words, arrays.in_rows)
+    return _masked(call, output_mask)
+
+
+def _masked(call: Call, output_mask: Any) -> Call:
+    """The call for the elements of its result that the mask, if there is one, needs; no pass depends on masks."""
+    if output_mask is None:
+        return call
+    mask = masks.needed("output_mask", output_mask, call.made.result.shape)
+    arrays.check_memory(call.out, {"output_mask": mask})
+    return call._replace(operands=call.operands | {"output_mask": mask})
 
 
 def _operands(**given: Any) -> dict[str, Any]:

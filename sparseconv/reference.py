@@ -268,9 +268,21 @@ def _backward_weight(x, grad_output, kernel, *geometry):
     return grad
 
 
-def _weight_result(grad, layout, dtype, out):
-    """(groups, K / groups, C / groups, *kernel) -> (K, C / groups, *kernel)."""
-    return _finish(grad.reshape(grad.shape[0] * grad.shape[1], *grad.shape[2:]), layout, dtype, out)
+def _weight_result(grad, output_mask, layout, dtype, out):
+    """(groups, K / groups, C / groups, *kernel) -> (K, C / groups, *kernel), zeros where the mask is zero."""
+    return _finish(_masked(grad.reshape(-1, *grad.shape[2:]), output_mask), layout, dtype, out)
+
+
+def _masked(result, mask):
+    """`result` where a mask of its shape, or a bit mask (uint8, lowest bit first), is not zero; zeros elsewhere."""
+    if mask is None:
+        return result
+    mask = np.asarray(mask)
+    if mask.dtype == np.uint8:
+        mask = np.unpackbits(mask, count=result.size, bitorder="little").reshape(result.shape)
+    if mask.shape != result.shape:
+        raise ValueError(f"output_mask: got shape {mask.shape}, expected {result.shape}")
+    return np.where(mask != 0, result, 0)
 
 
 def _add_bias(y, bias, activation):
@@ -372,6 +384,7 @@ def _functions(ndim):
         groups=1,
         layout=default,
         skip="auto",
+        output_mask=None,
         num_threads=None,
         out=None,
     ):
@@ -383,7 +396,7 @@ def _functions(ndim):
         geometry = geometry_of(kernel, images.shape[2:], stride, padding, dilation)
         _check_size(grads.shape[2:], _out_size(images.shape[2:], kernel, *geometry))
         grad = _backward_weight(_split_groups(images, groups), _split_groups(grads, groups), kernel, *geometry)
-        return _weight_result(grad, default, x.dtype, out)
+        return _weight_result(grad, output_mask, default, x.dtype, out)
 
     @_silent
     def conv_transpose(
@@ -463,6 +476,7 @@ def _functions(ndim):
         groups=1,
         layout=default,
         skip="auto",
+        output_mask=None,
         num_threads=None,
         out=None,
     ):
@@ -474,7 +488,7 @@ def _functions(ndim):
         geometry = geometry_of(kernel, None, stride, padding, dilation)
         _check_transposed(images.shape[2:], grads.shape[2:], kernel, geometry)
         grad = _backward_weight(_split_groups(grads, groups), _split_groups(images, groups), kernel, *geometry)
-        return _weight_result(grad, default, x.dtype, out)
+        return _weight_result(grad, output_mask, default, x.dtype, out)
 
     functions = (
         conv,
@@ -538,12 +552,12 @@ def linear_backward_data(grad_output, weight, *, skip="auto", output_mask=None, 
 
 
 @_silent
-def linear_backward_weight(x, grad_output, *, skip="auto", num_threads=None, out=None):
+def linear_backward_weight(x, grad_output, *, skip="auto", output_mask=None, num_threads=None, out=None):
     """Gradient of `linear` with respect to its weight: (out, in)."""
     x, grad_output = np.asarray(x), np.asarray(grad_output)
     if x.shape[:-1] != grad_output.shape[:-1]:
         raise ValueError(f"grad_output: got leading sizes {grad_output.shape[:-1]}, expected {x.shape[:-1]}")
-    return _finish(_rows(grad_output).T @ _rows(x), "", x.dtype, out)
+    return _finish(_masked(_rows(grad_output).T @ _rows(x), output_mask), "", x.dtype, out)
 
 
 def _rows(array):

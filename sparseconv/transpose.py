@@ -83,7 +83,7 @@ def conv_transpose2d_backward_data(
 
 def conv_transpose2d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCHW", skip: str = "auto", precision: str = "highest",
+    groups: int = 1, layout: str = "NCHW", skip: str = "auto", output_mask: Any = None, precision: str = "highest",
     num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv_transpose2d` with respect to its weight.
@@ -98,6 +98,8 @@ def conv_transpose2d_backward_weight(
         As in `conv_transpose2d`.
     skip : {"auto", "none", "input", "grad_output"}
         What is exploited.
+    output_mask : array like the result, optional
+        As in `sparseconv.conv2d_backward_weight`.
 
     Returns
     -------
@@ -105,7 +107,7 @@ def conv_transpose2d_backward_weight(
     """
     return prepare.conv_transpose_backward_weight(
         2, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -136,13 +138,13 @@ def conv_transpose1d_backward_data(
 
 def conv_transpose1d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCW", skip: str = "auto", precision: str = "highest",
+    groups: int = 1, layout: str = "NCW", skip: str = "auto", output_mask: Any = None, precision: str = "highest",
     num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_weight` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
     return prepare.conv_transpose_backward_weight(
         1, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -173,11 +175,11 @@ def conv_transpose3d_backward_data(
 
 def conv_transpose3d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCDHW", skip: str = "auto", precision: str = "highest",
+    groups: int = 1, layout: str = "NCDHW", skip: str = "auto", output_mask: Any = None, precision: str = "highest",
     num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_weight` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
     return prepare.conv_transpose_backward_weight(
         3, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip

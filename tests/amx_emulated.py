@@ -184,11 +184,12 @@ class Emulation:
                     return super().scratch_bytes
                 return 0, emulation.library.emulated_gradient_scratch(ctypes.byref(self.task))
 
-            def run(self, a, b, gradient, threads):
+            def run(self, a, b, gradient, threads, mask=None, pairs=None):
                 if not self.fields["parts"]:
-                    return super().run(a, b, gradient, threads)
+                    return super().run(a, b, gradient, threads, mask, pairs)
                 task = type(self.task).from_buffer_copy(self.task)
                 task.a.data, task.b.data, task.gradient.data = address(a), address(b), address(gradient)
+                task.mask, task.pairs = address(mask), address(pairs)
                 emulation.run("gradient", self.fields, task, threads)
 
         self.threads = threads

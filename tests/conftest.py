@@ -1,6 +1,7 @@
 import os
 
 import pytest
+from amx_emulated import emulation
 from hypothesis import HealthCheck, settings
 
 from sparseconv import cpu
@@ -11,6 +12,12 @@ pytest.register_assert_rewrite("children", "helpers")
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, max_examples=300)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """The AMX kernels on emulated tile registers."""
+    return emulation(tmp_path_factory.mktemp("amx"))
 
 
 @pytest.fixture(params=cpu.available_isas())

@@ -67,6 +67,7 @@ static void check_masks() {
         const int64_t bytes = (size + 7) / 8;
         block masks[2] = {block(bytes), block(bytes)}, relu_masks[2] = {block(bytes), block(bytes)};
         block relus[2] = {block(4 * size), block(4 * size)}, bools[2] = {block(size), block(size)};
+        block anys[2] = {block(size / 3), block(size / 3)};
         int64_t counts[2], vectors[2][3];
         for (int i = 0; i < 2; ++i) {
             const sc_table &table = i ? scalar::table : neon::table;
@@ -74,14 +75,16 @@ static void check_masks() {
             table.mask_nonzero(x.data(), size, (uint8_t *)masks[i].data());
             table.mask_relu(x.data(), size, (float *)relus[i].data(), (uint8_t *)relu_masks[i].data());
             table.mask_unpack((const uint8_t *)masks[i].data(), size, (uint8_t *)bools[i].data());
+            table.mask_any((const uint8_t *)bools[i].data(), size / 3, 3, (uint8_t *)anys[i].data());
             for (int w = 0; w < 3; ++w) vectors[i][w] = table.mask_live_vectors(x.data(), size, w == 0 ? 1 : w == 1 ? 16 : 21);
-            for (const block *one : {&masks[i], &relu_masks[i], &relus[i], &bools[i]}) {
+            for (const block *one : {&masks[i], &relu_masks[i], &relus[i], &bools[i], &anys[i]}) {
                 expect(one->intact(), "masks", table.name, "memory around a result was written");
             }
         }
         expect(counts[0] == counts[1], "count_nonzero", "neon", "not the count of scalar");
         expect(!memcmp(vectors[0], vectors[1], sizeof vectors[0]), "mask_live_vectors", "neon", "not the counts of scalar");
         expect(!memcmp(masks[0].data(), masks[1].data(), (size_t)bytes), "mask_nonzero", "neon", "not the bits of scalar");
+        expect(!memcmp(anys[0].data(), anys[1].data(), (size_t)(size / 3)), "mask_any", "neon", "not the bytes of scalar");
         expect(!memcmp(relu_masks[0].data(), relu_masks[1].data(), (size_t)bytes), "mask_relu", "neon", "not the bits of scalar");
         for (int64_t i = 0; i < size; ++i) {
             const float value = x[(size_t)i], relu = ((const float *)relus[0].data())[i];

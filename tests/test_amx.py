@@ -43,11 +43,6 @@ BIG_CASES = (
 PRECISIONS = {"highest": 3, "high": 2, "medium": 1}
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    return emulation(tmp_path_factory.mktemp("amx"))
-
-
 @pytest.fixture
 def amx(built):
     """The package as on AMX: on one thread, with poisoned scratch memory; afterwards, that tiles were really used."""

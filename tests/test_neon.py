@@ -133,17 +133,23 @@ def weight_lines(member, view):
     ]
 
 
-def mask_lines(member, mask):
+def needed_lines(mask):
     """A mask of floats, which are recorded like other arrays."""
     if mask is None:
         return []
     view, kind = mask.fields
     assert kind == "f"
-    return [*view_lines(f"{member}.view", view), f"task.{member}.kind = SC_MASK_FLOATS;"]
+    return [*view_lines("needed.view", view), "task.needed.kind = SC_MASK_FLOATS;"]
 
 
 def field_lines(fields):
     return [f"task.{name} = {int(value)};" for name, value in fields.items()]
+
+
+def mask_lines(member, mask):
+    if mask is None:
+        return []
+    return [f"static const uint8_t {member}[] = {{{numbers(mask.ravel())}}};", f"task.{member} = {member};"]
 
 
 @contextlib.contextmanager
@@ -156,7 +162,7 @@ def recording(monkeypatch):
             super().__init__(used, source, target, weight, needed=needed, **fields)
             self.lines = [
                 *map_lines(used), *view_lines("in", source), *view_lines("out", target),
-                *weight_lines("weight", weight), *mask_lines("needed", needed), *field_lines(fields),
+                *weight_lines("weight", weight), *needed_lines(needed), *field_lines(fields),
             ]  # fmt: skip
 
         def run(self, source, weight, bias, target, threads, needed=None):
@@ -172,9 +178,10 @@ def recording(monkeypatch):
                 *field_lines(fields),
             ]  # fmt: skip
 
-        def run(self, a, b, gradient, threads):
-            execute = lambda: super(Gradient, self).run(a, b, gradient, threads)  # noqa: E731
-            recorder.record("gradient", self.lines, {"a.data": a, "b.data": b}, "gradient.data", gradient, execute)
+        def run(self, a, b, gradient, threads, mask=None, pairs=None):
+            execute = lambda: super(Gradient, self).run(a, b, gradient, threads, mask, pairs)  # noqa: E731
+            lines = [*self.lines, *mask_lines("mask", mask), *mask_lines("pairs", pairs)]
+            recorder.record("gradient", lines, {"a.data": a, "b.data": b}, "gradient.data", gradient, execute)
 
     original = _conv.bias_gradient
 
@@ -226,6 +233,13 @@ def record_calls(recorder):
             recorder.name = f"output_mask {masked} {skip}"
             out = np.full_like(needed, UNTOUCHED)
             call(sc, masked, "backward_data", first, second, skip=skip, output_mask=needed, out=out)
+    recorder.name = "output_mask"
+    mask = np.zeros(case.weight_shape, bool)
+    mask[:20, 3:] = True
+    mask[1::2, :, 1] = False
+    for skip in SKIPS["backward_weight"][1:]:
+        out = np.full(mask.shape, UNTOUCHED)
+        sc.conv2d_backward_weight(x, grads, 3, padding=1, skip=skip, output_mask=mask, out=out)
     recorder.name = "denormals"
     for skip in ("none", "input"):
         sc.conv2d(np.where(x == 0, np.float32(1e-40), x), weight, padding=1, skip=skip)

@@ -1,5 +1,6 @@
 // A work item of backward_weight: the part of the gradient that it owns from the first position to the last.
 #pragma once
+#include "gradient_mask.h"
 #include "tile.h"
 
 SC_OPEN
@@ -32,6 +33,58 @@ struct gradient_share {
     }
 };
 
+// The channels of an item that its lane blocks need; blocks are counted from the item's first one.
+struct needed_channels {
+    uint64_t *words;       // [lane block][channel / 64], channels as bits; last, those that any block needs
+    int64_t pitch, blocks; // words of a lane block, and lane blocks
+
+    static int64_t size(const sc_gradient_task &task) {
+        return (task.lane_blocks + 1) * ceil_div(task.channel_block, 64);
+    }
+    needed_channels(const sc_gradient_task &task, const gradient_share &share, uint64_t *memory)
+        : words(memory), pitch(ceil_div(share.channels, 64)), blocks(share.end_block - share.first_block) {
+        uint64_t *anywhere = words + blocks * pitch;
+        for (int64_t i = 0; i < pitch; ++i) anywhere[i] = 0;
+        for (int64_t block = share.first_block; block < share.end_block; ++block) {
+            const int64_t lane = share.blocks.begin(block) * 16;
+            const int64_t lanes = smaller(share.blocks.begin(block + 1) * 16, task.lanes) - lane;
+            for (int64_t i = 0; i < pitch; ++i) {
+                const int count = (int)smaller(64, share.channels - 64 * i);
+                *memory = needed_word(task, share.group, share.channel + 64 * i, count, lane, lanes);
+                anywhere[i] |= *memory++;
+            }
+        }
+    }
+
+    // The 64 channels from `channel`, a multiple of 64, on: those that a block needs, and those that any block needs.
+    SC_INLINE_MEMBER uint64_t word(int64_t block, int64_t channel) const {
+        return words[block * pitch + channel / 64];
+    }
+    SC_INLINE_MEMBER uint64_t anywhere(int64_t channel) const { return word(blocks, channel); }
+    // A block's channels in ascending order; returns their number.
+    int64_t list(int64_t block, int64_t *channels) const {
+        int64_t found = 0;
+        for (int64_t i = 0; i < pitch; ++i) {
+            for (uint64_t bits = words[block * pitch + i]; bits; bits &= bits - 1) {
+                channels[found++] = 64 * i + __builtin_ctzll(bits);
+            }
+        }
+        return found;
+    }
+    int64_t count(int64_t block) const {
+        int64_t found = 0;
+        for (int64_t i = 0; i < pitch; ++i) found += __builtin_popcountll(words[block * pitch + i]);
+        return found;
+    }
+    // The first channels [begin, end) behind `end` that have to be read, in 64s with any that is needed; false: none.
+    bool next(int64_t &begin, int64_t &end, int64_t channels) const {
+        for (begin = end; begin < channels && !anywhere(begin);) begin += 64;
+        for (end = begin; end < channels && anywhere(end);) end += 64;
+        end = smaller(end, channels);
+        return begin < end;
+    }
+};
+
 static void store_gradient(const sc_gradient_task &task, const gradient_share &share, float *gradient) {
     const sc_weight_view &view = task.gradient;
     float *corner = view.data + share.group * view.group_stride + share.channel * view.channel_stride;
@@ -39,6 +92,8 @@ static void store_gradient(const sc_gradient_task &task, const gradient_share &s
         const int64_t lane = share.blocks.begin(block) * 16;
         move_weights<false>(share.tile(gradient, block), share.shape(task, block), view,
                             corner + lane * view.lane_stride, task.lanes - lane);
+        const int64_t end = smaller(share.blocks.begin(block + 1) * 16, task.lanes);
+        clear_unneeded(task, share.group, share.channel, share.channels, lane, end - lane);
     }
 }
 

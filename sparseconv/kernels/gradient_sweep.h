@@ -19,12 +19,13 @@ struct gradient_sweep {
     int64_t live_pitch;
     const float *b;  // [position][vectors * 16]; position a of A meets position b at tap 0
     float *sums;     // [channel][tap][vectors * 16]
+    const int64_t *channels;  // those to be summed, ascending
+    int64_t channel_count;
     int64_t outer, b_outer_pitch, sums_outer_pitch;  // outer taps of the group, and what lies between two of them
     const gradient_run *runs;
     int64_t run_count;
     int64_t window, columns, taps;
     int64_t b_first, b_end;  // column m meets b column m + tap if that lies between; outside are zeros
-    int channels;
     read_ahead *ahead;
 };
 

@@ -61,6 +61,8 @@ struct gradient_scratch {
     int64_t *order;             // B: which input row a slot holds, or -1 for zeros
     int64_t *partner;           // [outer tap][row]: slot of B for a row of A, or -1
     gradient_run *runs;         // of the tap at hand
+    uint64_t *needed;           // of needed_channels
+    int64_t *needed_list;       // A: channels that the lane block at hand needs
     float *gradient;            // weight tiles, one per lane block
     float *channels;            // A: [channel][row][window], or [row][window][channel] where pixels() says so
     uint64_t *live;             // A: [channel][position / 64]: nonzero positions as bits, for the skipping kernels
@@ -68,8 +70,11 @@ struct gradient_scratch {
     int64_t channel_pitch, pixel_pitch, live_pitch;
 
     struct sizes {
-        int64_t slots, order, partner, runs, gradient, channels, live, lanes, channel_pitch, pixel_pitch, live_pitch;
-        int64_t total() const { return slots + order + partner + runs + gradient + channels + live + lanes; }
+        int64_t slots, order, partner, runs, needed, needed_list, gradient, channels, live, lanes;
+        int64_t channel_pitch, pixel_pitch, live_pitch;
+        int64_t total() const {
+            return slots + order + partner + runs + needed + needed_list + gradient + channels + live + lanes;
+        }
     };
     static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
     // Whether the channels of a position stay side by side, as they are in memory.
@@ -90,6 +95,7 @@ struct gradient_scratch {
         sizes size = {};
         size.slots = line(2 * in_rows), size.order = line(2 * slots), size.partner = line(2 * pairs);
         size.runs = line(8 * task.chunk_rows);
+        size.needed = line(2 * needed_channels::size(task)), size.needed_list = line(2 * task.channel_block);
         size.gradient = line(task.lane_blocks * task.channel_block * taps * task.lane_vectors * 16);
         size.channel_pitch = pitch, size.live_pitch = words;
         size.pixel_pitch = line(task.channel_block) + 16;  // pixels a power of two apart would share few sets of L1
@@ -105,6 +111,8 @@ struct gradient_scratch {
         order = (int64_t *)next, next += size.order;
         partner = (int64_t *)next, next += size.partner;
         runs = (gradient_run *)next, next += size.runs;
+        needed = (uint64_t *)next, next += size.needed;
+        needed_list = (int64_t *)next, next += size.needed_list;
         gradient = next, next += size.gradient;
         channels = next, next += size.channels;
         live = (uint64_t *)next, next += size.live;
@@ -166,11 +174,11 @@ static int64_t stack_partners(const sc_gradient_task &task, const gradient_rows 
     return used;
 }
 
-// Each channel's nonzero positions from pixels in [row][window][channel] order, `columns` of each window.
+// Nonzero positions of channels [begin, end) from pixels in [row][window][channel] order, `columns` of each window.
 static void find_position_words(const gradient_scratch &scratch, int64_t positions, int64_t window, int64_t columns,
-                                int64_t channels) {
-    for (int64_t first = 0; first < channels; first += 64) {
-        const int some = (int)smaller(64, channels - first);
+                                int64_t begin, int64_t end) {
+    for (int64_t first = begin; first < end; first += 64) {
+        const int some = (int)smaller(64, end - first);
         int64_t column = 0;
         for (int64_t word = 0; word < scratch.live_pitch; ++word) {  // the last one is read, but no position
             uint64_t bits[64] = {};
@@ -185,36 +193,36 @@ static void find_position_words(const gradient_scratch &scratch, int64_t positio
     }
 }
 
-// A as [row][window][channel]; what lies behind a row's columns is never read.
+// A's channels [first, last) as [row][window][channel]; what lies behind a row's columns is never read.
 static void pack_pixels(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk,
                         const gradient_scratch &scratch, const sc_pass &pass, int64_t window, int64_t channel,
-                        int64_t channels) {
+                        int64_t first, int64_t last) {
     int64_t begin, end;
     segment_range(task, chunk, pass, begin, end);
     for (int64_t i = 0; i < chunk.rows; ++i) {
-        load_pixels(scratch.channels + i * window * scratch.pixel_pitch, scratch.pixel_pitch, task.a,
-                    rows.of(task.a, chunk.first + i), channel, channel + channels,
+        load_pixels(scratch.channels + i * window * scratch.pixel_pitch + first, scratch.pixel_pitch, task.a,
+                    rows.of(task.a, chunk.first + i), channel + first, channel + last,
                     pass.out_start + begin * pass.out_step, pass.out_step, end - begin);
     }
-    if (!task.dense) find_position_words(scratch, chunk.rows * window, window, end - begin, channels);
+    if (!task.dense) find_position_words(scratch, chunk.rows * window, window, end - begin, first, last);
 }
 
-// A as [channel][row][window], zeros behind the columns, and its nonzero positions.
+// A's channels [first, last) as [channel][row][window], zeros behind the columns, and their nonzero positions.
 static void pack_channels(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk,
                           const gradient_scratch &scratch, const sc_pass &pass, int64_t window, int64_t channel,
-                          int64_t channels) {
+                          int64_t first, int64_t last) {
     int64_t begin, end;
     segment_range(task, chunk, pass, begin, end);
     for (int64_t i = 0; i < chunk.rows; ++i) {
-        load_channels(scratch.channels + i * window, scratch.channel_pitch, task.a,
-                      rows.of(task.a, chunk.first + i), channel, channel + channels,
+        load_channels(scratch.channels + first * scratch.channel_pitch + i * window, scratch.channel_pitch, task.a,
+                      rows.of(task.a, chunk.first + i), channel + first, channel + last,
                       pass.out_start + begin * pass.out_step, pass.out_step, end - begin);
-        for (int64_t c = 0; c < channels; ++c) {
+        for (int64_t c = first; c < last; ++c) {
             float *to = scratch.channels + c * scratch.channel_pitch + i * window;
             for (int64_t m = end - begin; m < window; ++m) to[m] = 0;
         }
     }
-    for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t c = first; c < last; ++c) {
         float *to = scratch.channels + c * scratch.channel_pitch;
         for (int64_t m = chunk.rows * window; m < scratch.channel_pitch; ++m) to[m] = 0;
         if (task.dense) continue;
@@ -292,17 +300,18 @@ static read_ahead next_reads(const sc_gradient_task &task, const gradient_rows &
     return ahead;
 }
 
-// One pass of one lane block over the chunk, with the outer taps of an outer pass, or with `tap` alone.
+// One pass of one lane block and the channels that it needs over the chunk, with the outer taps of an outer pass, or
+// with `tap` alone.
 static void gradient_taps(const sc_gradient_task &task, const sc_pass *outer, const gradient_chunk &chunk,
                           const gradient_scratch &scratch, const sc_pass &pass, int64_t window, int64_t tap,
-                          const weight_tile &shape, float *tile, read_ahead &ahead) {
+                          const weight_tile &shape, int64_t channels, float *tile, read_ahead &ahead) {
     const int64_t *partner = scratch.partner + (outer ? 0 : tap * task.chunk_rows);
     int64_t begin, end;
     segment_range(task, chunk, pass, begin, end);
     gradient_sweep sweep = {};
     sweep.channel_pitch = gradient_scratch::pixels(task) ? 1 : scratch.channel_pitch;
     sweep.position_pitch = gradient_scratch::pixels(task) ? scratch.pixel_pitch : 1;
-    sweep.channels = (int)shape.channels, sweep.taps = pass.taps;
+    sweep.channels = scratch.needed_list, sweep.channel_count = channels, sweep.taps = pass.taps;
     sweep.window = window, sweep.columns = end - begin;
     sweep.b_first = pass.shift - begin, sweep.b_end = pass.in_count + pass.shift - begin;
     sweep.live_pitch = scratch.live_pitch, sweep.ahead = &ahead;
@@ -325,13 +334,19 @@ static void gradient_taps(const sc_gradient_task &task, const sc_pass *outer, co
 }
 
 // All of an item's positions in the rows of an outer pass, or in all rows. Returns false if the call was interrupted.
-static bool gradient_over(const sc_gradient_task &task, const gradient_share &share, const gradient_rows &rows,
-                          const gradient_scratch &scratch) {
+static bool gradient_over(const sc_gradient_task &task, const gradient_share &share, const needed_channels &needed,
+                          const gradient_rows &rows, const gradient_scratch &scratch) {
     const sc_map &map = task.map;
     const int64_t channel = share.group * task.channels + share.channel, channels = share.channels;
     const int64_t first_lane = share.blocks.begin(share.first_block) * 16;
     const int64_t end_lane = smaller(share.blocks.begin(share.end_block) * 16, task.lanes);
     const int64_t sweeps = rows.pass ? 1 : map.outer_taps;  // of a pass
+    int64_t calls = 0;  // of kernels, each for some channels
+    for (int64_t block = 0; block < needed.blocks; ++block) {
+        calls += task.dense ? ceil_div(needed.count(block), f32x16::dense_pixels) * map.inner_taps
+                            : needed.count(block) * map.pass_count;
+    }
+    if (calls == 0) return true;
     gradient_chunk chunk;
     for (chunk.first = 0; chunk.first < task.batch * rows.count; chunk.first += task.chunk_rows) {
         chunk.rows = smaller(task.chunk_rows, task.batch * rows.count - chunk.first);
@@ -341,9 +356,7 @@ static bool gradient_over(const sc_gradient_task &task, const gradient_share &sh
         for (chunk.segment = 0; chunk.segment < task.segments; ++chunk.segment) {
             read_ahead ahead = next_reads(task, rows, chunk, channel, channels, share.group * task.lanes + first_lane,
                                           end_lane - first_lane);
-            const int64_t calls = task.dense ? ceil_div(channels, f32x16::dense_pixels) * map.inner_taps
-                                             : channels * map.pass_count;
-            ahead.spread(calls * (share.end_block - share.first_block) * sweeps);
+            ahead.spread(calls * sweeps);
             for (int64_t p = 0, next; p < map.pass_count; p = next) {  // passes with equal columns share both tiles
                 const sc_pass &pass = map.passes[p];
                 for (next = p + 1; next < map.pass_count && !map.passes[next].new_columns;) ++next;
@@ -351,12 +364,13 @@ static bool gradient_over(const sc_gradient_task &task, const gradient_share &sh
                 segment_range(task, chunk, pass, begin, end);
                 if (pass.taps == 0 || begin >= end) continue;
                 const int64_t window = end - begin + pass.window;
-                if (gradient_scratch::pixels(task)) {
-                    pack_pixels(task, rows, chunk, scratch, pass, window, channel, channels);
-                } else {
-                    pack_channels(task, rows, chunk, scratch, pass, window, channel, channels);
+                const auto pack = gradient_scratch::pixels(task) ? pack_pixels : pack_channels;
+                for (int64_t first, last = 0; needed.next(first, last, channels);) {
+                    pack(task, rows, chunk, scratch, pass, window, channel, first, last);
                 }
                 for (int64_t block = share.first_block; block < share.end_block; ++block) {
+                    const int64_t some = needed.list(block - share.first_block, scratch.needed_list);
+                    if (some == 0) continue;
                     const weight_tile shape = share.shape(task, block);
                     const int64_t lane = share.blocks.begin(block) * 16;
                     pack_lanes(task, chunk, scratch, pass, window, slots, share.group * task.lanes + lane,
@@ -364,7 +378,7 @@ static bool gradient_over(const sc_gradient_task &task, const gradient_share &sh
                     float *tile = share.tile(scratch.gradient, block);
                     for (int64_t i = 0; i < (next - p) * sweeps; ++i) {
                         gradient_taps(task, rows.pass, chunk, scratch, map.passes[p + i / sweeps], window, i % sweeps,
-                                      shape, tile, ahead);
+                                      shape, some, tile, ahead);
                     }
                 }
             }
@@ -375,12 +389,13 @@ static bool gradient_over(const sc_gradient_task &task, const gradient_share &sh
 
 static void gradient_item(const sc_gradient_task &task, const gradient_share &share, void *memory) {
     const gradient_scratch scratch(task, memory);
+    const needed_channels needed(task, share, scratch.needed);
     share.clear(scratch.gradient);
     for (int64_t i = 0; i < task.batch * task.map.in_rows; ++i) scratch.slots[i] = -1;
     for (int64_t index = 0; index < gradient_rows::passes(task); ++index) {
         const gradient_rows rows(task, index);
         if (rows.pass && rows.pass->taps == 0) continue;
-        if (!gradient_over(task, share, rows, scratch)) return;
+        if (!gradient_over(task, share, needed, rows, scratch)) return;
     }
     store_gradient(task, share, scratch.gradient);
 }
@@ -388,6 +403,22 @@ static void gradient_item(const sc_gradient_task &task, const gradient_share &sh
 static int64_t gradient_scratch_bytes(const sc_gradient_task *task) {
     if (task->points) return points_scratch::measure(*task).total() * (int64_t)sizeof(float);
     return gradient_scratch::measure(*task).total() * (int64_t)sizeof(float);
+}
+
+// How many (channel, lane block) pairs of a whole call are needed.
+static int64_t gradient_needed(const sc_gradient_task *task) {
+    const lane_blocks blocks(task->lanes, task->lane_vectors);
+    int64_t needed = 0;
+    for (int64_t group = 0; group < task->groups; ++group) {
+        for (int64_t block = 0; block < blocks.count; ++block) {
+            const int64_t lane = blocks.begin(block) * 16, end = smaller(blocks.begin(block + 1) * 16, task->lanes);
+            for (int64_t channel = 0; channel < task->channels; channel += 64) {
+                const int count = (int)smaller(64, task->channels - channel);
+                needed += __builtin_popcountll(needed_word(*task, group, channel, count, lane, end - lane));
+            }
+        }
+    }
+    return needed;
 }
 
 static void gradient(const sc_gradient_task *task, int64_t begin, int64_t end, void *memory) {

@@ -3,7 +3,7 @@
 // register. Registers as in kernel_rows_dense.h.
 //
 // The P scalars of a position need not come from P rows of a transposed tile: where memory has the channels of a pixel
-// side by side, so has the tile, and packing is a copy.
+// side by side, so has the tile, and packing is a copy. Nor are they neighbours: output_mask may leave out some.
 #pragma once
 #include "gradient_sweep.h"
 
@@ -16,23 +16,25 @@ SC_INLINE void gradient_tile(const gradient_sweep &sweep, int64_t first, int64_t
     // columns whose partner at this tap is not padding
     const int64_t begin = smaller(sweep.columns, larger(0, sweep.b_first - tap));
     const int64_t end = larger(begin, smaller(sweep.columns, sweep.b_end - tap));
-    const int64_t a_channel = sweep.channel_pitch, a_position = sweep.position_pitch;
+    const int64_t a_position = sweep.position_pitch;
+    int64_t channels[P];  // offsets of the scalars
+    SC_UNROLL for (int p = 0; p < P; ++p) channels[p] = sweep.channels[first + p] * sweep.channel_pitch;
     for (const gradient_run *run = sweep.runs; run < sweep.runs + sweep.run_count; ++run) {
         for (int64_t row = 0; row < run->rows; ++row) {
-            const float *a = sweep.a + first * a_channel + (run->a + row * sweep.window + begin) * a_position;
+            const float *a = sweep.a + (run->a + row * sweep.window + begin) * a_position;
             const float *b = sweep.b + (run->b + row * sweep.window + begin + tap) * (Q * 16);
             for (int64_t column = begin; column < end; ++column, a += a_position, b += Q * 16) {
                 f32x16 bv[Q];
                 SC_UNROLL for (int q = 0; q < Q; ++q) bv[q] = load(b + q * 16);
                 SC_UNROLL for (int p = 0; p < P; ++p) {
-                    const f32x16 av = splat(a + p * a_channel);
+                    const f32x16 av = splat(a + channels[p]);
                     SC_UNROLL for (int q = 0; q < Q; ++q) acc[p][q] = fma(av, bv[q], acc[p][q]);
                 }
             }
         }
     }
     SC_UNROLL for (int p = 0; p < P; ++p) {
-        float *sums = sweep.sums + ((first + p) * sweep.taps + tap) * (Q * 16);
+        float *sums = sweep.sums + (sweep.channels[first + p] * sweep.taps + tap) * (Q * 16);
         SC_UNROLL for (int q = 0; q < Q; ++q) store(sums + q * 16, add(load(sums + q * 16), acc[p][q]));
     }
 }
@@ -40,12 +42,12 @@ SC_INLINE void gradient_tile(const gradient_sweep &sweep, int64_t first, int64_t
 template <int Q>
 __attribute__((noinline)) static void gradient_dense(const gradient_sweep &sweep) {
     constexpr int most = f32x16::dense_pixels;
-    const int64_t tiles = (sweep.channels + most - 1) / most;
+    const int64_t tiles = (sweep.channel_count + most - 1) / most;
     for (int64_t tap = 0; tap < sweep.taps; ++tap) {
         int64_t first = 0;
         for (int64_t tile = 0; tile < tiles; ++tile) {
             sweep.ahead->some();
-            const int64_t size = sweep.channels / tiles + (tile < sweep.channels % tiles);
+            const int64_t size = sweep.channel_count / tiles + (tile < sweep.channel_count % tiles);
             if (size == 1) gradient_tile<1, Q>(sweep, first, tap);
             else if (size == 2) gradient_tile<2, Q>(sweep, first, tap);
             if constexpr (most > 2) {

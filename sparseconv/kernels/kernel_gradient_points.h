@@ -33,6 +33,7 @@ struct points_sweep {
     int64_t row_count, a_step, b_step;
     int64_t a_offset, b_offset;  // of the channels and lanes of this sweep
     const uint64_t *live;        // one word a position
+    uint64_t needed;             // the channels of a word that the lane block needs
     float *sums;                 // [channel][Q * 16]
     int last_lanes;              // lanes of the last vector that B has
 };
@@ -43,11 +44,12 @@ static void gradient_points(const points_sweep &sweep) {
     float *sums = sweep.sums;
     const int64_t a_step = sweep.a_step, b_step = sweep.b_step;
     const bool whole = sweep.last_lanes == 16;
+    const uint64_t needed = sweep.needed;
     for (const points_row *row = sweep.rows; row < sweep.rows + sweep.row_count; ++row) {
         const float *a = row->a + sweep.a_offset, *b = row->b + sweep.b_offset;
         for (int64_t column = 0; column < row->columns; ++column, a += a_step, b += b_step) {
             SC_UNROLL for (int q = 0; q < Q; ++q) __builtin_prefetch(b + 8 * b_step + q * 16);
-            uint64_t word = *live++;
+            uint64_t word = *live++ & needed;
             if (!word) continue;
             f32x16 lanes[Q];
             SC_UNROLL for (int q = 0; q < Q; ++q) {
@@ -73,19 +75,21 @@ SC_INLINE void sweep_points(int64_t vectors, const points_sweep &sweep) {
 
 struct points_scratch {
     float *gradient;   // [lane block][channel][lane]
+    uint64_t *needed;  // of needed_channels
     uint64_t *live;    // [word of channels][position]
     points_row *rows;  // of the chunk
 
     static constexpr int64_t word_channels = 64;
     struct sizes {
-        int64_t gradient, live, rows, live_pitch;
-        int64_t total() const { return gradient + live + rows; }
+        int64_t gradient, needed, live, rows, live_pitch;
+        int64_t total() const { return gradient + needed + live + rows; }
     };
     static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
     static sizes measure(const sc_gradient_task &task) {
         sizes size = {};
         size.live_pitch = task.chunk_rows * task.segment;
         size.gradient = line(task.lane_blocks * task.channel_block * task.lane_vectors * 16);
+        size.needed = line(2 * needed_channels::size(task));
         size.live = line(2 * size.live_pitch * ceil_div(task.channel_block, word_channels));
         size.rows = line(task.chunk_rows * (int64_t)(sizeof(points_row) / sizeof(float)));
         return size;
@@ -93,8 +97,9 @@ struct points_scratch {
     points_scratch(const sc_gradient_task &task, void *memory) {
         const sizes size = measure(task);
         gradient = (float *)memory;
-        live = (uint64_t *)(gradient + size.gradient);
-        rows = (points_row *)(gradient + size.gradient + size.live);
+        needed = (uint64_t *)(gradient + size.gradient);
+        live = needed + size.needed / 2;
+        rows = (points_row *)(live + size.live / 2);
     }
 };
 
@@ -124,15 +129,17 @@ static int64_t find_points(const sc_gradient_task &task, int64_t first, int64_t 
     return used;
 }
 
-// Words of the channels [first, first + channels), in the order in which A lies in memory.
+// Words of the channels [first, first + channels) where they are needed, in the order in which A lies in memory.
 static void find_channel_words(const sc_gradient_task &task, int64_t rows, int64_t a_step, int64_t first,
-                               int64_t channels, const points_scratch &scratch) {
+                               int64_t channels, const needed_channels &needed,
+                               const points_scratch &scratch) {
     const int64_t pitch = points_scratch::measure(task).live_pitch;
     uint64_t *live = scratch.live;
     for (int64_t row = 0; row < rows; ++row) {
         const float *a = scratch.rows[row].a + first;
         for (int64_t column = 0; column < scratch.rows[row].columns; ++column, a += a_step, ++live) {
             for (int64_t c = 0; c < channels; c += points_scratch::word_channels) {
+                if (!needed.anywhere(c)) continue;
                 const int count = (int)smaller(points_scratch::word_channels, channels - c);
                 live[c / points_scratch::word_channels * pitch] = live_word(a + c, count);
             }
@@ -144,6 +151,7 @@ static void gradient_points_item(const sc_gradient_task &task, const gradient_sh
     const sc_map &map = task.map;
     const points_scratch scratch(task, memory);
     const int64_t pitch = points_scratch::measure(task).live_pitch;
+    const needed_channels needed(task, share, scratch.needed);
     share.clear(scratch.gradient);
     const sc_pass &pass = the_pass(map);
     points_sweep sweep = {};
@@ -155,12 +163,14 @@ static void gradient_points_item(const sc_gradient_task &task, const gradient_sh
             if (task.interrupt.poll(task.interrupt.context)) return;
             sweep.row_count = find_points(task, first, rows, segment, scratch);
             const int64_t channel = share.group * task.channels + share.channel;
-            find_channel_words(task, sweep.row_count, sweep.a_step, channel, share.channels, scratch);
+            find_channel_words(task, sweep.row_count, sweep.a_step, channel, share.channels, needed, scratch);
             for (int64_t block = share.first_block; block < share.end_block; ++block) {
                 const int64_t vector = share.blocks.begin(block), vectors = share.blocks.begin(block + 1) - vector;
                 sweep.b_offset = share.group * task.lanes + vector * 16;
                 sweep.last_lanes = (int)smaller(16, task.lanes - (vector + vectors - 1) * 16);
                 for (int64_t c = 0; c < share.channels; c += points_scratch::word_channels) {
+                    sweep.needed = needed.word(block - share.first_block, c);
+                    if (!sweep.needed) continue;
                     sweep.a_offset = channel + c;
                     sweep.live = scratch.live + c / points_scratch::word_channels * pitch;
                     sweep.sums = share.tile(scratch.gradient, block) + c * vectors * 16;

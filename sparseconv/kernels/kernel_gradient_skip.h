@@ -33,7 +33,8 @@ template <int R, int S, int Q>
 static void gradient_skip(const gradient_sweep &sweep) {
     static_assert(R * S * Q <= f32x16::accumulators, "the gradient of one channel must stay in registers");
     const int64_t a_pitch = sweep.position_pitch, b_pitch = sweep.b_outer_pitch;
-    for (int64_t channel = 0; channel < sweep.channels; ++channel) {
+    for (int64_t index = 0; index < sweep.channel_count; ++index) {
+        const int64_t channel = sweep.channels[index];
         sweep.ahead->some();
         f32x16 acc[R][S * Q];
         SC_UNROLL for (int r = 0; r < R; ++r) SC_UNROLL for (int i = 0; i < S * Q; ++i) acc[r][i] = zero();

@@ -44,6 +44,7 @@ struct gradient_extent {
 
 struct tile_gradient_scratch {
     int64_t *tables;         // of row_parts
+    uint64_t *needed;        // of needed_channels
     float *gradient;         // weight tiles, one per lane block
     uint32_t *channel_tops;  // largest |a| of each channel
     uint32_t *lane_tops;     // largest |b| of each lane, one vector after the other
@@ -55,10 +56,10 @@ struct tile_gradient_scratch {
     void *vectors;           // what the vector kernel needs
 
     struct sizes {  // in floats, whole cache lines
-        int64_t tables, gradient, channel_tops, lane_tops, channels, channel_tiles, lanes, lines, sums, vectors;
+        int64_t tables, needed, gradient, channel_tops, lane_tops, channels, channel_tiles, lanes, lines, sums, vectors;
         int64_t total() const {
-            return tables + gradient + channel_tops + lane_tops + channels + channel_tiles + lanes + lines + sums +
-                   vectors;
+            return tables + needed + gradient + channel_tops + lane_tops + channels + channel_tiles + lanes + lines +
+                   sums + vectors;
         }
     };
     static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
@@ -68,7 +69,7 @@ struct tile_gradient_scratch {
         const int64_t tiles = ceil_div(task.channel_block, PAIRS), lanes = task.lane_vectors * 16;
         const int64_t steps = ceil_div(extent.positions, TILE_POSITIONS);
         const sc_gradient_task vectors = vector_task(task);
-        return {line(2 * extent.parts.total()),
+        return {line(2 * extent.parts.total()), line(2 * needed_channels::size(task)),
                 task.lane_blocks * task.channel_block * task.map.outer_taps * task.map.inner_taps * lanes,
                 line(task.channel_block), task.lane_blocks * lanes, PAIRS * channel_pitch(steps),
                 tiles * task.parts * steps * TILE_PAIRS, (extent.lines + PAIRS) * lanes,
@@ -79,6 +80,7 @@ struct tile_gradient_scratch {
         const sizes size = measure(task);
         float *next = (float *)memory;
         tables = (int64_t *)next, next += size.tables;
+        needed = (uint64_t *)next, next += size.needed;
         gradient = next, next += size.gradient;
         channel_tops = (uint32_t *)next, next += size.channel_tops;
         lane_tops = (uint32_t *)next, next += size.lane_tops;
@@ -115,15 +117,18 @@ SC_INLINE int64_t part_steps(const row_part &part, const gradient_columns &colum
     return ceil_div((part.rows - 1) * columns.window + columns.count, TILE_POSITIONS);
 }
 
-// A's channels [channel, channel + channels) of the chunk; returns the number of 32s.
+// A's channels [channel, channel + channels) of the chunk, but for 64s of which none is needed; returns the number of
+// 32s of positions.
 template <int PARTS>
 static int64_t split_channels(const sc_gradient_task &task, const row_parts &parts, const gradient_columns &columns,
-                              int64_t channel, int64_t channels, const tile_gradient_scratch &scratch) {
+                              int64_t channel, int64_t channels, const needed_channels &needed,
+                              const tile_gradient_scratch &scratch) {
     const sc_map &map = task.map;
     int64_t steps = 0;
     for (int64_t index = 0; index < parts.count; ++index) steps += part_steps(parts.parts[index], columns);
     const int64_t pitch = scratch.channel_pitch(steps);
     for (int64_t first = 0; first < channels; first += PAIRS) {
+        if (!needed.anywhere(first)) continue;
         const int64_t count = smaller(PAIRS, channels - first);
         for (int64_t i = 0; i < PAIRS * pitch; i += 16) store(scratch.channels + i, zero());
         float *to = scratch.channels;
@@ -232,14 +237,15 @@ SC_ALONE static void sum_chunk(const row_parts &parts, const gradient_columns &c
     store_sums<P, Q>(scratch.sums, 2 * PAIRS, 2 * TILE_PAIRS);
 }
 
-// One tap of one lane block over the chunk.
+// One tap of one lane block over the chunk, for 32s of channels of which it needs any.
 template <int PARTS>
 static void add_tap(const row_parts &parts, const gradient_columns &columns, const split_chunk &split,
-                    const tap_place &tap, const weight_tile &shape, float *gradient, int64_t channel_pitch,
-                    const tile_gradient_scratch &scratch) {
+                    const tap_place &tap, const weight_tile &shape, const uint64_t *needed, float *gradient,
+                    int64_t channel_pitch, const tile_gradient_scratch &scratch) {
     const int64_t tiles = ceil_div(shape.channels, PAIRS);
     for (int64_t tile = 0; tile < tiles; tile += 2) {
         const int64_t channels = smaller(2 * PAIRS, shape.channels - tile * PAIRS);
+        if (!(uint32_t)(needed[tile * PAIRS / 64] >> tile * PAIRS % 64)) continue;
         for (int64_t vector = 0; vector < shape.vectors; vector += 2) {
             const bool two_tiles = tile + 1 < tiles, two_vectors = vector + 1 < shape.vectors;
             if (two_tiles && two_vectors) sum_chunk<PARTS, 2, 2>(parts, columns, split, tap, tile, vector, scratch);
@@ -258,15 +264,17 @@ static void add_tap(const row_parts &parts, const gradient_columns &columns, con
 
 // Passes [first, end), which have the same columns, over one segment of a chunk. False: interrupted.
 template <int PARTS>
-static bool add_passes(const sc_gradient_task &task, const gradient_share &share, const row_parts &parts,
-                       const gradient_columns &columns, int64_t first, int64_t end,
+static bool add_passes(const sc_gradient_task &task, const gradient_share &share, const needed_channels &needed,
+                       const row_parts &parts, const gradient_columns &columns, int64_t first, int64_t end,
                        const tile_gradient_scratch &scratch) {
     const sc_map &map = task.map;
     split_chunk split;
     split.steps = split_channels<PARTS>(task, parts, columns, share.group * task.channels + share.channel,
-                                        share.channels, scratch);
+                                        share.channels, needed, scratch);
     for (int64_t block = share.first_block; block < share.end_block; ++block) {
         if (task.interrupt.poll(task.interrupt.context)) return false;
+        if (needed.count(block - share.first_block) == 0) continue;
+        const uint64_t *some = needed.words + (block - share.first_block) * needed.pitch;
         const weight_tile shape = share.shape(task, block);
         const int64_t vectors = shape.vectors, lane = share.blocks.begin(block) * 16;
         split.lines = split_lanes<PARTS>(task, parts, columns, share.group * task.lanes + lane,
@@ -281,7 +289,8 @@ static bool add_passes(const sc_gradient_task &task, const gradient_share &share
                     float *gradient = share.tile(scratch.gradient, block) +
                                       shape.pass_offset(outer, pass.taps_before) + tap * vectors * 16;
                     const tap_place place = {outer, pass.window_shift - pass.shift + tap};
-                    add_tap<PARTS>(parts, columns, split, place, shape, gradient, pass.taps * vectors * 16, scratch);
+                    add_tap<PARTS>(parts, columns, split, place, shape, some, gradient, pass.taps * vectors * 16,
+                                   scratch);
                 }
             }
         }
@@ -322,6 +331,7 @@ static void tile_gradient_item(const sc_gradient_task &task, int64_t item, row_p
     const sc_map &map = task.map;
     const gradient_share share(task, item);
     const int64_t lanes = (share.end_block - share.first_block) * task.lane_vectors * 16;
+    const needed_channels needed(task, share, scratch.needed);
     share.clear(scratch.gradient);
     for (int64_t i = 0; i < share.channels; ++i) scratch.channel_tops[i] = 0;
     for (int64_t i = 0; i < lanes; ++i) scratch.lane_tops[i] = 0;
@@ -335,7 +345,7 @@ static void tile_gradient_item(const sc_gradient_task &task, int64_t item, row_p
                 const int64_t begin = segment * task.segment, end = smaller(pass.out_count, begin + task.segment);
                 if (pass.taps == 0 || begin >= end) continue;
                 const gradient_columns columns = {pass, begin, end - begin, end - begin + pass.window};
-                if (!add_passes<PARTS>(task, share, parts, columns, p, next, scratch)) return;
+                if (!add_passes<PARTS>(task, share, needed, parts, columns, p, next, scratch)) return;
             }
         }
     }

@@ -64,4 +64,23 @@ static int64_t mask_live_vectors(const float *data, int64_t count, int64_t width
     return live;
 }
 
+SC_INLINE void mask_any_of(const uint8_t *bools, int64_t count, int64_t width, uint8_t *any) {
+    for (int64_t i = 0; i < count; ++i, bools += width) {
+        uint64_t found = 0, eight;
+        int64_t done = 0;
+        for (; done + 8 <= width; done += 8) {
+            __builtin_memcpy(&eight, bools + done, 8);
+            found |= eight;
+        }
+        for (; done < width; ++done) found |= bools[done];
+        any[i] = found != 0;
+    }
+}
+
+// any[i]: whether any of the `width` bytes from bools[i * width] on is not 0
+static void mask_any(const uint8_t *bools, int64_t count, int64_t width, uint8_t *any) {
+    if (width == 9) mask_any_of(bools, count, 9, any);  // the taps of most layers, in half the time
+    else mask_any_of(bools, count, width, any);
+}
+
 SC_CLOSE

@@ -19,9 +19,9 @@ constexpr sc_table table = {
     SC_TEXT(SC_ISA), f32x16::accumulators, f32x16::dense_pixels, f32x16::dense_vectors,
     pack_weights, rows, rows_scratch_bytes,
     pack_outputs_weights, outputs,
-    gradient, gradient_scratch_bytes,
+    gradient, gradient_scratch_bytes, gradient_needed,
     bias_gradient,
-    count_nonzero, mask_nonzero, mask_relu, mask_unpack, mask_live_vectors,
+    count_nonzero, mask_nonzero, mask_relu, mask_unpack, mask_live_vectors, mask_any,
     count_blocks, compress_blocks, expand_blocks, nullptr,
 };
 

@@ -116,6 +116,11 @@ typedef struct {
     int64_t batch, groups;
     int64_t channels, lanes;  // of a and of b, per group
     sc_weight_view gradient;
+    // output_mask, or null. Both in C order, one byte each; `pair_*` are the strides of `pairs`, that of channels or of
+    // lanes is 1.
+    const uint8_t *mask;    // [out channel][in channel of the group][tap]: 0 where the gradient is not needed
+    const uint8_t *pairs;   // [out channel][in channel of the group]: 0 where it is needed at no tap
+    int64_t pair_group, pair_lane, pair_channel;
     int64_t dense, parts;   // as above
     int64_t points;         // 1: kernel_gradient_points.h, for one tap and contiguous channels on both sides
     int64_t outer_group;    // outer taps that are swept together, those of an outer pass; 1: one after the other

@@ -31,6 +31,7 @@ typedef struct {
     // backward_weight. Items: groups * lane superblocks * channel blocks.
     void (*gradient)(const sc_gradient_task *, int64_t begin, int64_t end, void *scratch);
     int64_t (*gradient_scratch)(const sc_gradient_task *);
+    int64_t (*gradient_needed)(const sc_gradient_task *);  // (channel, lane block) pairs that `pairs` needs
 
     // bias gradient. Items: blocks of 64 channels.
     void (*bias_gradient)(const sc_bias_task *, int64_t begin, int64_t end, void *scratch);
@@ -43,6 +44,7 @@ typedef struct {
     void (*mask_relu)(const float *data, int64_t count, float *out, uint8_t *bits);
     void (*mask_unpack)(const uint8_t *bits, int64_t count, uint8_t *bools);
     int64_t (*mask_live_vectors)(const float *data, int64_t count, int64_t width);
+    void (*mask_any)(const uint8_t *bools, int64_t count, int64_t width, uint8_t *any);
 
     // packed nonzeros, kernel_compress.h. Items: SC_COMPRESSED_ITEM elements; where nothing was counted, one after the
     // other.
