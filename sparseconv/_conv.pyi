@@ -68,7 +68,14 @@ class Rows:
     @property
     def scratch_bytes(self) -> tuple[int, int]: ...
     def run(
-        self, source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, target: np.ndarray, threads: int
+        self,
+        source: np.ndarray,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        target: np.ndarray,
+        threads: int,
+        threshold: float = 0,
+        mask: np.ndarray | None = None,
     ) -> None: ...
 
 class Gradient:
@@ -96,7 +103,7 @@ class Gradient:
     ) -> None: ...
     @property
     def scratch_bytes(self) -> tuple[int, int]: ...
-    def run(self, a: np.ndarray, b: np.ndarray, gradient: np.ndarray, threads: int) -> None: ...
+    def run(self, a: np.ndarray, b: np.ndarray, gradient: np.ndarray, threads: int, threshold: float = 0) -> None: ...
 
 def bias_gradient(
     view: View,
@@ -108,4 +115,4 @@ def bias_gradient(
     channels: int,
     threads: int,
 ) -> None: ...
-def sampled_density(array: np.ndarray, most_runs: int) -> float: ...
+def sampled_density(array: np.ndarray, most_runs: int, threshold: float = 0) -> float: ...

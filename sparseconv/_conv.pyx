@@ -1,7 +1,8 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True
 """Thin classes over the C structs of kernels/problem.h: filled once, then called with the addresses of arrays."""
 
-from libc.stdint cimport int64_t
+from libc.math cimport fabsf
+from libc.stdint cimport int64_t, uint16_t
 from libc.stdlib cimport free, malloc
 
 from ._cpu cimport (
@@ -18,7 +19,7 @@ cdef extern from "Python.h":
         Py_ssize_t itemsize
         Py_ssize_t *shape
         Py_ssize_t *strides
-    int PyBUF_STRIDED_RO, PyBUF_STRIDED
+    int PyBUF_STRIDED_RO, PyBUF_STRIDED, PyBUF_WRITABLE
     int PyObject_GetBuffer(object, Py_buffer *, int) except -1
     void PyBuffer_Release(Py_buffer *)
 
@@ -151,8 +152,11 @@ cdef class Rows:
         """Memory beside the arrays: (packed weights, once; scratch, per thread)."""
         return packed_bytes(&self.c), rows_scratch(self.table, &self.c)
 
-    def run(self, source, weight, bias, target, int threads):
+    def run(self, source, weight, bias, target, int threads, float threshold=0, mask=None):
         cdef sc_rows_task task = self.c
+        task.threshold = threshold
+        if mask is not None:
+            task.mask = <uint16_t *>address(mask, PyBUF_WRITABLE)
         task.in_.data = <float *>address(source, PyBUF_STRIDED_RO)
         task.weight.data = <float *>address(weight, PyBUF_STRIDED_RO)
         if bias is not None:
@@ -185,8 +189,9 @@ cdef class Gradient:
         """Memory beside the arrays: (0, scratch per thread)."""
         return 0, gradient_scratch(self.table, &self.c)
 
-    def run(self, a, b, gradient, int threads):
+    def run(self, a, b, gradient, int threads, float threshold=0):
         cdef sc_gradient_task task = self.c
+        task.threshold = threshold
         task.a.data = <float *>address(a, PyBUF_STRIDED_RO)
         task.b.data = <float *>address(b, PyBUF_STRIDED_RO)
         task.gradient.data = <float *>address(gradient, PyBUF_STRIDED)
@@ -206,8 +211,8 @@ def bias_gradient(View view not None, source, target, int64_t batch, int64_t row
         call_bias_gradient(&task, threads)
 
 
-def sampled_density(array, int most_runs):
-    """The share of nonzero elements in runs of up to 64 elements, spread over an array of any strides.
+def sampled_density(array, int most_runs, float threshold=0):
+    """The share of elements above `threshold` in runs of up to 64 elements, spread over an array of any strides.
 
     There are at most `most_runs` of them, and fewer in small arrays, of which they see about 3%. Each run starts at a
     scattered place (multiplicative hashing), so that it does not meet the same channels again and again.
@@ -236,7 +241,7 @@ def sampled_density(array, int most_runs):
     if size == 0:
         return 0.0
     if dims == 0:
-        return 1.0 if data[0] != 0 else 0.0
+        return 0.0 if fabsf(data[0]) <= threshold else 1.0
     cdef int runs = <int>max(1, min(most_runs, size // 2048))
     with nogil:
         for run in range(runs):
@@ -253,9 +258,9 @@ def sampled_density(array, int most_runs):
                 start += place * strides[dim]
             offset = strides[inner]
             if offset == 1:
-                nonzero += active_table().count_nonzero(start, length)
+                nonzero += active_table().count_above(start, length, threshold)
             else:
                 for i in range(length):
-                    nonzero += start[i * offset] != 0
+                    nonzero += not fabsf(start[i * offset]) <= threshold
             seen += length
     return nonzero / <double>seen

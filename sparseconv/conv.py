@@ -18,9 +18,9 @@ Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
 
 def conv2d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCHW", activation: str | None = None, skip: str = "auto",
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
-) -> np.ndarray:  # fmt: skip
+    groups: int = 1, layout: str = "NCHW", activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
+    return_mask: bool = False, precision: str = "highest", num_threads: int | None = None, out: Any = None,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Two-dimensional convolution (cross-correlation, as in every CNN framework) that skips the zeros of `x`.
 
     Parameters
@@ -88,14 +88,15 @@ def conv2d(
     """
     return prepare.conv(
         2, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        activation=activation, skip=skip, precision=precision, num_threads=num_threads, out=out,
+        activation=activation, skip=skip, threshold=threshold, return_mask=return_mask, precision=precision,
+        num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv2d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", threshold: float = 0.0,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv2d` with respect to its input, skipping the zeros of `grad_output`.
 
@@ -128,13 +129,13 @@ def conv2d_backward_data(
     """
     return prepare.conv_backward_data(
         2, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, precision=precision, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv2d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCHW", skip: str = "auto", precision: str = "highest",
+    groups: int = 1, layout: str = "NCHW", skip: str = "auto", threshold: float = 0.0, precision: str = "highest",
     num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv2d` with respect to its weight, skipping the zeros of `x` or of `grad_output`.
@@ -170,29 +171,30 @@ def conv2d_backward_weight(
     """
     return prepare.conv_backward_weight(
         2, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv1d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCW", activation: str | None = None, skip: str = "auto", precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
-) -> np.ndarray:  # fmt: skip
+    groups: int = 1, layout: str = "NCW", activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
+    return_mask: bool = False, precision: str = "highest", num_threads: int | None = None, out: Any = None,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """One-dimensional convolution: `conv2d` for x (N, C, W) and weight (K, C/groups, S).
 
     Layouts are "NCW", "NWC" or "NCW16c"; sizes per dimension are one number. All else is as in `conv2d`.
     """
     return prepare.conv(
         1, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        activation=activation, skip=skip, precision=precision, num_threads=num_threads, out=out,
+        activation=activation, skip=skip, threshold=threshold, return_mask=return_mask, precision=precision,
+        num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv1d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", threshold: float = 0.0,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv1d` with respect to its input: `conv2d_backward_data` with one dimension.
 
@@ -200,13 +202,13 @@ def conv1d_backward_data(
     """
     return prepare.conv_backward_data(
         1, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, precision=precision, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv1d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCW", skip: str = "auto", precision: str = "highest",
+    groups: int = 1, layout: str = "NCW", skip: str = "auto", threshold: float = 0.0, precision: str = "highest",
     num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv1d` with respect to its weight: `conv2d_backward_weight` with one dimension.
@@ -216,29 +218,30 @@ def conv1d_backward_weight(
     """
     return prepare.conv_backward_weight(
         1, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv3d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCDHW", activation: str | None = None, skip: str = "auto",
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
-) -> np.ndarray:  # fmt: skip
+    groups: int = 1, layout: str = "NCDHW", activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
+    return_mask: bool = False, precision: str = "highest", num_threads: int | None = None, out: Any = None,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Three-dimensional convolution: `conv2d` for x (N, C, D, H, W) and weight (K, C/groups, T, R, S).
 
     Layouts are "NCDHW", "NDHWC" or "NCDHW16c"; sizes per dimension are one number or three. All else is as in `conv2d`.
     """
     return prepare.conv(
         3, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        activation=activation, skip=skip, precision=precision, num_threads=num_threads, out=out,
+        activation=activation, skip=skip, threshold=threshold, return_mask=return_mask, precision=precision,
+        num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv3d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", threshold: float = 0.0,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv3d` with respect to its input: `conv2d_backward_data` with three dimensions.
 
@@ -247,13 +250,13 @@ def conv3d_backward_data(
     """
     return prepare.conv_backward_data(
         3, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, precision=precision, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv3d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCDHW", skip: str = "auto", precision: str = "highest",
+    groups: int = 1, layout: str = "NCDHW", skip: str = "auto", threshold: float = 0.0, precision: str = "highest",
     num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv3d` with respect to its weight: `conv2d_backward_weight` with three dimensions.
@@ -263,5 +266,5 @@ def conv3d_backward_weight(
     """
     return prepare.conv_backward_weight(
         3, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip

@@ -10,9 +10,9 @@ from . import prepare
 
 
 def linear(
-    x: Any, weight: Any, bias: Any = None, *, activation: str | None = None, skip: str = "auto",
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
-) -> np.ndarray:  # fmt: skip
+    x: Any, weight: Any, bias: Any = None, *, activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
+    return_mask: bool = False, precision: str = "highest", num_threads: int | None = None, out: Any = None,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """``x @ weight.T + bias``, skipping the zeros of `x`.
 
     Parameters
@@ -28,13 +28,14 @@ def linear(
     (..., features out) ndarray
     """
     return prepare.linear(
-        x, weight, bias, activation=activation, skip=skip, precision=precision, num_threads=num_threads, out=out
-    ).run()
+        x, weight, bias, activation=activation, skip=skip, threshold=threshold, return_mask=return_mask,
+        precision=precision, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
 
 
 def linear_backward_data(
-    grad_output: Any, weight: Any, *, skip: str = "auto", precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    grad_output: Any, weight: Any, *, skip: str = "auto", threshold: float = 0.0, precision: str = "highest",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """``grad_output @ weight``: the gradient of `linear` with respect to its input, skipping zeros of `grad_output`.
 
@@ -51,13 +52,13 @@ def linear_backward_data(
     (..., features in) ndarray
     """
     return prepare.linear_backward_data(
-        grad_output, weight, skip=skip, precision=precision, num_threads=num_threads, out=out
-    ).run()
+        grad_output, weight, skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
 
 
 def linear_backward_weight(
-    x: Any, grad_output: Any, *, skip: str = "auto", precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    x: Any, grad_output: Any, *, skip: str = "auto", threshold: float = 0.0, precision: str = "highest",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """The gradient of `linear` with respect to its weight, skipping zeros of `x` or `grad_output`.
 
@@ -74,5 +75,5 @@ def linear_backward_weight(
     (features out, features in) ndarray
     """
     return prepare.linear_backward_weight(
-        x, grad_output, skip=skip, precision=precision, num_threads=num_threads, out=out
-    ).run()
+        x, grad_output, skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip

@@ -75,7 +75,7 @@ class Plan:
     skip : str
         The operand whose zeros are skipped, or "none".
     density : dict
-        Measured (sampled) density of each operand that could be skipped.
+        Measured (sampled) density of each operand that could be skipped; elements up to a threshold count as zeros.
     speedup : float
         Expected time of the dense kernel divided by that of the chosen one.
     reason : str
@@ -115,8 +115,10 @@ class Plan:
         )
 
 
-def choose(skip: str, dense: float, candidates: dict[str, tuple[np.ndarray, float, float]]) -> Choice:
-    """The operand to skip, or "none".
+def choose(
+    skip: str, dense: float, candidates: dict[str, tuple[np.ndarray, float, float]], threshold: float = 0.0
+) -> Choice:
+    """The operand to skip, or "none"; elements of up to `threshold` count as zeros.
 
     Candidates are (array, work, fixed) by operand. `work` is what the kernel that skips it would do without zeros
     (lanes that are only padding count), `fixed` what stays when all is zero; `dense` is what the dense kernel does. All
@@ -128,13 +130,14 @@ def choose(skip: str, dense: float, candidates: dict[str, tuple[np.ndarray, floa
     density, best, least = {}, "", inf
     for operand, (array, work, fixed) in candidates.items():
         if skip == "auto" or skip == operand:
-            density[operand] = _conv.sampled_density(array, SAMPLED_RUNS)
+            density[operand] = _conv.sampled_density(array, SAMPLED_RUNS, threshold)
             cost = work * slope * density[operand] + fixed
             if cost < least:
                 best, least = operand, cost
     gain = dense / least
     if skip != "auto":
-        return Choice(skip, density, best, gain, "asked for")
+        why = f"elements up to the threshold {threshold:g} count as zeros" if threshold else "asked for"
+        return Choice(skip, density, best, gain, why)
     return Choice(best if gain > 1 else "none", density, best, gain)
 
 

@@ -128,13 +128,14 @@ static int64_t find_points(const sc_gradient_task &task, int64_t first, int64_t 
 static void find_channel_words(const sc_gradient_task &task, int64_t rows, int64_t a_step, int64_t first,
                                int64_t channels, const points_scratch &scratch) {
     const int64_t pitch = points_scratch::measure(task).live_pitch;
+    const f32x16 threshold = splat(&task.threshold);
     uint64_t *live = scratch.live;
     for (int64_t row = 0; row < rows; ++row) {
         const float *a = scratch.rows[row].a + first;
         for (int64_t column = 0; column < scratch.rows[row].columns; ++column, a += a_step, ++live) {
             for (int64_t c = 0; c < channels; c += points_scratch::word_channels) {
                 const int count = (int)smaller(points_scratch::word_channels, channels - c);
-                live[c / points_scratch::word_channels * pitch] = live_word(a + c, count);
+                live[c / points_scratch::word_channels * pitch] = live_word(a + c, count, threshold);
             }
         }
     }

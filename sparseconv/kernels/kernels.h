@@ -18,7 +18,7 @@ constexpr sc_table table = {
     pack_weights, rows, rows_scratch_bytes,
     gradient, gradient_scratch_bytes,
     bias_gradient,
-    count_nonzero, mask_nonzero, mask_relu, mask_unpack, mask_live_vectors, nullptr,
+    count_above, mask_nonzero, mask_relu, mask_unpack, mask_live_vectors, nullptr,
 };
 
 }}

@@ -84,6 +84,9 @@ typedef struct {
     const float *bias;  // (groups * lanes,) or NULL
     int64_t relu;
     int64_t stream;    // 1: the result is bigger than the caches
+    float threshold;   // skipping kernels take magnitudes of up to this for zeros
+    uint16_t *mask;    // NULL, or with relu where the bits of the nonzero results go, in the order of memory. Only for
+                       // contiguous channels, whose pixels and groups begin at multiples of 16 elements
     // blocking
     int64_t dense;             // which inner kernel: 0 skips zeros of `in`, 1 does not
     int64_t parts;             // bf16 parts of an f32 in the dense kernel on tile registers; 0: not that kernel
@@ -105,6 +108,7 @@ typedef struct {
     int64_t batch, groups;
     int64_t channels, lanes;  // of a and of b, per group
     sc_weight_view gradient;
+    float threshold;        // as above, for elements of a
     int64_t dense, parts;   // as above
     int64_t points;         // 1: kernel_gradient_points.h, for one tap and contiguous channels on both sides
     int64_t outer_group;    // outer taps that are swept together, those of an outer pass; 1: one after the other

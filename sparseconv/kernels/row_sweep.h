@@ -1,5 +1,6 @@
 // What kernel_rows.h asks of a row kernel: sweep one weight tile over one row.
 #pragma once
+#include "live_word.h"
 #include "problem.h"
 
 SC_OPEN
@@ -19,12 +20,17 @@ struct row_sweep {
     int64_t to_pitch;
     int last_lanes;  // lanes of the last vector that `to` takes
     bool relu;
+    uint16_t *mask;       // null, or with ReLU where the bits of the nonzero results go; then no vector is partial
+    const float *origin;  // the result that the first bit belongs to
     bool stream;  // what leaves goes past the caches; then no vector is partial, and `to` is aligned
 };
 
 // Stores one vector of a finished or partial sum of the output at `to`.
 SC_INLINE void finish(const row_sweep &row, float *to, int vector, int vectors, f32x16 sum) {
-    if (row.relu) sum = maximum(zero(), sum);
+    if (row.relu) {
+        sum = maximum(zero(), sum);
+        if (row.mask) row.mask[(to - row.origin) / 16 + vector] = (uint16_t)nonzero(sum);
+    }
     if (vector + 1 == vectors && row.last_lanes != 16) store_partial(to + 16 * vector, sum, row.last_lanes);
     else if (row.stream) store_stream(to + 16 * vector, sum);
     else store(to + 16 * vector, sum);
