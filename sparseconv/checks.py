@@ -67,15 +67,14 @@ def flag(name: str, value: Any) -> bool:
 
 def threshold(value: Any, skip: str) -> float:
     """`value` as a float of at least zero that float32 can hold, and only zero where `skip` names no operand."""
-    if type(value) is float and value == 0:
-        return value
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"threshold: got {value!r}, expected a number")
-    if not 0 <= value <= FLOAT32_MAX:
+    number = value if isinstance(value, int) else float(value)  # an int may be too large for a float
+    if not 0 <= number <= FLOAT32_MAX:
         raise ValueError(f"threshold: got {value!r}, expected a number from 0 to {FLOAT32_MAX:.3g}, float32's largest")
-    if value > 0 and skip in WITHOUT_OPERAND:
+    if number > 0 and skip in WITHOUT_OPERAND:
         raise ValueError(f"threshold: got {value!r} with skip={skip!r}, expected 0 where no operand is skipped")
-    return float(value)
+    return float(number)
 
 
 def shaped(name: str, array: Form | np.ndarray, rank: int, what: str) -> None:

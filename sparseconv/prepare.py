@@ -40,7 +40,8 @@ def conv(
     return_mask: Any = False, **words: Any,
 ) -> Call:  # fmt: skip
     """conv*d."""
-    return _layer_call(_conv, dims, _layer(x, weight, bias), out, num_threads, return_mask, words)
+    call = _call(_conv, dims, _layer(x, weight, bias), out, num_threads, words)
+    return call if return_mask is False else _with_mask(call, return_mask, words)
 
 
 def conv_backward_data(
@@ -71,7 +72,8 @@ def conv_transpose(
     return_mask: Any = False, **words: Any,
 ) -> Call:  # fmt: skip
     """conv_transpose*d: backward_data of the convolution with the same weight."""
-    return _layer_call(_conv_transpose, dims, _layer(x, weight, bias), out, num_threads, return_mask, words)
+    call = _call(_conv_transpose, dims, _layer(x, weight, bias), out, num_threads, words)
+    return call if return_mask is False else _with_mask(call, return_mask, words)
 
 
 def conv_transpose_backward_data(
@@ -104,7 +106,8 @@ def linear(
     **words: Any,
 ) -> Call:  # fmt: skip
     """linear: a pointwise convolution of one row."""
-    return _layer_call(_linear, 1, _layer(x, weight, bias), out, num_threads, return_mask, words, arrays.in_rows)
+    call = _call(_linear, 1, _layer(x, weight, bias), out, num_threads, words, arrays.in_rows)
+    return call if return_mask is False else _with_mask(call, return_mask, words)
 
 
 def linear_backward_data(
@@ -150,7 +153,8 @@ def _call(
     find = _kept if _plain(values) else _kept.__wrapped__
     made = find(operation, dims, tuple(forms), target, tuple(words), values)
     threads = cpu.checked_threads(num_threads)
-    threshold = checks.threshold(threshold, words.get("skip", "auto"))
+    if type(threshold) is not float or threshold:
+        threshold = checks.threshold(threshold, words.get("skip", "auto"))
     if out is None:
         out = arrays.empty(made.result.shape, made.result.dtype)
     else:
@@ -158,12 +162,8 @@ def _call(
     return Call(made, used, out, threads, threshold)
 
 
-def _layer_call(
-    operation: Callable[..., Pass], dims: int, operands: dict[str, Any], out: Any, num_threads: Any, return_mask: Any,
-    words: dict[str, Any], usable: Callable[[np.ndarray], np.ndarray] = arrays.addressable,
-) -> Call:  # fmt: skip
-    """A checked call of a layer, whose result may come with its mask."""
-    call = _call(operation, dims, operands, out, num_threads, words, usable)
+def _with_mask(call: Call, return_mask: Any, words: dict[str, Any]) -> Call:
+    """The call of a layer, whose result comes with its mask if `return_mask` says so."""
     if not checks.flag("return_mask", return_mask):
         return call
     if words.get("activation") != "relu":
