@@ -44,6 +44,12 @@ def conv2d(
     skip : {"auto", "none", "input"}
         What is exploited. "auto" measures the density of `x` on a sample and takes the kernel that a cost model says
         is faster; `plan` shows the decision.
+    threshold : float
+        Elements of `x` with |v| <= threshold count as zeros, as if they had been set to zero before; NaN never does.
+        At least 0, rounded to the dtype of `x` first. Above 0 the operand that `skip` means ("auto": `x`) is skipped
+        by any density, and skip="none" is an error.
+    return_mask : bool
+        Whether to return the bit mask of the result as well; only with activation="relu".
     precision : {"highest", "high", "medium"}
         What dense kernels on AMX may do: "highest" is as accurate as float32, "high" about 16 bits (twice as many as
         bfloat16 has), "medium" bfloat16's 8. All other kernels always compute in float32.
@@ -56,6 +62,9 @@ def conv2d(
     -------
     (N, K, OH, OW) ndarray
         In `layout`; C-contiguous and 64-byte aligned unless `out` is given.
+    mask : uint8 ndarray
+        With `return_mask`: ``sparseconv.masks.nonzero_mask(y)``. Where the channels of the result lie side by side,
+        without gaps between pixels, and those of a group fill vectors of 16, it is written in the last store.
 
     Raises
     ------
@@ -111,6 +120,8 @@ def conv2d_backward_data(
         As in `conv2d`.
     skip : {"auto", "none", "grad_output"}
         What is exploited.
+    threshold : float
+        As in `conv2d`, for `grad_output`.
 
     Returns
     -------
@@ -153,6 +164,8 @@ def conv2d_backward_weight(
         As in `conv2d`.
     skip : {"auto", "none", "input", "grad_output"}
         What is exploited; "auto" takes the sparser operand.
+    threshold : float
+        As in `conv2d`, for the operand that `skip` names; with "auto" for `x`.
     out : (K, C/groups, R, S), optional
         Written and returned.
 

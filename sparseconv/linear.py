@@ -20,12 +20,14 @@ def linear(
     x : (..., features in) float32 or float64
     weight : (features out, features in), same dtype
     bias : (features out,), same dtype, optional
-    activation, skip, precision, num_threads, out
+    activation, skip, threshold, return_mask, precision, num_threads, out
         As in `sparseconv.conv2d`.
 
     Returns
     -------
     (..., features out) ndarray
+    mask : uint8 ndarray
+        With `return_mask`, as `sparseconv.conv2d`.
     """
     return prepare.linear(
         x, weight, bias, activation=activation, skip=skip, threshold=threshold, return_mask=return_mask,
@@ -44,6 +46,8 @@ def linear_backward_data(
     grad_output : (..., features out) float32 or float64
     weight : (features out, features in), same dtype
     skip : {"auto", "none", "grad_output"}
+    threshold : float
+        As in `sparseconv.conv2d_backward_data`.
     precision, num_threads, out
         As in `sparseconv.conv2d`.
 
@@ -67,6 +71,8 @@ def linear_backward_weight(
     x : (..., features in) float32 or float64
     grad_output : (..., features out), same dtype
     skip : {"auto", "none", "input", "grad_output"}
+    threshold : float
+        As in `sparseconv.conv2d_backward_weight`.
     precision, num_threads, out
         As in `sparseconv.conv2d`.
 

@@ -36,11 +36,15 @@ def conv_transpose2d(
         As in `sparseconv.conv2d`; padding takes columns away from the result, and "same" is not defined.
     skip : {"auto", "none", "input"}
         What is exploited.
+    threshold, return_mask
+        As in `sparseconv.conv2d`.
 
     Returns
     -------
     (N, K, OH, OW) ndarray
         OH = (H - 1) stride - padding before - padding after + dilation (R - 1) + output_padding + 1.
+    mask : uint8 ndarray
+        With `return_mask`, as `sparseconv.conv2d`.
 
     Raises
     ------
@@ -71,6 +75,8 @@ def conv_transpose2d_backward_data(
         As in `conv_transpose2d`.
     skip : {"auto", "none", "grad_output"}
         What is exploited.
+    threshold : float
+        As in `sparseconv.conv2d_backward_data`.
 
     Returns
     -------
@@ -98,6 +104,8 @@ def conv_transpose2d_backward_weight(
         As in `conv_transpose2d`.
     skip : {"auto", "none", "input", "grad_output"}
         What is exploited.
+    threshold : float
+        As in `sparseconv.conv2d_backward_weight`.
 
     Returns
     -------

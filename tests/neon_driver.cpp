@@ -27,11 +27,15 @@ static bool run(const sc_table &table, sc_bias_task &task) {
     return work(table.bias_gradient, task, ceil_div(task.channels, 64), 0);
 }
 
+static void give_mask(sc_rows_task &task, void *mask) { task.mask = (uint16_t *)mask; }
+template <class Task>
+static void give_mask(Task &, void *) {}
+
 // Both tables must turn `before`, the memory around the result, into `after`; `target` is the member of the task that
-// points to the result, `first` floats behind the start of that memory.
+// points to the result, `first` floats behind the start of that memory. If there is a mask, they must write that, too.
 template <class Task>
 static void check(const char *name, Task &task, float *&target, int64_t first, const float *before, const float *after,
-                  int64_t floats) {
+                  int64_t floats, const std::vector<uint8_t> &mask = {}) {
     const int64_t bytes = floats * (int64_t)sizeof(float);
     std::vector<char> results[2];
     int64_t nonzero = 0;
@@ -40,9 +44,13 @@ static void check(const char *name, Task &task, float *&target, int64_t first, c
         block memory(bytes);
         memcpy(memory.data(), before, (size_t)bytes);
         target = (float *)memory.data() + first;
+        block bits((int64_t)mask.size());
+        give_mask(task, mask.empty() ? nullptr : bits.data());
         expect(run(*table, task), name, table->name, "memory around the scratch was written");
         expect(memory.intact(), name, table->name, "memory around the result was written");
         expect(!memcmp(memory.data(), after, (size_t)bytes), name, table->name, "not what was expected");
+        expect(bits.intact(), name, table->name, "memory around the mask was written");
+        expect(!memcmp(bits.data(), mask.data(), mask.size()), name, table->name, "not the mask that was expected");
         results[table == &scalar::table].assign(memory.data(), memory.data() + bytes);
     }
     expect(results[0] == results[1], name, "neon", "not the bits of scalar");
