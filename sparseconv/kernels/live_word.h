@@ -6,9 +6,6 @@
 
 SC_OPEN
 
-// Bit i set if lane i is not zero: -0.0 is zero, NaN is not.
-SC_INLINE uint32_t nonzero(f32x16 a) { return above(a, zero()); }
-
 // The elements of x[0 .. count), count <= 64, whose magnitude is not at most `threshold` (in all lanes), as bits. With a
 // threshold of zero these are the nonzero ones.
 SC_INLINE uint64_t live_word(const float *x, int count, f32x16 threshold) {

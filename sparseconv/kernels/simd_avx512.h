@@ -6,7 +6,8 @@
 //   store_stream   past the caches, for results that no cache would hold; p is 64-byte aligned. end_streams() before
 //                  other threads may read them
 //   splat          one float from memory in all lanes
-//   above(a, t)    bit i set unless the magnitude of lane i of a is at most t's: NaN is above all (unordered compare)
+//   nonzero        bit i set if lane i is not zero: -0.0 is zero, NaN is not (unordered compare)
+//   above(a, t)    bit i set unless the magnitude of lane i of a is at most that of t: NaN is above all
 //   maximum(a, b)  b where either is NaN, so that maximum(zero, x) keeps NaN
 //   transpose      16 x 16
 #pragma once
@@ -34,6 +35,7 @@ SC_INLINE f32x16 splat(const float *p) { return {_mm512_set1_ps(*p)}; }
 SC_INLINE f32x16 add(f32x16 a, f32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
 SC_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 SC_INLINE f32x16 maximum(f32x16 a, f32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+SC_INLINE uint32_t nonzero(f32x16 a) { return _mm512_cmp_ps_mask(a.v, _mm512_setzero_ps(), _CMP_NEQ_UQ); }
 SC_INLINE uint32_t above(f32x16 a, f32x16 t) { return _mm512_cmp_ps_mask(_mm512_abs_ps(a.v), t.v, _CMP_NLE_UQ); }
 
 SC_INLINE void transpose(f32x16 (&m)[16]) {

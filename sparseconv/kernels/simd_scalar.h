@@ -44,6 +44,11 @@ SC_INLINE f32x16 maximum(f32x16 a, f32x16 b) {
     for (int i = 0; i < 16; ++i) a.lane[i] = a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i];
     return a;
 }
+SC_INLINE uint32_t nonzero(f32x16 a) {
+    uint32_t bits = 0;
+    for (int i = 0; i < 16; ++i) bits |= (uint32_t)(a.lane[i] != 0) << i;
+    return bits;
+}
 SC_INLINE uint32_t above(f32x16 a, f32x16 t) {
     uint32_t bits = 0;
     for (int i = 0; i < 16; ++i) bits |= (uint32_t)!(__builtin_fabsf(a.lane[i]) <= t.lane[i]) << i;
