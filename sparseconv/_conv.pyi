@@ -79,6 +79,8 @@ class Rows:
         bias: np.ndarray | None,
         target: np.ndarray,
         threads: int,
+        threshold: float = 0,
+        mask: np.ndarray | None = None,
         needed: np.ndarray | None = None,
     ) -> None: ...
 
@@ -117,6 +119,7 @@ class Gradient:
         b: np.ndarray,
         gradient: np.ndarray,
         threads: int,
+        threshold: float = 0,
         mask: np.ndarray | None = None,
         pairs: np.ndarray | None = None,
     ) -> None: ...
@@ -131,4 +134,4 @@ def bias_gradient(
     channels: int,
     threads: int,
 ) -> None: ...
-def sampled_density(array: np.ndarray, most_runs: int) -> float: ...
+def sampled_density(array: np.ndarray, most_runs: int, threshold: float = 0) -> float: ...

@@ -1,7 +1,8 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True
 """Thin classes over the C structs of kernels/problem.h: filled once, then called with the addresses of arrays."""
 
-from libc.stdint cimport int64_t, uint8_t
+from libc.math cimport fabsf
+from libc.stdint cimport int64_t, uint8_t, uint16_t
 from libc.stdlib cimport free, malloc
 
 from ._cpu cimport (
@@ -24,7 +25,7 @@ cdef extern from "Python.h":
         Py_ssize_t itemsize
         Py_ssize_t *shape
         Py_ssize_t *strides
-    int PyBUF_STRIDED_RO, PyBUF_STRIDED
+    int PyBUF_STRIDED_RO, PyBUF_STRIDED, PyBUF_WRITABLE
     int PyObject_GetBuffer(object, Py_buffer *, int) except -1
     void PyBuffer_Release(Py_buffer *)
 
@@ -170,8 +171,11 @@ cdef class Rows:
         """Memory beside the arrays: (packed weights, once; scratch, per thread)."""
         return packed_bytes(&self.c), rows_scratch(self.table, &self.c)
 
-    def run(self, source, weight, bias, target, int threads, needed=None):
+    def run(self, source, weight, bias, target, int threads, float threshold=0, mask=None, needed=None):
         cdef sc_rows_task task = self.c
+        task.threshold = threshold
+        if mask is not None:
+            task.mask = <uint16_t *>address(mask, PyBUF_WRITABLE)
         task.in_.data = <float *>address(source, PyBUF_STRIDED_RO)
         task.weight.data = <float *>address(weight, PyBUF_STRIDED_RO)
         if bias is not None:
@@ -218,8 +222,9 @@ cdef class Gradient:
         blocks = (vectors + self.c.lane_vectors - 1) // self.c.lane_vectors
         return needed / (self.c.groups * self.c.channels * blocks)
 
-    def run(self, a, b, gradient, int threads, mask=None, pairs=None):
+    def run(self, a, b, gradient, int threads, float threshold=0, mask=None, pairs=None):
         cdef sc_gradient_task task = self.c
+        task.threshold = threshold
         if mask is not None:
             task.mask = <const uint8_t *>address(mask, PyBUF_STRIDED_RO)
             task.pairs = <const uint8_t *>address(pairs, PyBUF_STRIDED_RO)
@@ -242,11 +247,12 @@ def bias_gradient(View view not None, source, target, int64_t batch, int64_t row
         call_bias_gradient(&task, threads)
 
 
-def sampled_density(array, int most_runs):
-    """The share of nonzero elements in runs of up to 64 elements, spread over an array of floats of any strides.
+def sampled_density(array, int most_runs, float threshold=0):
+    """The share of elements above `threshold` in runs of up to 64 elements, spread over an array of any strides.
 
-    An array of bools is counted like one of floats; one of bytes holds bits, eight of which are an element. There are at most `most_runs` of them, and fewer in small arrays, of which they see about 3%. Each run starts at a
-    scattered place (multiplicative hashing), so that it does not meet the same channels again and again.
+    There are at most `most_runs` of them, and fewer in small arrays, of which they see about 3%. Each run starts at a
+    scattered place (multiplicative hashing), so that it does not meet the same channels again and again. Arrays are of
+    floats, of bools, or of bytes that hold bits, eight elements each.
     """
     cdef Py_buffer buffer
     PyObject_GetBuffer(array, &buffer, PyBUF_STRIDED_RO)
@@ -297,9 +303,9 @@ def sampled_density(array, int most_runs):
                 for i in range(length):
                     nonzero += start[i * offset] != 0
             elif offset == 1:
-                nonzero += active_table().count_nonzero(<const float *>start, length)
+                nonzero += active_table().count_above(<const float *>start, length, threshold)
             else:
                 for i in range(length):
-                    nonzero += (<const float *>start)[i * offset] != 0
+                    nonzero += not fabsf((<const float *>start)[i * offset]) <= threshold
             seen += length * 8 if bits else length
     return nonzero / <double>seen

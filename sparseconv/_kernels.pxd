@@ -1,5 +1,5 @@
 # What kernels/*.h declare, for Cython.
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t
 
 cdef extern from "kernels/problem.h" nogil:
     ctypedef struct sc_pass:
@@ -44,6 +44,8 @@ cdef extern from "kernels/problem.h" nogil:
         sc_weight_view weight
         const float *bias
         int64_t relu, stream, dense, outputs, parts
+        float threshold
+        uint16_t *mask
         int64_t lane_vectors, channel_block, chunk_rows, segment, segments, in_segment, lane_groups, pack_ahead
 
     ctypedef struct sc_gradient_task:
@@ -51,6 +53,7 @@ cdef extern from "kernels/problem.h" nogil:
         sc_view a, b
         int64_t batch, groups, channels, lanes
         sc_weight_view gradient
+        float threshold
         const uint8_t *mask
         const uint8_t *pairs
         int64_t pair_group, pair_lane, pair_channel
@@ -77,7 +80,7 @@ cdef extern from "kernels/table.h" nogil:
     ctypedef struct sc_table:
         const char *name
         int64_t accumulators, dense_pixels, dense_vectors
-        int64_t (*count_nonzero)(const float *, int64_t) noexcept nogil
+        int64_t (*count_above)(const float *, int64_t, float) noexcept nogil
         void (*mask_nonzero)(const float *, int64_t, uint8_t *) noexcept nogil
         void (*mask_relu)(const float *, int64_t, float *, uint8_t *) noexcept nogil
         void (*mask_unpack)(const uint8_t *, int64_t, uint8_t *) noexcept nogil

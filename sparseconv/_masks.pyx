@@ -13,7 +13,7 @@ cdef extern from "Python.h":
 def count_nonzero(array, int64_t count):
     cdef const float *data = <const float *>address(array, PyBUF_ANY_CONTIGUOUS)
     with nogil:
-        count = active_table().count_nonzero(data, count)
+        count = active_table().count_above(data, count, 0)
     return count
 
 

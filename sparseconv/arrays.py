@@ -41,6 +41,16 @@ class Form(NamedTuple):
         size = self.itemsize
         return tuple([step // size for step in self.strides])
 
+    @property
+    def c_contiguous(self) -> bool:
+        """Whether elements lie in C order without gaps; the step of a dimension of one element does not matter."""
+        expected = self.itemsize
+        for length, step in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if length != 1 and step != expected:
+                return False
+            expected *= length
+        return True
+
     def as_row(self) -> Form | None:
         """(..., features) as (1, positions, features), or None where memory does not allow it."""
         row = (1, math.prod(self.shape[:-1]), self.shape[-1])

@@ -16,6 +16,8 @@ from .layout import Layout
 from .problem import Problem
 
 Padding = int | str | tuple
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+WITHOUT_OPERAND = ("none", "output")  # of `skip`: no elements of an operand are tested
 
 
 def whole(name: str, value: Any, least: int) -> int:
@@ -55,6 +57,25 @@ def word(name: str, value: Any, known: tuple) -> Any:
     if value not in known:
         raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, known))}")
     return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value` as a bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: got {value!r}, expected True or False")
+    return bool(value)
+
+
+def threshold(value: Any, skip: str) -> float:
+    """`value` as a float of at least zero that float32 can hold, and only zero where `skip` names no operand."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"threshold: got {value!r}, expected a number")
+    number = value if isinstance(value, int) else float(value)  # an int may be too large for a float
+    if not 0 <= number <= FLOAT32_MAX:
+        raise ValueError(f"threshold: got {value!r}, expected a number from 0 to {FLOAT32_MAX:.3g}, float32's largest")
+    if number > 0 and skip in WITHOUT_OPERAND:
+        raise ValueError(f"threshold: got {value!r} with skip={skip!r}, expected 0 where no operand is skipped")
+    return float(number)
 
 
 def shaped(name: str, array: Form | np.ndarray, rank: int, what: str) -> None:

@@ -18,9 +18,9 @@ Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
 
 def conv2d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCHW", activation: str | None = None, skip: str = "auto",
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
-) -> np.ndarray:  # fmt: skip
+    groups: int = 1, layout: str = "NCHW", activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
+    return_mask: bool = False, precision: str = "highest", num_threads: int | None = None, out: Any = None,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Two-dimensional convolution (cross-correlation, as in every CNN framework) that skips the zeros of `x`.
 
     Parameters
@@ -44,6 +44,12 @@ def conv2d(
     skip : {"auto", "none", "input"}
         What is exploited. "auto" measures the density of `x` on a sample and takes the kernel that a cost model says
         is faster; `plan` shows the decision.
+    threshold : float
+        Elements of `x` with |v| <= threshold count as zeros, as if they had been set to zero before; NaN never does.
+        At least 0, rounded to the dtype of `x` first. Above 0 the operand that `skip` means ("auto": `x`) is skipped
+        by any density, and skip="none" is an error.
+    return_mask : bool
+        Whether to return the bit mask of the result as well; only with activation="relu".
     precision : {"highest", "high", "medium"}
         What dense kernels on AMX may do: "highest" is as accurate as float32, "high" about 16 bits (twice as many as
         bfloat16 has), "medium" bfloat16's 8. All other kernels always compute in float32.
@@ -56,6 +62,9 @@ def conv2d(
     -------
     (N, K, OH, OW) ndarray
         In `layout`; C-contiguous and 64-byte aligned unless `out` is given.
+    mask : uint8 ndarray
+        With `return_mask`: ``sparseconv.masks.nonzero_mask(y)``. Where the channels of the result lie side by side,
+        without gaps between pixels, and those of a group fill vectors of 16, it is written in the last store.
 
     Raises
     ------
@@ -88,14 +97,15 @@ def conv2d(
     """
     return prepare.conv(
         2, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        activation=activation, skip=skip, precision=precision, num_threads=num_threads, out=out,
+        activation=activation, skip=skip, threshold=threshold, return_mask=return_mask, precision=precision,
+        num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv2d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", output_mask: Any = None,
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", threshold: float = 0.0,
+    output_mask: Any = None, precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv2d` with respect to its input, skipping zeros of `grad_output` or outputs that nobody needs.
 
@@ -115,6 +125,8 @@ def conv2d_backward_data(
         all that its backward pass leaves, so the forward input itself is a mask: pass `x` if it came out of a ReLU.
         Also a bool array, or uint8 bits as `sparseconv.masks.nonzero_mask` and `sparseconv.masks.relu` give them, which
         are 32 times smaller.
+    threshold : float
+        As in `conv2d`, for `grad_output`.
 
     Returns
     -------
@@ -133,14 +145,15 @@ def conv2d_backward_data(
     """
     return prepare.conv_backward_data(
         2, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, precision=precision,
+        num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv2d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCHW", skip: str = "auto", output_mask: Any = None, precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
+    groups: int = 1, layout: str = "NCHW", skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv2d` with respect to its weight, skipping the zeros of `x` or of `grad_output`.
 
@@ -158,6 +171,8 @@ def conv2d_backward_weight(
         As in `conv2d`.
     skip : {"auto", "none", "input", "grad_output"}
         What is exploited; "auto" takes the sparser operand.
+    threshold : float
+        As in `conv2d`, for the operand that `skip` names; with "auto" for `x`.
     output_mask : array like the result, optional
         Which elements are needed; the others are zero. A bool array, a float array (nonzero counts), or a bit mask
         (`sparseconv.masks`).
@@ -183,29 +198,30 @@ def conv2d_backward_weight(
     """
     return prepare.conv_backward_weight(
         2, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, threshold=threshold, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv1d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCW", activation: str | None = None, skip: str = "auto", precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
-) -> np.ndarray:  # fmt: skip
+    groups: int = 1, layout: str = "NCW", activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
+    return_mask: bool = False, precision: str = "highest", num_threads: int | None = None, out: Any = None,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """One-dimensional convolution: `conv2d` for x (N, C, W) and weight (K, C/groups, S).
 
     Layouts are "NCW", "NWC" or "NCW16c"; sizes per dimension are one number. All else is as in `conv2d`.
     """
     return prepare.conv(
         1, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        activation=activation, skip=skip, precision=precision, num_threads=num_threads, out=out,
+        activation=activation, skip=skip, threshold=threshold, return_mask=return_mask, precision=precision,
+        num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv1d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", output_mask: Any = None,
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", threshold: float = 0.0,
+    output_mask: Any = None, precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv1d` with respect to its input: `conv2d_backward_data` with one dimension.
 
@@ -213,14 +229,15 @@ def conv1d_backward_data(
     """
     return prepare.conv_backward_data(
         1, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, precision=precision,
+        num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv1d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCW", skip: str = "auto", output_mask: Any = None, precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
+    groups: int = 1, layout: str = "NCW", skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv1d` with respect to its weight: `conv2d_backward_weight` with one dimension.
 
@@ -229,29 +246,30 @@ def conv1d_backward_weight(
     """
     return prepare.conv_backward_weight(
         1, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, threshold=threshold, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv3d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCDHW", activation: str | None = None, skip: str = "auto",
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
-) -> np.ndarray:  # fmt: skip
+    groups: int = 1, layout: str = "NCDHW", activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
+    return_mask: bool = False, precision: str = "highest", num_threads: int | None = None, out: Any = None,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Three-dimensional convolution: `conv2d` for x (N, C, D, H, W) and weight (K, C/groups, T, R, S).
 
     Layouts are "NCDHW", "NDHWC" or "NCDHW16c"; sizes per dimension are one number or three. All else is as in `conv2d`.
     """
     return prepare.conv(
         3, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        activation=activation, skip=skip, precision=precision, num_threads=num_threads, out=out,
+        activation=activation, skip=skip, threshold=threshold, return_mask=return_mask, precision=precision,
+        num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv3d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", output_mask: Any = None,
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", threshold: float = 0.0,
+    output_mask: Any = None, precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv3d` with respect to its input: `conv2d_backward_data` with three dimensions.
 
@@ -260,14 +278,15 @@ def conv3d_backward_data(
     """
     return prepare.conv_backward_data(
         3, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, precision=precision,
+        num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv3d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCDHW", skip: str = "auto", output_mask: Any = None, precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
+    groups: int = 1, layout: str = "NCDHW", skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv3d` with respect to its weight: `conv2d_backward_weight` with three dimensions.
 
@@ -276,5 +295,5 @@ def conv3d_backward_weight(
     """
     return prepare.conv_backward_weight(
         3, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, threshold=threshold, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip

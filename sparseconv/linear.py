@@ -10,9 +10,9 @@ from . import prepare
 
 
 def linear(
-    x: Any, weight: Any, bias: Any = None, *, activation: str | None = None, skip: str = "auto",
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
-) -> np.ndarray:  # fmt: skip
+    x: Any, weight: Any, bias: Any = None, *, activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
+    return_mask: bool = False, precision: str = "highest", num_threads: int | None = None, out: Any = None,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """``x @ weight.T + bias``, skipping the zeros of `x`.
 
     Parameters
@@ -20,21 +20,24 @@ def linear(
     x : (..., features in) float32 or float64
     weight : (features out, features in), same dtype
     bias : (features out,), same dtype, optional
-    activation, skip, precision, num_threads, out
+    activation, skip, threshold, return_mask, precision, num_threads, out
         As in `sparseconv.conv2d`.
 
     Returns
     -------
     (..., features out) ndarray
+    mask : uint8 ndarray
+        With `return_mask`, as `sparseconv.conv2d`.
     """
     return prepare.linear(
-        x, weight, bias, activation=activation, skip=skip, precision=precision, num_threads=num_threads, out=out
-    ).run()
+        x, weight, bias, activation=activation, skip=skip, threshold=threshold, return_mask=return_mask,
+        precision=precision, num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
 
 
 def linear_backward_data(
-    grad_output: Any, weight: Any, *, skip: str = "auto", output_mask: Any = None, precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
+    grad_output: Any, weight: Any, *, skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """``grad_output @ weight``: the gradient of `linear` with respect to its input, skipping zeros of `grad_output`.
 
@@ -43,6 +46,8 @@ def linear_backward_data(
     grad_output : (..., features out) float32 or float64
     weight : (features out, features in), same dtype
     skip : {"auto", "none", "grad_output"}
+    threshold : float
+        As in `sparseconv.conv2d_backward_data`.
     precision, num_threads, out
         As in `sparseconv.conv2d`.
 
@@ -51,13 +56,14 @@ def linear_backward_data(
     (..., features in) ndarray
     """
     return prepare.linear_backward_data(
-        grad_output, weight, skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out
-    ).run()
+        grad_output, weight, skip=skip, threshold=threshold, output_mask=output_mask, precision=precision,
+        num_threads=num_threads, out=out,
+    ).run()  # fmt: skip
 
 
 def linear_backward_weight(
-    x: Any, grad_output: Any, *, skip: str = "auto", output_mask: Any = None, precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
+    x: Any, grad_output: Any, *, skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """The gradient of `linear` with respect to its weight, skipping zeros of `x` or `grad_output`.
 
@@ -67,6 +73,7 @@ def linear_backward_weight(
     grad_output : (..., features out), same dtype
         Both may be compressed, as in `sparseconv.conv2d_backward_weight`.
     skip : {"auto", "none", "input", "grad_output"}
+    threshold : float
     output_mask : array like the result, optional
         As in `sparseconv.conv2d_backward_weight`.
     precision, num_threads, out
@@ -77,5 +84,6 @@ def linear_backward_weight(
     (features out, features in) ndarray
     """
     return prepare.linear_backward_weight(
-        x, grad_output, skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out
-    ).run()
+        x, grad_output, skip=skip, threshold=threshold, output_mask=output_mask, precision=precision,
+        num_threads=num_threads, out=out,
+    ).run()  # fmt: skip

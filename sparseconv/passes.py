@@ -15,7 +15,7 @@ import numpy as np
 
 from . import _cpu, masks, planning
 from .arrays import Form
-from .layout import Layout, Strides
+from .layout import BLOCK, Layout, Strides
 from .planning import Candidate, Choice, Mask, Plan, Prepared
 from .problem import Problem
 
@@ -38,8 +38,9 @@ class Rows:
     target: Strides
     weight: tuple[int, ...]
     needed: Mask | None
+    mask_in_order: bool  # the kernels write whole vectors in the order of the result's mask
 
-    def decide(self, operands: Operands, threads: int) -> tuple[Choice, Prepared]:
+    def decide(self, operands: Operands, threads: int, threshold: float) -> tuple[Choice, Prepared]:
         """What to skip in these arrays, and the kernel for it."""
         source, *_ = operands.values()
         kernels = planning.rows_kernels(
@@ -51,20 +52,27 @@ class Rows:
         if self.needed:
             output = kernels("output")
             candidates["output"] = Candidate(operands["output_mask"], output.each, output.fixed)
-        choice = planning.choose(self.skip, 1.0 / kernel.tile_gain, candidates)
+        skip = self.scalar if threshold and self.skip == "auto" else self.skip
+        choice = planning.choose(skip, 1.0 / kernel.tile_gain, candidates, threshold)
         if choice.skip == "none":
             return choice, kernels("tiles" if kernel.tile_gain > 1 else "dense")
         if choice.skip == "output":
             return choice, kernels("output")
         return choice, kernels("sparse") if choice.density[self.scalar] <= kernel.sparse else kernel
 
-    def run(self, operands: Operands, out: np.ndarray, threads: int) -> None:
-        """Writes the result to `out`."""
-        _, kernel = self.decide(operands, threads)
+    def run(
+        self, operands: Operands, out: np.ndarray, threads: int, threshold: float, return_mask: bool
+    ) -> np.ndarray | None:
+        """Writes the result to `out`; returns its mask, if it is wanted and the kernel can write it."""
+        _, kernel = self.decide(operands, threads, threshold)
         source, weight, *_ = operands.values()
         bias = np.ascontiguousarray(operands["bias"]) if "bias" in operands else None
-        kernel.task.run(source, weight, bias, out, kernel.threads, operands.get("output_mask"))
+        mask = None
+        if return_mask and self.mask_in_order and not kernel.tiles["parts"]:
+            mask = np.empty(-(-out.size // 8), np.uint8)
+        kernel.task.run(source, weight, bias, out, kernel.threads, threshold, mask, operands.get("output_mask"))
         self.layout.clear_padding(out, self.problem.in_channels if self.backward else self.problem.out_channels)
+        return mask
 
 
 @dataclass(frozen=True)
@@ -82,13 +90,15 @@ class Gradient:
     grad_output: Strides
     weight: tuple[int, ...]
 
-    def decide(self, operands: Operands, threads: int) -> tuple[Choice, Prepared]:
+    def decide(self, operands: Operands, threads: int, threshold: float) -> tuple[Choice, Prepared]:
         """What to skip in these arrays, and the kernel for it."""
         pairs = _needed_pairs(operands)
-        choice, kernel = self._decide(operands, pairs, threads)
+        choice, kernel = self._decide(operands, pairs, threads, threshold)
         return (choice if pairs is None else choice._replace(needed=kernel.task.needed(pairs))), kernel
 
-    def _decide(self, operands: Operands, pairs: np.ndarray | None, threads: int) -> tuple[Choice, Prepared]:
+    def _decide(
+        self, operands: Operands, pairs: np.ndarray | None, threads: int, threshold: float
+    ) -> tuple[Choice, Prepared]:
         kernels = planning.gradient_kernels(
             self.problem, self.x, self.grad_output, self.weight, self.precision,
             planning.threads_for(self.problem, threads), _cpu.current(),
@@ -108,7 +118,8 @@ class Gradient:
             }
             dense = min(masked, key=masked.__getitem__)
             least = masked[dense]
-        choice = planning.choose(self.skip, least / kernel.tile_gain, candidates)
+        skip = "input" if threshold and self.skip == "auto" else self.skip
+        choice = planning.choose(skip, least / kernel.tile_gain, candidates, threshold)
         if choice.skip == "none":
             return choice, kernels(dense, variant)
         kernel = kernels(self.roles[choice.skip], "skip")
@@ -116,13 +127,13 @@ class Gradient:
             kernel = kernels(self.roles[choice.skip], "sparse")
         return choice, kernel
 
-    def run(self, operands: Operands, out: np.ndarray, threads: int) -> None:
+    def run(self, operands: Operands, out: np.ndarray, threads: int, threshold: float, return_mask: bool) -> None:
         """Writes the result to `out`."""
         pairs = _needed_pairs(operands)
-        _, kernel = self._decide(operands, pairs, threads)
+        _, kernel = self._decide(operands, pairs, threads, threshold)
         x, grad_output, *_ = operands.values()
         a, b = (grad_output, x) if kernel.scalar == "grad_output" else (x, grad_output)
-        kernel.task.run(a, b, out, kernel.threads, operands.get("output_mask"), pairs)
+        kernel.task.run(a, b, out, kernel.threads, threshold, operands.get("output_mask"), pairs)
 
 
 @dataclass(frozen=True)
@@ -133,15 +144,15 @@ class WithoutKernel:
     result: Form
     kernel: str
     reason: str
-    compute: Callable[[Operands], Any]
+    compute: Callable[[Operands, float], Any]  # of operands and threshold
 
-    def decide(self, operands: Operands, threads: int) -> tuple[Choice, Prepared]:
+    def decide(self, operands: Operands, threads: int, threshold: float) -> tuple[Choice, Prepared]:
         """The same for all arrays."""
         return planning.no_choice(self.reason), Prepared(self.kernel, "", 1, None, {}, 0.0, 0.0)
 
-    def run(self, operands: Operands, out: np.ndarray, threads: int) -> None:
+    def run(self, operands: Operands, out: np.ndarray, threads: int, threshold: float, return_mask: bool) -> None:
         """Writes the result to `out`."""
-        out[...] = self.compute(operands)
+        out[...] = self.compute(operands, threshold)
 
 
 class Call(NamedTuple):
@@ -151,15 +162,19 @@ class Call(NamedTuple):
     operands: Operands
     out: np.ndarray
     threads: int
+    threshold: float
+    return_mask: bool = False
 
-    def run(self) -> np.ndarray:
-        """Does it; returns the result."""
-        self.made.run(self.operands, self.out, self.threads)
-        return self.out
+    def run(self) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Does it; returns the result, and its mask if that is wanted."""
+        mask = self.made.run(self.operands, self.out, self.threads, self.threshold, self.return_mask)
+        if not self.return_mask:
+            return self.out
+        return self.out, masks.nonzero_mask(self.out) if mask is None else mask
 
     def plan(self, operation: str) -> Plan:
         """Says what it would do."""
-        choice, kernel = self.made.decide(self.operands, self.threads)
+        choice, kernel = self.made.decide(self.operands, self.threads, self.threshold)
         once, each = kernel.task.scratch_bytes if kernel.task else (0, 0)
         reason = f"{choice.reason}; {kernel.note}" if kernel.note else choice.reason
         return Plan(
@@ -176,9 +191,12 @@ def rows(
     if problem.empty:
         return WithoutKernel(problem, result, "none", "nothing to sum", partial(_only_bias, layout, relu))
     mask = None if needed is None else Mask(layout.strides(needed), needed.dtype.char)
+    target = layout.strides(result)
+    lanes = (problem.in_channels if backward else problem.out_channels) // problem.groups
+    mask_in_order = relu and lanes % BLOCK == 0 and target.contiguous_channels and result.c_contiguous
     return Rows(
-        problem, result, layout, backward, relu, skip, scalar, precision, layout.strides(source),
-        layout.strides(result), weight.steps, mask,
+        problem, result, layout, backward, relu, skip, scalar, precision, layout.strides(source), target, weight.steps,
+        mask, mask_in_order,
     )  # fmt: skip
 
 
@@ -188,7 +206,7 @@ def gradient(
 ) -> Gradient | WithoutKernel:  # fmt: skip
     """backward_weight for arrays of these forms; `roles` says which is which where `skip` calls them otherwise."""
     if problem.empty:
-        return WithoutKernel(problem, result, "none", "nothing to sum", lambda operands: 0)
+        return WithoutKernel(problem, result, "none", "nothing to sum", lambda operands, threshold: 0)
     roles = roles or {"input": "input", "grad_output": "grad_output"}
     work = {role: planning.gradient_work(problem, role) for role in roles.values()}
     dense = min(work, key=work.__getitem__)  # where fewer lanes are padding
@@ -202,7 +220,7 @@ def _needed_pairs(operands: Operands) -> np.ndarray | None:
     return None if mask is None else masks.needed_pairs(mask)
 
 
-def _only_bias(layout: Layout, relu: bool, operands: Operands) -> np.ndarray | int:
+def _only_bias(layout: Layout, relu: bool, operands: Operands, threshold: float) -> np.ndarray | int:
     """What is left of a convolution when no input reaches any output."""
     if "bias" not in operands:
         return 0

@@ -82,7 +82,7 @@ class Plan:
     skip : str
         The operand whose zeros are skipped, or "none".
     density : dict
-        Measured (sampled) density of each operand that could be skipped.
+        Measured (sampled) density of each operand that could be skipped; elements up to a threshold count as zeros.
     speedup : float
         Expected time of the dense kernel divided by that of the chosen one.
     reason : str
@@ -138,20 +138,24 @@ def slope() -> float:
     return INTEL_SLOPE if _cpu.vendor() == "intel" else SLOPES[_cpu.current()]
 
 
-def choose(skip: str, dense: float, candidates: dict[str, Candidate]) -> Choice:
-    """The operand to skip, or "none"; `dense` is what the dense kernel takes, in the candidates' units."""
+def choose(skip: str, dense: float, candidates: dict[str, Candidate], threshold: float = 0.0) -> Choice:
+    """The operand to skip, or "none"; elements of up to `threshold` count as zeros.
+
+    `dense` is what the dense kernel takes, in the candidates' units.
+    """
     if skip == "none":
         return no_choice("asked for")
     density, best, least = {}, "", inf
     for operand, (array, each, fixed) in candidates.items():
         if skip == "auto" or skip == operand:
-            density[operand] = _conv.sampled_density(array, SAMPLED_RUNS)
+            density[operand] = _conv.sampled_density(array, SAMPLED_RUNS, threshold)
             cost = each * density[operand] + fixed
             if cost < least:
                 best, least = operand, cost
     gain = dense / least
     if skip != "auto":
-        return Choice(skip, density, best, gain, "asked for")
+        why = f"elements up to the threshold {threshold:g} count as zeros" if threshold else "asked for"
+        return Choice(skip, density, best, gain, why)
     return Choice(best if gain > 1 else "none", density, best, gain)
 
 

@@ -5,6 +5,7 @@ name (conv.py, transpose.py, linear.py) and returns a `Call` to run or to look a
 that can be seen from the forms of the arrays and from the other arguments, the words, and returns a pass (passes.py).
 Passes are kept: a call with equal forms and words finds its own again, in 2 us instead of 20. What is left to do every
 time depends on addresses: alignment, and whether `out` may be written to. Nothing is written before all that is done.
+No pass depends on `threshold`, `return_mask` or `num_threads`, which are checked every time and given to its kernel.
 """
 
 from __future__ import annotations
@@ -37,10 +38,12 @@ OPTIONAL = frozenset({"bias", "output_mask"})  # operands that need not be there
 
 
 def conv(
-    dims: int, x: Any, weight: Any, bias: Any = None, *, out: Any = None, num_threads: Any = None, **words: Any
-) -> Call:
+    dims: int, x: Any, weight: Any, bias: Any = None, *, out: Any = None, num_threads: Any = None,
+    return_mask: Any = False, **words: Any,
+) -> Call:  # fmt: skip
     """conv*d."""
-    return _call(_conv, dims, _operands(x=x, weight=weight, bias=bias), out, num_threads, words)
+    call = _call(_conv, dims, _operands(x=x, weight=weight, bias=bias), out, num_threads, words)
+    return call if return_mask is False else _with_mask(call, return_mask, words)
 
 
 def conv_backward_data(
@@ -71,10 +74,12 @@ def conv_backward_weight(
 
 
 def conv_transpose(
-    dims: int, x: Any, weight: Any, bias: Any = None, *, out: Any = None, num_threads: Any = None, **words: Any
-) -> Call:
+    dims: int, x: Any, weight: Any, bias: Any = None, *, out: Any = None, num_threads: Any = None,
+    return_mask: Any = False, **words: Any,
+) -> Call:  # fmt: skip
     """conv_transpose*d: backward_data of the convolution with the same weight."""
-    return _call(_conv_transpose, dims, _operands(x=x, weight=weight, bias=bias), out, num_threads, words)
+    call = _call(_conv_transpose, dims, _operands(x=x, weight=weight, bias=bias), out, num_threads, words)
+    return call if return_mask is False else _with_mask(call, return_mask, words)
 
 
 def conv_transpose_backward_data(
@@ -104,9 +109,14 @@ def conv_transpose_backward_weight(
     return _masked(_call(_conv_transpose_backward_weight, dims, swapped, out, num_threads, words), output_mask)
 
 
-def linear(x: Any, weight: Any, bias: Any = None, *, out: Any = None, num_threads: Any = None, **words: Any) -> Call:
+def linear(
+    x: Any, weight: Any, bias: Any = None, *, out: Any = None, num_threads: Any = None, return_mask: Any = False,
+    **words: Any,
+) -> Call:  # fmt: skip
     """linear: a pointwise convolution of one row."""
-    return _call(_linear, 1, _operands(x=x, weight=weight, bias=bias), out, num_threads, words, arrays.in_rows)
+    operands = _operands(x=x, weight=weight, bias=bias)
+    call = _call(_linear, 1, operands, out, num_threads, words, arrays.in_rows)
+    return call if return_mask is False else _with_mask(call, return_mask, words)
 
 
 def linear_backward_data(
@@ -159,15 +169,27 @@ def _call(
     if out is not None:
         out = arrays.take("out", out)
         target = (out.shape, out.strides, out.dtype)
+    threshold = words.pop("threshold", 0.0)
     values = tuple(words.values())
     find = _kept if _plain(values) else _kept.__wrapped__
     made = find(operation, dims, tuple(operands), tuple(forms), target, tuple(words), values)
     threads = cpu.checked_threads(num_threads)
+    if type(threshold) is not float or threshold:
+        threshold = checks.threshold(threshold, words.get("skip", "auto"))
     if out is None:
         out = arrays.empty(made.result.shape, made.result.dtype)
     else:
         arrays.check_memory(out, given)
-    return Call(made, used, out, threads)
+    return Call(made, used, out, threads, threshold)
+
+
+def _with_mask(call: Call, return_mask: Any, words: dict[str, Any]) -> Call:
+    """The call of a layer, whose result comes with its mask if `return_mask` says so."""
+    if not checks.flag("return_mask", return_mask):
+        return call
+    if words.get("activation") != "relu":
+        raise ValueError("return_mask: got True without an activation, expected activation='relu' with it")
+    return call._replace(return_mask=True)
 
 
 def _plain(values: tuple) -> bool:
@@ -224,6 +246,7 @@ class Options:
     def reference(self, name: str, problem: Problem, result: Form, **more: Any) -> WithoutKernel:
         """float64 runs on the NumPy oracle."""
         more |= {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+        more["skip"] = self.skip
         return _reference(name.format(self.dims), problem, result, layout=self.order.name, **more)
 
 
@@ -232,7 +255,11 @@ def _reference(name: str, problem: Problem, result: Form, **words: Any) -> Witho
 
     function = getattr(reference, name)
     why = "float64 is computed in NumPy"
-    return WithoutKernel(problem, result, "reference", why, lambda operands: function(**operands, **words))
+
+    def compute(operands: passes.Operands, threshold: float) -> np.ndarray:
+        return function(**operands, threshold=threshold, **words)
+
+    return WithoutKernel(problem, result, "reference", why, compute)
 
 
 def _conv(
@@ -386,7 +413,7 @@ def _linear(
     result = _linear_result(out, (*x.shape[:-1], weight.shape[0]), x=x, weight=weight)
     options |= {"activation": activation, "layout": "NWC"}
     made = _conv(dims, x.as_row(), _pointwise(weight), bias, out=result.as_row(), **options)
-    return _linear_pass("linear", made, result, activation=activation)
+    return _linear_pass("linear", made, result, options)
 
 
 def _linear_backward_data(
@@ -402,7 +429,7 @@ def _linear_backward_data(
     options |= {"input_shape": row.shape, "layout": "NWC"}
     masked = (mask.as_row(),) if mask else ()
     made = _conv_backward_data(dims, grad_output.as_row(), _pointwise(weight), *masked, out=row, **options)
-    return _linear_pass("linear_backward_data", made, result)
+    return _linear_pass("linear_backward_data", made, result, options)
 
 
 def _linear_backward_weight(dims: int, x: Form, grad_output: Form, *, out: Form | None, **options: Any) -> Pass:
@@ -412,7 +439,7 @@ def _linear_backward_weight(dims: int, x: Form, grad_output: Form, *, out: Form 
     result = checks.result(out, (grad_output.shape[-1], x.shape[-1]), checks.same_dtype(x=x, grad_output=grad_output))
     options |= {"kernel_size": 1, "layout": "NWC"}
     made = _conv_backward_weight(dims, x.as_row(), grad_output.as_row(), out=_pointwise(result), **options)
-    return _linear_pass("linear_backward_weight", made, result)
+    return _linear_pass("linear_backward_weight", made, result, options)
 
 
 def _linear_result(out: Form | None, shape: tuple[int, ...], **operands: Form) -> Form:
@@ -423,9 +450,10 @@ def _linear_result(out: Form | None, shape: tuple[int, ...], **operands: Form) -
     return result
 
 
-def _linear_pass(name: str, made: Pass, result: Form, **words: Any) -> Pass:
+def _linear_pass(name: str, made: Pass, result: Form, options: dict[str, Any]) -> Pass:
     """The pass of a convolution of one row, for operands and a result of any dimensions with the same memory."""
     if result.dtype == np.float64:
+        words = {word: options[word] for word in ("activation", "skip") if word in options}
         return _reference(name, made.problem, result, **words)
     return dataclasses.replace(made, result=result)
 

@@ -2,7 +2,8 @@
 
 The functions have the names and signatures of the package itself. They are the oracle of the tests and the path taken
 for float64 arrays: slow, correct, and independent of everything else here (only NumPy is imported). float32 operands
-are accumulated in float64 and rounded once; float64 operands stay float64. `skip` and `num_threads` change nothing.
+are accumulated in float64 and rounded once; float64 operands stay float64. `num_threads` changes nothing, and `skip`
+only says which operand has a `threshold`.
 
 All passes are one idea. Arrays are viewed as (groups, channels of a group, batch, *spatial). A kernel tap (r, s, ...)
 connects the output positions o with the input positions o * stride + tap * dilation - padding that lie inside the
@@ -115,6 +116,24 @@ def _finish(result, layout, dtype, out):
         return np.ascontiguousarray(result, dtype=dtype)
     out[...] = result
     return out
+
+
+# --- thresholds ---
+
+
+def _thresholded(skip, threshold, **operands):
+    """The operands as arrays, by their names in `skip`; "auto" means the first.
+
+    In the one that `skip` means, magnitudes of up to `threshold` (rounded to its dtype) become zeros; NaN does not.
+    """
+    arrays = {name: np.asarray(array) for name, array in operands.items()}
+    if threshold:
+        meant = next(iter(arrays)) if skip == "auto" else skip
+        if meant not in arrays:
+            raise ValueError(f"threshold: got {threshold} with skip={skip!r}, expected 0 where no operand is skipped")
+        array = arrays[meant]
+        arrays[meant] = np.where(np.abs(array) <= array.dtype.type(threshold), 0, array)
+    return arrays.values()
 
 
 # --- sizes ---
@@ -325,12 +344,13 @@ def _functions(ndim):
         layout=default,
         activation=None,
         skip="auto",
+        threshold=0.0,
         num_threads=None,
         out=None,
     ):
         """Convolution (cross-correlation) of `x` with `weight` (K, C / groups, *kernel)."""
         _check_layout(layout, ndim)
-        x, weight = np.asarray(x), np.asarray(weight)
+        x, weight = _thresholded(skip, threshold, input=x, weight=weight)
         out_c, in_c, kernel = weight.shape[0], weight.shape[1] * groups, weight.shape[2:]
         images = _channels_first(x, layout, in_c)
         _check_groups(groups, out_c)
@@ -352,13 +372,14 @@ def _functions(ndim):
         groups=1,
         layout=default,
         skip="auto",
+        threshold=0.0,
         output_mask=None,
         num_threads=None,
         out=None,
     ):
         """Gradient of the convolution with respect to its input, whose full shape in `layout` is `input_shape`."""
         _check_layout(layout, ndim)
-        grad_output, weight = np.asarray(grad_output), np.asarray(weight)
+        grad_output, weight = _thresholded(skip, threshold, grad_output=grad_output, weight=weight)
         out_c, kernel = weight.shape[0], weight.shape[2:]
         in_size = _spatial_of(input_shape, layout)
         grads = _channels_first(grad_output, layout, out_c)
@@ -384,13 +405,14 @@ def _functions(ndim):
         groups=1,
         layout=default,
         skip="auto",
+        threshold=0.0,
         output_mask=None,
         num_threads=None,
         out=None,
     ):
         """Gradient of the convolution with respect to its weight; `kernel_size` may be the full shape of the weight."""
         _check_layout(layout, ndim)
-        x, grad_output = np.asarray(x), np.asarray(grad_output)
+        x, grad_output = _thresholded(skip, threshold, input=x, grad_output=grad_output)
         kernel, (out_c, in_c) = _kernel_of(kernel_size, ndim, groups)
         images, grads = _weight_operands(x, grad_output, in_c, out_c, groups, layout)
         geometry = geometry_of(kernel, images.shape[2:], stride, padding, dilation)
@@ -412,12 +434,13 @@ def _functions(ndim):
         layout=default,
         activation=None,
         skip="auto",
+        threshold=0.0,
         num_threads=None,
         out=None,
     ):
         """Transposed convolution of `x` with `weight` (C, K / groups, *kernel), as in PyTorch."""
         _check_layout(layout, ndim)
-        x, weight = np.asarray(x), np.asarray(weight)
+        x, weight = _thresholded(skip, threshold, input=x, weight=weight)
         in_c, kernel = weight.shape[0], weight.shape[2:]
         images = _channels_first(x, layout, in_c)
         _check_groups(groups, in_c)
@@ -444,13 +467,14 @@ def _functions(ndim):
         groups=1,
         layout=default,
         skip="auto",
+        threshold=0.0,
         output_mask=None,
         num_threads=None,
         out=None,
     ):
         """Gradient of the transposed convolution with respect to its input, of full shape `input_shape` in `layout`."""
         _check_layout(layout, ndim)
-        grad_output, weight = np.asarray(grad_output), np.asarray(weight)
+        grad_output, weight = _thresholded(skip, threshold, grad_output=grad_output, weight=weight)
         in_c, out_c, kernel = weight.shape[0], weight.shape[1] * groups, weight.shape[2:]
         grads = _channels_first(grad_output, layout, out_c)
         _check_groups(groups, in_c)
@@ -476,13 +500,14 @@ def _functions(ndim):
         groups=1,
         layout=default,
         skip="auto",
+        threshold=0.0,
         output_mask=None,
         num_threads=None,
         out=None,
     ):
         """Gradient of the transposed convolution with respect to its weight (C, K / groups, *kernel)."""
         _check_layout(layout, ndim)
-        x, grad_output = np.asarray(x), np.asarray(grad_output)
+        x, grad_output = _thresholded(skip, threshold, input=x, grad_output=grad_output)
         kernel, (in_c, out_c) = _kernel_of(kernel_size, ndim, groups)
         images, grads = _weight_operands(x, grad_output, in_c, out_c, groups, layout)
         geometry = geometry_of(kernel, None, stride, padding, dilation)
@@ -531,9 +556,9 @@ def _functions(ndim):
 
 
 @_silent
-def linear(x, weight, bias=None, *, activation=None, skip="auto", num_threads=None, out=None):
+def linear(x, weight, bias=None, *, activation=None, skip="auto", threshold=0.0, num_threads=None, out=None):
     """`x` (..., in) times `weight` (out, in) transposed."""
-    x, weight = np.asarray(x), np.asarray(weight)
+    x, weight = _thresholded(skip, threshold, input=x, weight=weight)
     out_c, in_c = weight.shape
     _check_channels("x", x.shape[-1], in_c)
     rows = _rows(x)
@@ -542,9 +567,11 @@ def linear(x, weight, bias=None, *, activation=None, skip="auto", num_threads=No
 
 
 @_silent
-def linear_backward_data(grad_output, weight, *, skip="auto", output_mask=None, num_threads=None, out=None):
+def linear_backward_data(
+    grad_output, weight, *, skip="auto", threshold=0.0, output_mask=None, num_threads=None, out=None
+):
     """Gradient of `linear` with respect to x: (..., in)."""
-    grad_output, weight = np.asarray(grad_output), np.asarray(weight)
+    grad_output, weight = _thresholded(skip, threshold, grad_output=grad_output, weight=weight)
     _check_channels("grad_output", grad_output.shape[-1], weight.shape[0])
     grad = _rows(grad_output) @ weight.astype(np.float64)
     result = _finish(grad.reshape(*grad_output.shape[:-1], weight.shape[1]), "", grad_output.dtype, out)
@@ -552,9 +579,9 @@ def linear_backward_data(grad_output, weight, *, skip="auto", output_mask=None, 
 
 
 @_silent
-def linear_backward_weight(x, grad_output, *, skip="auto", output_mask=None, num_threads=None, out=None):
+def linear_backward_weight(x, grad_output, *, skip="auto", threshold=0.0, output_mask=None, num_threads=None, out=None):
     """Gradient of `linear` with respect to its weight: (out, in)."""
-    x, grad_output = np.asarray(x), np.asarray(grad_output)
+    x, grad_output = _thresholded(skip, threshold, input=x, grad_output=grad_output)
     if x.shape[:-1] != grad_output.shape[:-1]:
         raise ValueError(f"grad_output: got leading sizes {grad_output.shape[:-1]}, expected {x.shape[:-1]}")
     return _finish(_masked(_rows(grad_output).T @ _rows(x), output_mask), "", x.dtype, out)

@@ -18,8 +18,9 @@ from .conv import Padding, Size
 def conv_transpose2d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0,
     dilation: Size = 1, groups: int = 1, layout: str = "NCHW", activation: str | None = None, skip: str = "auto",
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
-) -> np.ndarray:  # fmt: skip
+    threshold: float = 0.0, return_mask: bool = False, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Two-dimensional transposed convolution that skips the zeros of `x`.
 
     Parameters
@@ -35,11 +36,15 @@ def conv_transpose2d(
         As in `sparseconv.conv2d`; padding takes columns away from the result, and "same" is not defined.
     skip : {"auto", "none", "input"}
         What is exploited.
+    threshold, return_mask
+        As in `sparseconv.conv2d`.
 
     Returns
     -------
     (N, K, OH, OW) ndarray
         OH = (H - 1) stride - padding before - padding after + dilation (R - 1) + output_padding + 1.
+    mask : uint8 ndarray
+        With `return_mask`, as `sparseconv.conv2d`.
 
     Raises
     ------
@@ -48,15 +53,15 @@ def conv_transpose2d(
     """
     return prepare.conv_transpose(
         2, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
-        groups=groups, layout=layout, activation=activation, skip=skip, precision=precision, num_threads=num_threads,
-        out=out,
+        groups=groups, layout=layout, activation=activation, skip=skip, threshold=threshold, return_mask=return_mask,
+        precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose2d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", output_mask: Any = None,
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", threshold: float = 0.0,
+    output_mask: Any = None, precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv_transpose2d` with respect to its input: a convolution of `grad_output`.
 
@@ -70,6 +75,8 @@ def conv_transpose2d_backward_data(
         As in `conv_transpose2d`.
     skip : {"auto", "none", "grad_output"}
         What is exploited.
+    threshold : float
+        As in `sparseconv.conv2d_backward_data`.
 
     Returns
     -------
@@ -77,14 +84,15 @@ def conv_transpose2d_backward_data(
     """
     return prepare.conv_transpose_backward_data(
         2, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, precision=precision,
+        num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose2d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCHW", skip: str = "auto", output_mask: Any = None, precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
+    groups: int = 1, layout: str = "NCHW", skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv_transpose2d` with respect to its weight.
 
@@ -98,6 +106,7 @@ def conv_transpose2d_backward_weight(
         As in `conv_transpose2d`.
     skip : {"auto", "none", "input", "grad_output"}
         What is exploited.
+    threshold : float
     output_mask : array like the result, optional
         As in `sparseconv.conv2d_backward_weight`.
 
@@ -107,79 +116,83 @@ def conv_transpose2d_backward_weight(
     """
     return prepare.conv_transpose_backward_weight(
         2, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, threshold=threshold, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose1d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0,
     dilation: Size = 1, groups: int = 1, layout: str = "NCW", activation: str | None = None, skip: str = "auto",
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
-) -> np.ndarray:  # fmt: skip
+    threshold: float = 0.0, return_mask: bool = False, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """`conv_transpose2d` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
     return prepare.conv_transpose(
         1, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
-        groups=groups, layout=layout, activation=activation, skip=skip, precision=precision, num_threads=num_threads,
-        out=out,
+        groups=groups, layout=layout, activation=activation, skip=skip, threshold=threshold, return_mask=return_mask,
+        precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose1d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", output_mask: Any = None,
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", threshold: float = 0.0,
+    output_mask: Any = None, precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_data` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
     return prepare.conv_transpose_backward_data(
         1, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, precision=precision,
+        num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose1d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCW", skip: str = "auto", output_mask: Any = None, precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
+    groups: int = 1, layout: str = "NCW", skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_weight` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
     return prepare.conv_transpose_backward_weight(
         1, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, threshold=threshold, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose3d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0,
     dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", activation: str | None = None, skip: str = "auto",
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
-) -> np.ndarray:  # fmt: skip
+    threshold: float = 0.0, return_mask: bool = False, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """`conv_transpose2d` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
     return prepare.conv_transpose(
         3, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
-        groups=groups, layout=layout, activation=activation, skip=skip, precision=precision, num_threads=num_threads,
-        out=out,
+        groups=groups, layout=layout, activation=activation, skip=skip, threshold=threshold, return_mask=return_mask,
+        precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose3d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", output_mask: Any = None,
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", threshold: float = 0.0,
+    output_mask: Any = None, precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_data` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
     return prepare.conv_transpose_backward_data(
         3, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
+        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, precision=precision,
+        num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose3d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCDHW", skip: str = "auto", output_mask: Any = None, precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
+    groups: int = 1, layout: str = "NCDHW", skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
+    precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_weight` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
     return prepare.conv_transpose_backward_weight(
         3, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, threshold=threshold, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip

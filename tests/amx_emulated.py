@@ -46,6 +46,7 @@ needs_compiler = pytest.mark.skipif(
 def structs():
     """{name: ctypes.Structure} of problem.h, whose fields are numbers, pointers and structs before them."""
     found = {}
+    scalars = {"int64_t": ctypes.c_int64, "float": ctypes.c_float}
     text = re.sub(r"//.*", "", (KERNELS / "problem.h").read_text(encoding="utf-8"))
     for body, name in re.findall(r"typedef struct \{(.*?)\} (\w+);", text, re.DOTALL):
         fields = []
@@ -56,7 +57,7 @@ def structs():
             kind, names = re.fullmatch(r"(?:const )?(\w+) (.*)", line).groups()
             for one in names.split(","):
                 pointer = "*" in one
-                fields.append((one.strip(" *"), ctypes.c_void_p if pointer else found.get(kind, ctypes.c_int64)))
+                fields.append((one.strip(" *"), ctypes.c_void_p if pointer else found.get(kind) or scalars[kind]))
         found[name] = type(name, (ctypes.Structure,), {"_fields_": fields})
     return found
 
@@ -159,9 +160,10 @@ class Emulation:
                 task = ctypes.byref(self.task)
                 return emulation.library.emulated_rows_packed(task), emulation.library.emulated_rows_scratch(task)
 
-            def run(self, source, weight, bias, target, threads, needed=None):
+            def run(self, source, weight, bias, target, threads, threshold=0, mask=None, needed=None):
                 if not self.fields["parts"]:
-                    return super().run(source, weight, bias, target, threads, needed)
+                    return super().run(source, weight, bias, target, threads, threshold, mask, needed)
+                assert (threshold, mask) == (0, None), "tile kernels know neither"
                 task = type(self.task).from_buffer_copy(self.task)
                 task.out.data, task.weight.data, task.bias = address(target), address(weight), address(bias)
                 task.needed.data = address(needed)
@@ -184,9 +186,10 @@ class Emulation:
                     return super().scratch_bytes
                 return 0, emulation.library.emulated_gradient_scratch(ctypes.byref(self.task))
 
-            def run(self, a, b, gradient, threads, mask=None, pairs=None):
+            def run(self, a, b, gradient, threads, threshold=0, mask=None, pairs=None):
                 if not self.fields["parts"]:
-                    return super().run(a, b, gradient, threads, mask, pairs)
+                    return super().run(a, b, gradient, threads, threshold, mask, pairs)
+                assert threshold == 0, "tile kernels know none"
                 task = type(self.task).from_buffer_copy(self.task)
                 task.a.data, task.b.data, task.gradient.data = address(a), address(b), address(gradient)
                 task.mask, task.pairs = address(mask), address(pairs)

@@ -27,11 +27,15 @@ static bool run(const sc_table &table, sc_bias_task &task) {
     return work(table.bias_gradient, task, ceil_div(task.channels, 64), 0);
 }
 
+static void give_mask(sc_rows_task &task, void *mask) { task.mask = (uint16_t *)mask; }
+template <class Task>
+static void give_mask(Task &, void *) {}
+
 // Both tables must turn `before`, the memory around the result, into `after`; `target` is the member of the task that
-// points to the result, `first` floats behind the start of that memory.
+// points to the result, `first` floats behind the start of that memory. If there is a mask, they must write that, too.
 template <class Task>
 static void check(const char *name, Task &task, float *&target, int64_t first, const float *before, const float *after,
-                  int64_t floats) {
+                  int64_t floats, const std::vector<uint8_t> &mask = {}) {
     const int64_t bytes = floats * (int64_t)sizeof(float);
     std::vector<char> results[2];
     int64_t nonzero = 0;
@@ -40,9 +44,13 @@ static void check(const char *name, Task &task, float *&target, int64_t first, c
         block memory(bytes);
         memcpy(memory.data(), before, (size_t)bytes);
         target = (float *)memory.data() + first;
+        block bits((int64_t)mask.size());
+        give_mask(task, mask.empty() ? nullptr : bits.data());
         expect(run(*table, task), name, table->name, "memory around the scratch was written");
         expect(memory.intact(), name, table->name, "memory around the result was written");
         expect(!memcmp(memory.data(), after, (size_t)bytes), name, table->name, "not what was expected");
+        expect(bits.intact(), name, table->name, "memory around the mask was written");
+        expect(!memcmp(bits.data(), mask.data(), mask.size()), name, table->name, "not the mask that was expected");
         results[table == &scalar::table].assign(memory.data(), memory.data() + bytes);
     }
     expect(results[0] == results[1], name, "neon", "not the bits of scalar");
@@ -71,7 +79,7 @@ static void check_masks() {
         int64_t counts[2], vectors[2][3];
         for (int i = 0; i < 2; ++i) {
             const sc_table &table = i ? scalar::table : neon::table;
-            counts[i] = table.count_nonzero(x.data(), size);
+            counts[i] = table.count_above(x.data(), size, 0);
             table.mask_nonzero(x.data(), size, (uint8_t *)masks[i].data());
             table.mask_relu(x.data(), size, (float *)relus[i].data(), (uint8_t *)relu_masks[i].data());
             table.mask_unpack((const uint8_t *)masks[i].data(), size, (uint8_t *)bools[i].data());
@@ -81,7 +89,7 @@ static void check_masks() {
                 expect(one->intact(), "masks", table.name, "memory around a result was written");
             }
         }
-        expect(counts[0] == counts[1], "count_nonzero", "neon", "not the count of scalar");
+        expect(counts[0] == counts[1], "count_above", "neon", "not the count of scalar");
         expect(!memcmp(vectors[0], vectors[1], sizeof vectors[0]), "mask_live_vectors", "neon", "not the counts of scalar");
         expect(!memcmp(masks[0].data(), masks[1].data(), (size_t)bytes), "mask_nonzero", "neon", "not the bits of scalar");
         expect(!memcmp(anys[0].data(), anys[1].data(), (size_t)(size / 3)), "mask_any", "neon", "not the bytes of scalar");

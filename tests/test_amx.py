@@ -170,6 +170,27 @@ def test_bias_and_relu(amx):
         assert_exact(y, oracle(case, "forward", *plain, bias=bias, activation="relu"))
 
 
+def test_mask_is_made_afterwards(amx):
+    """Tile kernels write none."""
+    case = FEW_CASES[1]
+    first, second, _ = prepared(case, "forward", 0.0)
+    y, mask = call(sc, case, "forward", first, second, skip="none", activation="relu", return_mask=True)
+    assert 0.2 < np.unpackbits(mask).mean() < 0.8
+    assert_exact(mask, sc.masks.nonzero_mask(y))
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_thresholds_need_no_tiles(amx, name):
+    """Tile kernels skip nothing, so a threshold is never theirs, however much faster they are."""
+    case = FEW_CASES[2]
+    first, second = operands(case, name, 0.0)
+    call(sc, case, name, *in_layout(case, name, first, second))
+    on_tiles = len(amx.calls)
+    actual = call(sc, case, name, *in_layout(case, name, first, second), threshold=2)
+    assert len(amx.calls) == on_tiles
+    assert_exact(actual, oracle(case, name, np.where(np.abs(first) <= 2, np.float32(0), first), second))
+
+
 def test_views_and_linear(amx):
     case = FEW_CASES[0]
     x, weight = operands(case, "forward", 0.3)

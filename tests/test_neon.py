@@ -69,8 +69,8 @@ class Recorder:
         region = np.frombuffer(ctypes.string_at(low, high - low), np.float32)
         return region, (array.ctypes.data - low) // 4
 
-    def record(self, kind, lines, inputs, member, target, execute):
-        """Runs the call; the function of `lines` must do the same to the memory of `target`."""
+    def record(self, kind, lines, inputs, member, target, execute, mask=None):
+        """Runs the call; the function of `lines` must do the same to the memory of `target`, and of `mask`."""
         before, first = self.memory(target)
         execute()
         after, _ = self.memory(target)
@@ -80,8 +80,9 @@ class Recorder:
                 region, start = self.memory(array)
                 body.append(f"task.{place} = data + {self.store(region) + start};")
         at = self.store(before), self.store(after)
+        bits = "" if mask is None else f", {{{numbers(mask)}}}"
         body.append(
-            f'check("{self.name}", task, task.{member}, {first}, data + {at[0]}, data + {at[1]}, {before.size});'
+            f'check("{self.name}", task, task.{member}, {first}, data + {at[0]}, data + {at[1]}, {before.size}{bits});'
         )
         head = f"static void case_{len(self.functions)}(float *data) {{"
         self.functions.append("\n    ".join([head, *body]) + "\n}\n")
@@ -165,10 +166,13 @@ def recording(monkeypatch):
                 *weight_lines("weight", weight), *needed_lines(needed), *field_lines(fields),
             ]  # fmt: skip
 
-        def run(self, source, weight, bias, target, threads, needed=None):
+        def run(self, source, weight, bias, target, threads, threshold=0, mask=None, needed=None):
             inputs = {"in.data": source, "weight.data": weight, "bias": bias, "needed.data": needed}
-            execute = lambda: super(Rows, self).run(source, weight, bias, target, threads, needed)  # noqa: E731
-            recorder.record("rows", self.lines, inputs, "out.data", target, execute)
+            lines = [*self.lines, f"task.threshold = {float(threshold)}f;"]
+            execute = lambda: super(Rows, self).run(  # noqa: E731
+                source, weight, bias, target, threads, threshold, mask, needed
+            )
+            recorder.record("rows", lines, inputs, "out.data", target, execute, mask)
 
     class Gradient(_conv.Gradient):
         def __init__(self, used, a, b, gradient, **fields):
@@ -178,9 +182,12 @@ def recording(monkeypatch):
                 *field_lines(fields),
             ]  # fmt: skip
 
-        def run(self, a, b, gradient, threads, mask=None, pairs=None):
-            execute = lambda: super(Gradient, self).run(a, b, gradient, threads, mask, pairs)  # noqa: E731
+        def run(self, a, b, gradient, threads, threshold=0, mask=None, pairs=None):
             lines = [*self.lines, *mask_lines("mask", mask), *mask_lines("pairs", pairs)]
+            lines.append(f"task.threshold = {float(threshold)}f;")
+            execute = lambda: super(Gradient, self).run(  # noqa: E731
+                a, b, gradient, threads, threshold, mask, pairs
+            )
             recorder.record("gradient", lines, {"a.data": a, "b.data": b}, "gradient.data", gradient, execute)
 
     original = _conv.bias_gradient
@@ -219,6 +226,19 @@ def record_calls(recorder):
         y = sc.conv2d(x, weight, bias, padding=1, activation="relu", skip=skip)
         assert y.any()
         assert (y == 0).any()
+    recorder.name = "mask of relu"
+    masked = Case(17, 48, (5, 14), (3, 3), padding=1, kind=1)
+    for skip in ("none", "input"):
+        arrays = in_layout(masked, "forward", *operands(masked, "forward", 0.5))
+        _, mask = call(sc, masked, "forward", *arrays, skip=skip, activation="relu", return_mask=True)
+        assert 0.2 < np.unpackbits(mask).mean() < 0.8
+    for name in PASSES:
+        recorder.name = f"threshold {name}"
+        for thresholded in FEW_CASES[:3]:
+            first, second = in_layout(thresholded, name, *operands(thresholded, name, 0.3))
+            call(sc, thresholded, name, first, second, threshold=2)  # some elements are equal to it
+            first.flat[::97] = np.nan
+            call(sc, thresholded, name, first, second, threshold=0.5)
     recorder.name = "views"
     room = np.full((2, 11, 29, 2 * case.in_c + 1), UNTOUCHED)
     moved = room[:, 1::2, 1::2, ::2].transpose(0, 3, 1, 2)[:, : case.in_c]

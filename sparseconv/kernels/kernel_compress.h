@@ -36,7 +36,7 @@ static void count_blocks(const sc_compress_task *whole, int64_t begin, int64_t e
     const block_range blocks = blocks_of(task, begin, end);
     for (int64_t block = blocks.first; block < blocks.end; ++block) {
         const int64_t first = block * SC_COMPRESSED_BLOCK;
-        task.offsets[block + 1] = count_nonzero(task.dense + first, end_of(task, block) - first);
+        task.offsets[block + 1] = count_above(task.dense + first, end_of(task, block) - first, 0);
     }
 }
 

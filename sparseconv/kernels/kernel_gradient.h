@@ -176,7 +176,7 @@ static int64_t stack_partners(const sc_gradient_task &task, const gradient_rows 
 
 // Nonzero positions of channels [begin, end) from pixels in [row][window][channel] order, `columns` of each window.
 static void find_position_words(const gradient_scratch &scratch, int64_t positions, int64_t window, int64_t columns,
-                                int64_t begin, int64_t end) {
+                                int64_t begin, int64_t end, f32x16 threshold) {
     for (int64_t first = begin; first < end; first += 64) {
         const int some = (int)smaller(64, end - first);
         int64_t column = 0;
@@ -184,7 +184,7 @@ static void find_position_words(const gradient_scratch &scratch, int64_t positio
             uint64_t bits[64] = {};
             for (int64_t i = 0; i < smaller(64, positions - 64 * word); ++i) {
                 const float *pixel = scratch.channels + (64 * word + i) * scratch.pixel_pitch;
-                if (column < columns) bits[i] = live_word(pixel + first, some);
+                if (column < columns) bits[i] = live_word(pixel + first, some, threshold);
                 if (++column == window) column = 0;
             }
             if (64 * word < positions) transpose_bits(bits);
@@ -204,7 +204,8 @@ static void pack_pixels(const sc_gradient_task &task, const gradient_rows &rows,
                     rows.of(task.a, chunk.first + i), channel + first, channel + last,
                     pass.out_start + begin * pass.out_step, pass.out_step, end - begin);
     }
-    if (!task.dense) find_position_words(scratch, chunk.rows * window, window, end - begin, first, last);
+    if (task.dense) return;
+    find_position_words(scratch, chunk.rows * window, window, end - begin, first, last, splat(&task.threshold));
 }
 
 // A's channels [first, last) as [channel][row][window], zeros behind the columns, and their nonzero positions.
@@ -222,12 +223,15 @@ static void pack_channels(const sc_gradient_task &task, const gradient_rows &row
             for (int64_t m = end - begin; m < window; ++m) to[m] = 0;
         }
     }
+    const f32x16 threshold = splat(&task.threshold);
     for (int64_t c = first; c < last; ++c) {
         float *to = scratch.channels + c * scratch.channel_pitch;
         for (int64_t m = chunk.rows * window; m < scratch.channel_pitch; ++m) to[m] = 0;
         if (task.dense) continue;
         uint64_t *live = scratch.live + c * scratch.live_pitch;
-        for (int64_t word = 0; word < scratch.live_pitch - 1; ++word) live[word] = live_word(to + 64 * word, 64);
+        for (int64_t word = 0; word < scratch.live_pitch - 1; ++word) {
+            live[word] = live_word(to + 64 * word, 64, threshold);
+        }
         live[scratch.live_pitch - 1] = 0;
     }
 }

@@ -134,6 +134,7 @@ static void find_channel_words(const sc_gradient_task &task, int64_t rows, int64
                                int64_t channels, const needed_channels &needed,
                                const points_scratch &scratch) {
     const int64_t pitch = points_scratch::measure(task).live_pitch;
+    const f32x16 threshold = splat(&task.threshold);
     uint64_t *live = scratch.live;
     for (int64_t row = 0; row < rows; ++row) {
         const float *a = scratch.rows[row].a + first;
@@ -141,7 +142,7 @@ static void find_channel_words(const sc_gradient_task &task, int64_t rows, int64
             for (int64_t c = 0; c < channels; c += points_scratch::word_channels) {
                 if (!needed.anywhere(c)) continue;
                 const int count = (int)smaller(points_scratch::word_channels, channels - c);
-                live[c / points_scratch::word_channels * pitch] = live_word(a + c, count);
+                live[c / points_scratch::word_channels * pitch] = live_word(a + c, count, threshold);
             }
         }
     }

@@ -5,12 +5,13 @@
 
 SC_OPEN
 
-static int64_t count_nonzero(const float *data, int64_t count) {
+static int64_t count_above(const float *data, int64_t count, float threshold) {
+    const f32x16 limit = splat(&threshold);
     int64_t live = 0, i = 0;
     for (; i + 64 <= count; i += 64) {
-        live += __builtin_popcountll(live_word(data + i, 64));
+        live += __builtin_popcountll(live_word(data + i, 64, limit));
     }
-    return live + __builtin_popcountll(live_word(data + i, (int)(count - i)));
+    return live + __builtin_popcountll(live_word(data + i, (int)(count - i), limit));
 }
 
 SC_INLINE void store_bits(uint8_t *bits, uint32_t word, int64_t count) {

@@ -142,6 +142,7 @@ static int64_t find_sources(const sc_rows_task &task, const row_chunk &chunk, in
     const bool packed = packs_pixels(task);
     const int64_t channel = group * task.channels, blocks = ceil_div(task.channels, task.channel_block);
     const int64_t pitch = packed ? packed_pitch(task) : task.in.column_stride;
+    const f32x16 threshold = splat(&task.threshold);
     const row_scratch::span span = row_scratch::in_span(task, chunk.first, chunk.rows);
     for (int64_t i = 0; i < span.rows; ++i) scratch.slots[i] = -1;
     int64_t used = 0;
@@ -168,8 +169,8 @@ static int64_t find_sources(const sc_rows_task &task, const row_chunk &chunk, in
                 const float *pixel = source.pixels + (chunk.in_column + column) * pitch;
                 for (int64_t block = 0; block < blocks; ++block) {
                     const int64_t first = block * task.channel_block;
-                    live[block * chunk.in_columns + column] =
-                        live_word(pixel + first, (int)smaller(task.channel_block, task.channels - first));
+                    const int some = (int)smaller(task.channel_block, task.channels - first);
+                    live[block * chunk.in_columns + column] = live_word(pixel + first, some, threshold);
                 }
             }
         }
@@ -211,12 +212,13 @@ static void sweep_chunk(const sc_rows_task &task, const row_chunk &chunk, const 
         float *sums = scratch.sums + (row * chunk.columns + first_column - chunk.column) * pitch;
         sweep.from = opens ? bias : sums, sweep.from_pitch = opens ? 0 : pass.out_step * pitch;
         sweep.to = sums, sweep.to_pitch = pass.out_step * pitch, sweep.last_lanes = 16;
-        sweep.relu = closes && task.relu, sweep.stream = false;
+        sweep.relu = closes && task.relu, sweep.stream = false, sweep.mask = nullptr;
         if (closes && direct) {
             const int64_t out = chunk.first + row, lane = block.group * task.lanes + block.vector * 16;
             sweep.to = row_of(task.out, out / map.out_rows, out % map.out_rows) + lane;
             sweep.to += first_column * task.out.column_stride;
             sweep.to_pitch = pass.out_step * task.out.column_stride;
+            sweep.origin = task.out.data, sweep.mask = task.mask;
             sweep.last_lanes = (int)(block.lanes - (block.vectors - 1) * 16);
             sweep.stream = task.stream && sweep.last_lanes == 16 &&
                            ((uintptr_t)sweep.to | sweep.to_pitch * sizeof(float)) % 64 == 0;
@@ -231,7 +233,7 @@ static bool finish_block(const sc_rows_task &task, const row_chunk &chunk, const
     const sc_map &map = task.map;
     const int64_t lane = block.group * task.lanes + block.vector * 16, pitch = block.vectors * 16;
     float bias[SC_MAX_LANE_VECTORS * 16] = {};
-    for (int64_t i = 0; task.bias && i < block.lanes; ++i) bias[i] = task.bias[lane + i];
+    for (int64_t i = 0; task.bias && i < block.lanes; ++i) bias[i] = task.bias[lane + i] + 0.0f;  // flushes denormals
 
     for (int64_t channel = 0; channel < task.channels; channel += task.channel_block) {
         if (task.interrupt.poll(task.interrupt.context)) return false;

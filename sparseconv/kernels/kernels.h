@@ -21,7 +21,7 @@ constexpr sc_table table = {
     pack_outputs_weights, outputs,
     gradient, gradient_scratch_bytes, gradient_needed,
     bias_gradient,
-    count_nonzero, mask_nonzero, mask_relu, mask_unpack, mask_live_vectors, mask_any,
+    count_above, mask_nonzero, mask_relu, mask_unpack, mask_live_vectors, mask_any,
     count_blocks, compress_blocks, expand_blocks, nullptr,
 };
 

@@ -6,16 +6,17 @@
 
 SC_OPEN
 
-// The nonzero elements of x[0 .. count), count <= 64, as bits.
-SC_INLINE uint64_t live_word(const float *x, int count) {
+// The elements of x[0 .. count), count <= 64, whose magnitude is not at most `threshold` (in all lanes), as bits. With a
+// threshold of zero these are the nonzero ones.
+SC_INLINE uint64_t live_word(const float *x, int count, f32x16 threshold) {
     if (count == 64) {
-        return nonzero(load(x)) | (uint64_t)nonzero(load(x + 16)) << 16 | (uint64_t)nonzero(load(x + 32)) << 32 |
-               (uint64_t)nonzero(load(x + 48)) << 48;
+        return above(load(x), threshold) | (uint64_t)above(load(x + 16), threshold) << 16 |
+               (uint64_t)above(load(x + 32), threshold) << 32 | (uint64_t)above(load(x + 48), threshold) << 48;
     }
     uint64_t word = 0;
     int i = 0;
-    for (; i + 16 <= count; i += 16) word |= (uint64_t)nonzero(load(x + i)) << i;
-    if (i < count) word |= (uint64_t)nonzero(load_partial(x + i, count - i)) << i;
+    for (; i + 16 <= count; i += 16) word |= (uint64_t)above(load(x + i), threshold) << i;
+    if (i < count) word |= (uint64_t)above(load_partial(x + i, count - i), threshold) << i;
     return word;
 }
 

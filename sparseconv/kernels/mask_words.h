@@ -25,7 +25,7 @@ SC_INLINE bool mask_bit(const sc_mask &mask, int64_t place) {
 
 // `count` <= 64 neighbouring elements. No byte beyond them is read.
 static uint64_t mask_run(const sc_mask &mask, int64_t place, int count) {
-    if (mask.kind == SC_MASK_FLOATS) return live_word((const float *)mask.data + place, count);
+    if (mask.kind == SC_MASK_FLOATS) return live_word((const float *)mask.data + place, count, zero());
     const uint8_t *bytes = (const uint8_t *)mask.data;
     uint64_t word = 0;
     if (mask.kind == SC_MASK_BYTES) {

@@ -94,6 +94,9 @@ typedef struct {
     const float *bias;  // (groups * lanes,) or NULL
     int64_t relu;
     int64_t stream;    // 1: the result is bigger than the caches
+    float threshold;   // skipping kernels take magnitudes of up to this for zeros
+    uint16_t *mask;    // NULL, or with relu where the bits of the nonzero results go, in the order of memory. Only for
+                       // contiguous channels, whose pixels and groups begin at multiples of 16 elements
     // blocking
     int64_t dense;             // which inner kernel: 0 skips zeros of `in`, 1 does not
     int64_t outputs;           // 1: kernel_outputs.h, which computes what is needed of `out` alone; then dense is 1
@@ -116,6 +119,7 @@ typedef struct {
     int64_t batch, groups;
     int64_t channels, lanes;  // of a and of b, per group
     sc_weight_view gradient;
+    float threshold;        // as above, for elements of a
     // output_mask, or null. Both in C order, one byte each; `pair_*` are the strides of `pairs`, that of channels or of
     // lanes is 1.
     const uint8_t *mask;    // [out channel][in channel of the group][tap]: 0 where the gradient is not needed

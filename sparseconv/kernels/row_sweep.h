@@ -19,15 +19,19 @@ struct row_sweep {
     int64_t to_pitch;
     int last_lanes;  // lanes of the last vector that `to` takes
     bool relu;
+    uint16_t *mask;       // null, or with ReLU where the bits of the nonzero results go; then no vector is partial
+    const float *origin;  // the result that the first bit belongs to
     bool stream;  // what leaves goes past the caches; then no vector is partial, and `to` is aligned
 };
 
-// Stores one vector of a finished or partial sum of the output at `to`.
+// Stores one vector of a finished or partial sum of the output at `to`, then its bits: before the store GCC 12 has no
+// registers left for the two halves of a comparison (AVX2), and spills.
 SC_INLINE void finish(const row_sweep &row, float *to, int vector, int vectors, f32x16 sum) {
     if (row.relu) sum = maximum(zero(), sum);
     if (vector + 1 == vectors && row.last_lanes != 16) store_partial(to + 16 * vector, sum, row.last_lanes);
     else if (row.stream) store_stream(to + 16 * vector, sum);
     else store(to + 16 * vector, sum);
+    if (row.mask) row.mask[(to - row.origin) / 16 + vector] = (uint16_t)nonzero(sum);
 }
 
 typedef void (*row_kernel)(const row_sweep &);

@@ -38,10 +38,17 @@ SC_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
 SC_INLINE f32x16 maximum(f32x16 a, f32x16 b) {
     return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
 }
+SC_INLINE uint32_t sign_bits(__m256 low, __m256 high) {
+    return (uint32_t)_mm256_movemask_ps(low) | (uint32_t)_mm256_movemask_ps(high) << 8;
+}
 SC_INLINE uint32_t nonzero(f32x16 a) {
     __m256 none = _mm256_setzero_ps();
-    return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a.low, none, _CMP_NEQ_UQ)) |
-           (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a.high, none, _CMP_NEQ_UQ)) << 8;
+    return sign_bits(_mm256_cmp_ps(a.low, none, _CMP_NEQ_UQ), _mm256_cmp_ps(a.high, none, _CMP_NEQ_UQ));
+}
+SC_INLINE uint32_t above(f32x16 a, f32x16 t) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    __m256 low = _mm256_andnot_ps(sign, a.low), high = _mm256_andnot_ps(sign, a.high);
+    return sign_bits(_mm256_cmp_ps(low, t.low, _CMP_NLE_UQ), _mm256_cmp_ps(high, t.high, _CMP_NLE_UQ));
 }
 
 // For each set of 8 bits, where every lane comes from, as bytes: 2 KB each. A lane of `expand` whose bit is not set is

@@ -7,6 +7,7 @@
 //                  other threads may read them
 //   splat          one float from memory in all lanes
 //   nonzero        bit i set if lane i is not zero: -0.0 is zero, NaN is not (unordered compare)
+//   above(a, t)    bit i set unless the magnitude of lane i of a is at most that of t: NaN is above all
 //   expand         lane i gets the next value of `packed` if bit i is set, else 0; 16 floats may be read in all
 //   compress       the lanes whose bit is set, one after the other; 16 floats may be written in all
 //   keep           the lanes whose bit is set, 0 in the others
@@ -39,6 +40,7 @@ SC_INLINE f32x16 add(f32x16 a, f32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
 SC_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 SC_INLINE f32x16 maximum(f32x16 a, f32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 SC_INLINE uint32_t nonzero(f32x16 a) { return _mm512_cmp_ps_mask(a.v, _mm512_setzero_ps(), _CMP_NEQ_UQ); }
+SC_INLINE uint32_t above(f32x16 a, f32x16 t) { return _mm512_cmp_ps_mask(_mm512_abs_ps(a.v), t.v, _CMP_NLE_UQ); }
 
 SC_INLINE f32x16 keep(f32x16 a, uint32_t bits) { return {_mm512_maskz_mov_ps((__mmask16)bits, a.v)}; }
 SC_INLINE f32x16 expand(const float *packed, uint32_t bits) {

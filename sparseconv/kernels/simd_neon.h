@@ -49,14 +49,20 @@ SC_INLINE f32x16 maximum(f32x16 a, f32x16 b) {  // fmax gives NaN if either is: 
     SC_UNROLL for (int i = 0; i < 4; ++i) a.q[i] = vmaxq_f32(a.q[i], b.q[i]);
     return a;
 }
-SC_INLINE uint32_t nonzero(f32x16 a) {
+SC_INLINE uint32_t unset_bits(uint32x4_t a, uint32x4_t b, uint32x4_t c, uint32x4_t d) {
     // narrow the four comparisons to 16 bytes, keep one bit in each, add the bits up within each half
-    uint16x8_t low = vcombine_u16(vmovn_u32(vceqzq_f32(a.q[0])), vmovn_u32(vceqzq_f32(a.q[1])));
-    uint16x8_t high = vcombine_u16(vmovn_u32(vceqzq_f32(a.q[2])), vmovn_u32(vceqzq_f32(a.q[3])));
+    uint16x8_t low = vcombine_u16(vmovn_u32(a), vmovn_u32(b)), high = vcombine_u16(vmovn_u32(c), vmovn_u32(d));
     const uint8x8_t place = vcreate_u8(0x8040201008040201ull);
     uint32_t below = vaddv_u8(vand_u8(vmvn_u8(vmovn_u16(low)), place));
     uint32_t above = vaddv_u8(vand_u8(vmvn_u8(vmovn_u16(high)), place));
     return below | above << 8;
+}
+SC_INLINE uint32_t nonzero(f32x16 a) {
+    return unset_bits(vceqzq_f32(a.q[0]), vceqzq_f32(a.q[1]), vceqzq_f32(a.q[2]), vceqzq_f32(a.q[3]));
+}
+SC_INLINE uint32_t above(f32x16 a, f32x16 t) {
+    return unset_bits(vcaleq_f32(a.q[0], t.q[0]), vcaleq_f32(a.q[1], t.q[1]), vcaleq_f32(a.q[2], t.q[2]),
+                      vcaleq_f32(a.q[3], t.q[3]));
 }
 
 // For each set of 4 bits, where every byte of a register comes from, and how many are set. vqtbl1q gives 0 for 255.

@@ -49,6 +49,11 @@ SC_INLINE uint32_t nonzero(f32x16 a) {
     for (int i = 0; i < 16; ++i) bits |= (uint32_t)(a.lane[i] != 0) << i;
     return bits;
 }
+SC_INLINE uint32_t above(f32x16 a, f32x16 t) {
+    uint32_t bits = 0;
+    for (int i = 0; i < 16; ++i) bits |= (uint32_t)!(__builtin_fabsf(a.lane[i]) <= t.lane[i]) << i;
+    return bits;
+}
 SC_INLINE f32x16 keep(f32x16 a, uint32_t bits) {
     for (int i = 0; i < 16; ++i) a.lane[i] = bits >> i & 1 ? a.lane[i] : 0;
     return a;

@@ -36,8 +36,8 @@ typedef struct {
     // bias gradient. Items: blocks of 64 channels.
     void (*bias_gradient)(const sc_bias_task *, int64_t begin, int64_t end, void *scratch);
 
-    // densities
-    int64_t (*count_nonzero)(const float *data, int64_t count);
+    // densities: elements whose magnitude is not at most the threshold
+    int64_t (*count_above)(const float *data, int64_t count, float threshold);
 
     // masks, kernel_mask.h: 8 elements per byte, lowest bit first
     void (*mask_nonzero)(const float *data, int64_t count, uint8_t *bits);
