@@ -2,8 +2,10 @@
 #pragma once
 #include "kernel_bias.h"
 #include "kernel_gradient.h"
+#include "kernel_lists.h"
 #include "kernel_mask.h"
 #include "kernel_rows.h"
+#include "kernel_weights.h"
 #include "table.h"
 
 #define SC_TEXT_(name) #name
@@ -17,6 +19,8 @@ constexpr sc_table table = {
     SC_TEXT(SC_ISA), f32x16::accumulators, f32x16::dense_pixels, f32x16::dense_vectors,
     pack_weights, rows, rows_scratch_bytes,
     gradient, gradient_scratch_bytes,
+    count_lists, fill_lists,
+    weights, weights_scratch_bytes,
     bias_gradient,
     count_nonzero, mask_nonzero, mask_relu, mask_unpack, mask_live_vectors, nullptr,
 };
