@@ -272,12 +272,13 @@ cdef class Weights:
     cdef tuple kept
 
     def __init__(self, Map map not None, View source not None, View target not None, *, batch, groups, channels, filters,
-                 relu, phases, tile, segments, in_advance, first_column, column_places, width, tap_places, channel_block,
+                 relu, stream, phases, tile, segments, in_advance, first_column, column_places, width, tap_places, channel_block,
                  chunk_steps, shares):
         self.kept, self.table = (map, source, target), table_for(0)
         self.c.map, self.c.in_, self.c.out = map.c, source.c, target.c
         self.c.batch, self.c.groups, self.c.channels, self.c.filters = batch, groups, channels, filters
-        self.c.relu, self.c.phases, self.c.tile, self.c.segments = relu, phases, tile, segments
+        self.c.relu, self.c.stream = relu, stream
+        self.c.phases, self.c.tile, self.c.segments = phases, tile, segments
         self.c.in_advance, self.c.first_column, self.c.span = in_advance, first_column, len(column_places)
         self.c.column_places, self.c.tap_places = <const int64_t *>filled(column_places), <const int64_t *>filled(tap_places)
         self.c.width, self.c.channel_block, self.c.chunk_steps, self.c.shares = width, channel_block, chunk_steps, shares

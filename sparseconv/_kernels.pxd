@@ -71,7 +71,7 @@ cdef extern from "kernels/problem.h" nogil:
         int64_t batch, groups, channels, filters
         sc_lists lists
         const float *bias
-        int64_t relu, phases, tile, segments, in_advance, first_column, span
+        int64_t relu, stream, phases, tile, segments, in_advance, first_column, span
         const int64_t *column_places
         int64_t width
         const int64_t *tap_places

@@ -193,6 +193,12 @@ static void weights_item(const sc_weights_task &task, int64_t item, const weight
     for (int64_t i = 0; i < filters; ++i) scratch.bias[i] = task.bias ? task.bias[channel + i] : 0;
     for (int64_t i = 0; i < map.outer_taps * 16; ++i) scratch.keys[i] = -2;  // no row
 
+    const sc_view &out = task.out;
+    const int64_t steps_between = out.image_stride | out.column_stride | out.block_stride;  // of pixels
+    bool stream = task.stream && out.channel_stride == 1 && channel % 16 == 0;
+    stream = stream && ((uintptr_t)out.data | steps_between * sizeof(float)) % 64 == 0;
+    for (int64_t row = 0; stream && row < map.out_rows; ++row) stream = out.rows[row] % 16 == 0;
+
     for (int64_t step = begin; step < end; ++step) {
         const lane_places places(task, step, steps);
         for (int64_t tap = 0; tap < map.outer_taps; ++tap) scratch.slots[tap] = -1;
@@ -205,7 +211,7 @@ static void weights_item(const sc_weights_task &task, int64_t item, const weight
                 lines[lane].row = there ? row_of(task.out, places.image[lane], places.row[lane]) : nullptr;
                 lines[lane].column = places.segment[lane] * task.tile * task.phases;
             }
-            const out_columns columns = {map.out_columns, phase, task.phases, task.tile, task.relu != 0};
+            const out_columns columns = {map.out_columns, phase, task.phases, task.tile, task.relu != 0, stream};
             scatter_lines(scratch.sums, task.out, lines, columns, channel, channel + filters);
         }
     }
@@ -214,6 +220,7 @@ static void weights_item(const sc_weights_task &task, int64_t item, const weight
 static void weights(const sc_weights_task *task, int64_t begin, int64_t end, void *memory) {
     const weights_scratch scratch(*task, memory);
     for (int64_t item = begin; item < end; ++item) weights_item(*task, item, scratch);
+    if (task->stream) end_streams();
 }
 
 SC_CLOSE

@@ -25,8 +25,15 @@ template <int T>
 SC_ALONE static void weights_skip(const filter_sweep &sweep) {
     const int64_t *starts = sweep.starts, *offsets = sweep.offsets;
     float *sums = sweep.sums;
-    for (int64_t filter = 0; filter < sweep.filters; ++filter, starts += sweep.starts_pitch, sums += T * 16) {
-        const sc_nonzero *one = sweep.nonzeros + starts[0], *end = sweep.nonzeros + starts[sweep.blocks];
+    // Where a list ends is read one filter ahead: a load that had to queue behind the multiply-adds would let the end of
+    // the loop, often mispredicted, wait for all of them.
+    const sc_nonzero *next = sweep.nonzeros + starts[0], *next_end = sweep.nonzeros + starts[sweep.blocks];
+    for (int64_t filter = 0; filter < sweep.filters; ++filter, sums += T * 16) {
+        const sc_nonzero *one = next, *end = next_end;
+        if (filter + 1 < sweep.filters) starts += sweep.starts_pitch;
+        next = sweep.nonzeros + starts[0], next_end = sweep.nonzeros + starts[sweep.blocks];
+        SC_PIN(next);
+        SC_PIN(next_end);
         f32x16 sum[T];
         if (sweep.bias) {
             const f32x16 bias = splat(sweep.bias + filter);

@@ -46,6 +46,9 @@ static void gather_pixels(float *to, const sc_view &view, const lane_line *lines
         for (int64_t channel = first; channel < end;) {
             const int run = channel_run(view, channel, end);
             const int64_t offset = channel_offset(view, channel);
+            for (int lane = 0; lane < 16; ++lane) {  // 16 streams are more than CPUs follow by themselves
+                if (pixels[lane]) __builtin_prefetch(pixels[lane] + offset + 2 * view.column_stride);
+            }
             if (run == 16) {
                 SC_UNROLL for (int lane = 0; lane < 16; ++lane) {
                     block[lane] = load(pixels[lane] ? pixels[lane] + offset : zeros);
@@ -105,7 +108,7 @@ static void gather_lines(float *to, const sc_view &view, const lane_line *lines,
 // What scatter_lines writes: output columns offset + m * step, 0 <= m < tile, behind the first one of each segment.
 struct out_columns {
     int64_t total, offset, step, tile;
-    bool relu;
+    bool relu, stream;
 };
 
 static void scatter_pixels(const float *from, const sc_view &view, const lane_line *lines, const out_columns &columns,
@@ -129,7 +132,8 @@ static void scatter_pixels(const float *from, const sc_view &view, const lane_li
             transpose(block);
             for (int lane = 0; lane < 16; ++lane) {
                 if (!pixels[lane]) continue;
-                if (run == 16) store(pixels[lane] + offset, block[lane]);
+                if (columns.stream && run == 16) store_stream(pixels[lane] + offset, block[lane]);
+                else if (run == 16) store(pixels[lane] + offset, block[lane]);
                 else store_partial(pixels[lane] + offset, block[lane], run);
             }
             filter += run;

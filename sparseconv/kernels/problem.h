@@ -156,7 +156,7 @@ typedef struct {
     int64_t channels, filters;  // of `in` and of `out`, per group
     sc_lists lists;
     const float *bias;  // (groups * filters,) or NULL
-    int64_t relu;
+    int64_t relu, stream;  // as above
     // columns: phase p of a segment has output columns p + m * phases, 0 <= m < tile, behind the segment's first one
     int64_t phases, tile, segments;
     int64_t in_advance;         // input columns from one segment to the next
