@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _cpu, planning
+from . import _conv, _cpu, lines, packed, planning
 from .arrays import Form
 from .layout import Layout, Strides
+from .packed import PackedWeight
 from .planning import Choice, Plan, Prepared
 from .problem import Problem
 
-Operands = dict[str, np.ndarray]  # by their public names, in the order of the public function
+Operands = dict[str, Any]  # arrays, and packed weights, by their public names, in the order of the public function
 
 
 @dataclass(frozen=True)
@@ -40,21 +41,53 @@ class Rows:
 
     def decide(self, operands: Operands, threads: int) -> tuple[Choice, Prepared]:
         """What to skip in these arrays, and the kernel for it."""
-        source, *_ = operands.values()
+        source, weight, *_ = operands.values()
         kernels = planning.rows_kernels(
             self.problem, self.backward, self.source, self.target, self.weight, self.relu, self.precision,
             planning.threads_for(self.problem, threads), _cpu.current(),
         )  # fmt: skip
         kernel = kernels("skip")
-        choice = planning.choose(self.skip, 1.0 / kernel.tile_gain, {self.scalar: (source, 1.0, kernel.fixed)})
+        candidates = {self.scalar: (source, 1.0, kernel.fixed)} | self._weight_candidate(weight, kernels)
+        choice = planning.choose(self.skip, 1.0 / kernel.tile_gain, candidates)
+        if choice.skip == "weight":
+            skipping = kernels("sparse weight" if choice.density["weight"] <= planning.WEIGHT_SPARSE else "weight")
+            lists = self._lists(weight, skipping.threads)
+            if lists.finite:
+                return choice, skipping._replace(lists=lists)
+            choice = planning.no_choice("Inf or NaN among the weights")
         if choice.skip == "none":
             return choice, kernels("tiles" if kernel.tile_gain > 1 else "dense")
         return choice, kernels("sparse") if choice.density[self.scalar] <= kernel.sparse else kernel
+
+    def _weight_candidate(self, weight: np.ndarray | PackedWeight, kernels: Callable[[str], Prepared]) -> dict:
+        """What `planning.choose` asks of skipping zero weights, where that is to be considered at all."""
+        is_packed = isinstance(weight, PackedWeight)
+        if self.skip not in ("auto", "weight") or not (
+            is_packed or self.skip == "weight" or self.problem.macs >= planning.WEIGHT_MACS
+        ):
+            return {}
+        density = weight.density if is_packed else planning.weight_density(weight)
+        if density > planning.WEIGHT_PAYS and self.skip == "auto":
+            return {}
+        kernel = kernels("sparse weight" if density <= planning.WEIGHT_SPARSE else "weight")
+        packing = 0 if is_packed else planning.packing_cost(self.problem, self.backward)
+        return {"weight": (density, kernel.work, kernel.fixed + packing)}
+
+    def _lists(self, weight: np.ndarray | PackedWeight, threads: int) -> _conv.Lists:
+        """The nonzeros of the weights: kept by a packed weight, made for the call from an array."""
+        classes = lines.tap_classes(self.problem, self.backward)
+        if isinstance(weight, PackedWeight):
+            return weight.lists(self.backward, classes)
+        return packed.nonzero_lists(weight, self.problem.groups, self.backward, classes, threads)
 
     def run(self, operands: Operands, out: np.ndarray, threads: int) -> None:
         """Writes the result to `out`."""
         _, kernel = self.decide(operands, threads)
         source, weight, *rest = operands.values()
+        if kernel.lists:
+            weight = kernel.lists
+        elif isinstance(weight, PackedWeight):
+            weight = weight.dense
         bias = np.ascontiguousarray(rest[0]) if rest else None
         kernel.task.run(source, weight, bias, out, kernel.threads)
         self.layout.clear_padding(out, self.problem.in_channels if self.backward else self.problem.out_channels)

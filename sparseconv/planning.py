@@ -11,12 +11,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
-from math import ceil, inf
+from math import ceil, inf, prod
 from typing import NamedTuple
 
 import numpy as np
 
-from . import _conv, _cpu, blocking, blocking_tiles, geometry, layout
+from . import _conv, _cpu, blocking, blocking_tiles, geometry, layout, lines
 from .layout import Strides
 from .problem import Problem
 
@@ -31,6 +31,16 @@ SERIAL_MACS = 400_000  # about 10 us of work, what waking a thread costs
 # zeros).
 SLOPES = {"amx": 1.16, "avx512": 1.16, "avx2": 1.07, "neon": 1.2, "scalar": 1.1}
 INTEL_SLOPE = 1.5
+
+
+# The kernel that skips zero weights has its costs in its blocking, in cycles; this is what a dense kernel takes.
+DENSE_CYCLES = 1.05
+# Packing a weight of a plain array, both passes over it, in cycles.
+PACK_CYCLES = 4
+WEIGHT_MACS = 10_000_000  # less work is not worth looking at plain weights: 1 us of 100
+WEIGHT_RUNS = 16  # of 64 weights: a density to within 0.016
+WEIGHT_PAYS = 0.7  # no shape gains from skipping weights that are denser
+WEIGHT_SPARSE = 0.25  # density of weights from which on blocks of channels are longer
 
 
 class Choice(NamedTuple):
@@ -69,7 +79,7 @@ class Plan:
     problem : str
         The sizes as a short text; the same text names tests and benchmarks.
     kernel : str
-        "rows_skip", "rows_dense", "rows_tiles" (forward, backward_data), "gradient_skip", "gradient_points",
+        "rows_skip", "rows_dense", "rows_tiles", "weights_skip" (forward, backward_data), "gradient_skip", "gradient_points",
         "gradient_dense", "gradient_tiles" (backward_weight; "tiles" are dense kernels on the tile registers of AMX),
         "reference" (float64) or "none" (an empty result).
     skip : str
@@ -115,10 +125,10 @@ class Plan:
         )
 
 
-def choose(skip: str, dense: float, candidates: dict[str, tuple[np.ndarray, float, float]]) -> Choice:
+def choose(skip: str, dense: float, candidates: dict[str, tuple[np.ndarray | float, float, float]]) -> Choice:
     """The operand to skip, or "none".
 
-    Candidates are (array, work, fixed) by operand. `work` is what the kernel that skips it would do without zeros
+    Candidates are (array or known density, work, fixed) by operand. `work` is what the kernel that skips it would do without zeros
     (lanes that are only padding count), `fixed` what stays when all is zero; `dense` is what the dense kernel does. All
     are in units of the dense kernel's vector multiply-adds.
     """
@@ -128,8 +138,9 @@ def choose(skip: str, dense: float, candidates: dict[str, tuple[np.ndarray, floa
     density, best, least = {}, "", inf
     for operand, (array, work, fixed) in candidates.items():
         if skip == "auto" or skip == operand:
-            density[operand] = _conv.sampled_density(array, SAMPLED_RUNS)
-            cost = work * slope * density[operand] + fixed
+            known = isinstance(array, float)
+            density[operand] = array if known else _conv.sampled_density(array, SAMPLED_RUNS)
+            cost = work * (1 if operand == "weight" else slope) * density[operand] + fixed
             if cost < least:
                 best, least = operand, cost
     gain = dense / least
@@ -177,12 +188,14 @@ class Prepared(NamedTuple):
     name: str
     scalar: str  # the operand whose elements are the scalars
     threads: int
-    task: _conv.Rows | _conv.Gradient | None  # none where NumPy is the kernel
+    task: _conv.Rows | _conv.Gradient | _conv.Weights | None  # none where NumPy is the kernel
     tiles: dict[str, int]
     fixed: float
     sparse: float = 0.0
     tile_gain: float = 1.0
     note: str = ""  # what a plan says of it
+    work: float = 1.0  # what it costs without zeros, "weights_skip" alone
+    lists: _conv.Lists | None = None  # of these weights, the same
 
 
 @lru_cache(maxsize=2048)
@@ -193,7 +206,7 @@ def rows_kernels(
     """The forward or backward_data kernels for arrays with these strides, each bound when it is first asked for.
 
     They are "dense", "tiles" (dense, on tile registers), "skip", and "sparse": the skipping kernel with tiles for a
-    density of at most SPARSE. Tiles depend on the instruction set, so `isa` is part of the key.
+    density of at most SPARSE; "weight" and "sparse weight" skip zeros of the weights (WEIGHT_SPARSE). Tiles depend on the instruction set, so `isa` is part of the key.
     """
     return cache(partial(_rows_kernel, problem, backward, source, target, weight, relu, precision, threads))
 
@@ -211,6 +224,9 @@ def _rows_kernel(
         channels, lanes = lanes, channels
     used = geometry.backward_map(flat) if backward else geometry.forward_map(flat)
     source_size, target_size = (flat.out_size, flat.in_size) if backward else (flat.in_size, flat.out_size)
+    if variant.endswith("weight"):
+        views = layout.view(source, source_size), layout.view(target, target_size)
+        return _weights_kernel(flat, backward, used, views, channels, lanes, relu, threads, variant)
     if variant == "tiles":
         parts = blocking_tiles.PARTS[precision]
         tiles = blocking_tiles.rows(flat, used, channels, lanes, parts, backward, threads)
@@ -228,6 +244,35 @@ def _rows_kernel(
     name, scalar = f"rows_{variant if dense else 'skip'}", "grad_output" if backward else "input"
     tile_gain = max(1.0, blocking_tiles.rows_gain(problem, backward, precision)) if _cpu.has_tiles() else 1.0
     return Prepared(name, scalar, threads, task, tiles, 0.03 + 25 / (tile + 20), SPARSE, tile_gain, _note(tiles))
+
+
+def _weights_kernel(
+    problem: Problem, backward: bool, used: _conv.Map, views: tuple[_conv.View, _conv.View], channels: int,
+    filters: int, relu: bool, threads: int, variant: str,
+) -> Prepared:  # fmt: skip
+    made = blocking.weights(problem, channels, filters, variant, backward, threads)
+    tiles = {name: value for name, value in made.tiles.items() if name != "percent"}
+    task = _conv.Weights(
+        used, *views, batch=problem.batch, groups=problem.groups, channels=channels, filters=filters,
+        relu=relu, **made.tables._asdict() | tiles,
+    )  # fmt: skip
+    return Prepared(
+        "weights_skip", "weight", threads, task, tiles, made.fixed / DENSE_CYCLES, WEIGHT_SPARSE,
+        work=made.slope / DENSE_CYCLES,
+    )  # fmt: skip
+
+
+def weight_density(weight: np.ndarray) -> float:
+    """A sample of a plain weight's density; runs of weights may not end where a kernel does."""
+    if weight.flags.c_contiguous:
+        return _conv.sampled_density(weight.reshape(-1), WEIGHT_RUNS)
+    return _conv.sampled_density(weight, SAMPLED_RUNS)
+
+
+def packing_cost(problem: Problem, backward: bool) -> float:
+    """What packing a plain weight costs beside the dense kernel, which takes each weight for 16 positions at a time."""
+    positions = problem.batch * prod(problem.in_size if backward else problem.out_size)
+    return PACK_CYCLES * 16 / positions
 
 
 @lru_cache(maxsize=2048)

@@ -19,11 +19,12 @@ import numpy as np
 from . import arrays, checks, cpu, passes
 from .arrays import Form
 from .layout import Layout, parse
+from .packed import PackedWeight
 from .passes import Call, Gradient, Rows, WithoutKernel
 from .problem import Problem
 
-FORWARD = ("auto", "none", "input")
-BACKWARD_DATA = ("auto", "none", "grad_output")
+FORWARD = ("auto", "none", "input", "weight")
+BACKWARD_DATA = ("auto", "none", "grad_output", "weight")
 BACKWARD_WEIGHT = ("auto", "none", "input", "grad_output")
 PRECISIONS = ("highest", "high", "medium")
 
@@ -132,8 +133,12 @@ def _call(
     """A checked call of `operation`; `usable` copies arrays whose memory its kernels cannot read."""
     given, used, forms = {}, {}, []
     for name, value in operands.items():
-        given[name] = array = arrays.take(name, value)
-        used[name] = array = usable(array)
+        if name == "weight" and isinstance(value, PackedWeight):
+            given[name] = array = _unpacked(value, words)
+            used[name] = value if array.dtype == np.float32 else array
+        else:
+            given[name] = array = arrays.take(name, value)
+            used[name] = array = usable(array)
         forms.append((array.shape, array.strides, array.dtype))
     target = None
     if out is not None:
@@ -148,6 +153,14 @@ def _call(
     else:
         arrays.check_memory(out, given)
     return Call(made, used, out, threads)
+
+
+def _unpacked(weight: PackedWeight, words: dict[str, Any]) -> np.ndarray:
+    """The dense weight, if it was packed for the groups of this call."""
+    groups = words.get("groups", 1)
+    if weight.groups != groups:
+        raise ValueError(f"weight: got a PackedWeight of {weight.groups} groups, expected {groups}, those of the call")
+    return weight.dense
 
 
 def _plain(values: tuple) -> bool:
