@@ -205,16 +205,18 @@ cdef class Lists:
     cdef readonly int64_t count  # nonzeros
     cdef readonly bint finite
 
-    def __init__(self, *, groups, rows, channels, taps, class_ends, class_taps, block_channels, group_stride, row_stride,
+    def __init__(self, *, groups, rows, channels, taps, inner_taps, class_ends, class_taps, block_channels, group_stride, row_stride,
                  channel_stride, item_rows):
         cdef sc_lists *c = &self.c
-        c.groups, c.rows, c.channels, c.taps, c.classes = groups, rows, channels, taps, len(class_ends)
+        c.groups, c.rows, c.channels, c.classes = groups, rows, channels, len(class_ends)
+        c.taps, c.inner_taps = taps, inner_taps
         c.class_ends, c.class_taps = <const int64_t *>filled(class_ends), <const int64_t *>filled(class_taps)
         c.block_channels, c.blocks = block_channels, -(-channels // block_channels)
         self.items = groups * -(-(rows // groups) // item_rows)
         c.starts = <int64_t *>malloc(c.classes * c.rows * (c.blocks + 1) * sizeof(int64_t))
         self.filling.not_finite = <int64_t *>malloc(self.items * sizeof(int64_t))
-        if c.starts == NULL or self.filling.not_finite == NULL:
+        self.filling.not_whole = <int64_t *>malloc(self.items * sizeof(int64_t))
+        if c.starts == NULL or self.filling.not_finite == NULL or self.filling.not_whole == NULL:
             raise MemoryError("no memory for the lists of nonzero weights")
         self.filling.group_stride, self.filling.row_stride = group_stride, row_stride
         self.filling.channel_stride, self.filling.item_rows = channel_stride, item_rows
@@ -225,6 +227,7 @@ cdef class Lists:
         free(<void *>self.c.class_ends)
         free(<void *>self.c.class_taps)
         free(self.filling.not_finite)
+        free(self.filling.not_whole)
 
     @property
     def nbytes(self):
@@ -249,7 +252,7 @@ cdef class Lists:
                     starts[block] = place
                     place += count
                 starts[self.c.blocks] = place
-                place += 1  # the record behind each list
+                place += 9  # the record behind each list, and a cache line: or lists filled in turns meet in few cache sets
                 starts += self.c.blocks + 1
         if place > self.capacity:
             memory = <sc_nonzero *>realloc(self.c.nonzeros, place * sizeof(sc_nonzero))
@@ -259,9 +262,10 @@ cdef class Lists:
             task.lists = self.c
         with nogil:
             call_lists(table, &task, 1, threads)
-        self.count, self.finite = place - lists, True
+        self.count, self.finite, self.c.whole_rows = place - 9 * lists, True, True
         for i in range(self.items):
             self.finite = self.finite and task.not_finite[i] == 0
+            self.c.whole_rows = self.c.whole_rows and task.not_whole[i] == 0
 
 
 cdef class Weights:

@@ -53,7 +53,7 @@ cdef extern from "kernels/problem.h" nogil:
     ctypedef struct sc_lists:
         sc_nonzero *nonzeros
         int64_t *starts
-        int64_t groups, rows, channels, taps, classes
+        int64_t groups, rows, channels, taps, inner_taps, whole_rows, classes
         const int64_t *class_ends
         const int64_t *class_taps
         int64_t block_channels, blocks
@@ -63,6 +63,7 @@ cdef extern from "kernels/problem.h" nogil:
         const float *data
         int64_t group_stride, row_stride, channel_stride, item_rows
         int64_t *not_finite
+        int64_t *not_whole
 
     ctypedef struct sc_weights_task:
         sc_map map

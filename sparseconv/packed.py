@@ -199,7 +199,8 @@ def nonzero_lists(
     if backward:
         row, channel, rows, channels = channel, row, channels, rows
     lists = _conv.Lists(
-        groups=groups, rows=groups * rows, channels=channels, taps=taps, class_ends=ends, class_taps=flat,
+        groups=groups, rows=groups * rows, channels=channels, taps=taps,
+        inner_taps=weight.shape[-1] if weight.ndim > 2 else 1, class_ends=ends, class_taps=flat,
         block_channels=block_channels(taps), group_stride=out_channels * in_channels * taps, row_stride=row,
         channel_stride=channel, item_rows=ITEM_ROWS,
     )  # fmt: skip

@@ -149,11 +149,21 @@ static bool class_meets(const sc_weights_task &task, int64_t phase, int64_t list
     return false;
 }
 
+// Whole rows of nonzeros are for a kernel of their own, if their taps meet neighbouring columns (not with strides).
+static weights_kernel kernel_for(const sc_weights_task &task, int64_t phase) {
+    if (task.lists.whole_rows) {
+        const int64_t *places = task.tap_places + phase * 3;
+        if (places[1] == places[0] + 1 && places[2] == places[1] + 1) return weights_kernel_for<whole_rows<false>>(task.tile);
+        if (places[1] == places[0] - 1 && places[2] == places[1] - 1) return weights_kernel_for<whole_rows<true>>(task.tile);
+    }
+    return weights_kernel_for<single_nonzeros>(task.tile);
+}
+
 // All filters of a share at one step and phase. Returns false if the call was interrupted.
 static bool finish_phase(const sc_weights_task &task, int64_t group, int64_t first_filter, int64_t filters,
                          int64_t phase, const weights_scratch &scratch) {
     const sc_lists &lists = task.lists;
-    const weights_kernel kernel = weights_kernel_for<f32x16::accumulators < 16 ? f32x16::accumulators : 16>(task.tile);
+    const weights_kernel kernel = kernel_for(task, phase);
     filter_sweep sweep = {};
     sweep.nonzeros = lists.nonzeros, sweep.starts_pitch = lists.blocks + 1, sweep.filters = filters;
     sweep.sums = scratch.sums, sweep.bias = scratch.bias;

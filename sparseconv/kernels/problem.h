@@ -129,7 +129,9 @@ typedef struct {
 typedef struct {
     sc_nonzero *nonzeros;
     int64_t *starts;
-    int64_t groups, rows, channels, taps;  // rows over all groups, channels of one group
+    int64_t groups, rows, channels;  // rows over all groups, channels of one group
+    int64_t taps, inner_taps;
+    int64_t whole_rows;  // 1: nonzeros come in threes, the inner taps of one channel and outer tap
     int64_t classes;
     const int64_t *class_ends;  // [classes]: taps of class i are class_taps[class_ends[i - 1] .. class_ends[i])
     const int64_t *class_taps;  // [taps]
@@ -141,8 +143,9 @@ typedef struct {
     sc_lists lists;
     const float *data;
     int64_t group_stride, row_stride, channel_stride;
-    int64_t item_rows;    // rows of a work item
+    int64_t item_rows;    // rows of a work item, 32 at most
     int64_t *not_finite;  // [items]: how many Inf and NaN were met
+    int64_t *not_whole;   // [items]: nonzero if some inner row of three taps has zeros and nonzeros, or none is of three
     sc_interrupt interrupt;
 } sc_lists_task;
 
