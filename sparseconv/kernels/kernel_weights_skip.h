@@ -43,7 +43,8 @@ struct whole_rows {
         const float *x = sweep.x + sweep.offsets[first.index];
         const f32x16 a = splat(&first.value), b = splat(&one[1].value), c = splat(&last.value);
         SC_UNROLL for (int m = 0; m < T + 2; ++m) {
-            const f32x16 column = load(x + m * 16);
+            f32x16 column = load(x + m * 16);
+            hold(column);
             if (m < T) sum[m] = fma(a, column, sum[m]);
             if (m >= 1 && m <= T) sum[m - 1] = fma(b, column, sum[m - 1]);
             if (m >= 2) sum[m - 2] = fma(c, column, sum[m - 2]);
