@@ -65,6 +65,7 @@ SC_ALONE static void weights_skip(const filter_sweep &sweep) {
         next = sweep.nonzeros + starts[0], next_end = sweep.nonzeros + starts[sweep.blocks];
         SC_PIN(next);
         SC_PIN(next_end);
+        for (int line = 0; line < 4; ++line) __builtin_prefetch(next + 8 * line);  // long lists are far apart
         f32x16 sum[T];
         if (sweep.bias) {
             const f32x16 bias = splat(sweep.bias + filter);
