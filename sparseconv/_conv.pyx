@@ -9,8 +9,8 @@ from ._cpu cimport (
     packed_bytes, rows_scratch,
 )
 from ._kernels cimport (
-    sc_bias_task, sc_gradient_task, sc_lists, sc_lists_task, sc_map, sc_nonzero, sc_pass, sc_rows_task, sc_table, sc_tap,
-    sc_view, sc_weight_view, sc_weights_task,
+    sc_bias_task, sc_gradient_task, sc_lists, sc_lists_task, sc_map, sc_nonzero, sc_pass, sc_rows_task, sc_table,
+    sc_tap, sc_view, sc_weight_view, sc_weights_task,
 )
 
 cdef extern from "Python.h":
@@ -196,8 +196,16 @@ cdef class Gradient:
             call_gradient(self.table, &task, threads)
 
 
+# The record behind each list, and a cache line: lists of equal length would meet in few cache sets as they are filled.
+cdef enum:
+    BEHIND_LIST = 9
+
+
 cdef class Lists:
-    """The nonzero weights of one direction (sc_lists), with memory of their own. Made by packed.py."""
+    """The nonzero weights of one direction (sc_lists), with memory of their own. Made by packed.py.
+
+    They are to be used only if `finite`: then they are complete, and no weight is Inf or NaN.
+    """
 
     cdef sc_lists c
     cdef sc_lists_task filling
@@ -205,8 +213,8 @@ cdef class Lists:
     cdef readonly int64_t count  # nonzeros
     cdef readonly bint finite
 
-    def __init__(self, *, groups, rows, channels, taps, inner_taps, class_ends, class_taps, block_channels, group_stride, row_stride,
-                 channel_stride, item_rows):
+    def __init__(self, *, groups, rows, channels, taps, inner_taps, class_ends, class_taps, block_channels,
+                 group_stride, row_stride, channel_stride, item_rows):
         cdef sc_lists *c = &self.c
         c.groups, c.rows, c.channels, c.classes = groups, rows, channels, len(class_ends)
         c.taps, c.inner_taps = taps, inner_taps
@@ -237,6 +245,7 @@ cdef class Lists:
 
     def fill(self, weight, int threads):
         """Makes the lists of these weights, a C-contiguous array; memory is taken anew only if they do not fit."""
+        self.finite = False  # whatever ends this early
         cdef sc_lists_task task = self.filling
         cdef const sc_table *table = active_table()
         cdef int64_t lists = self.c.classes * self.c.rows, place = 0, count, i, block
@@ -252,7 +261,7 @@ cdef class Lists:
                     starts[block] = place
                     place += count
                 starts[self.c.blocks] = place
-                place += 9  # the record behind each list, and a cache line: or lists filled in turns meet in few cache sets
+                place += BEHIND_LIST
                 starts += self.c.blocks + 1
         if place > self.capacity:
             memory = <sc_nonzero *>realloc(self.c.nonzeros, place * sizeof(sc_nonzero))
@@ -262,7 +271,7 @@ cdef class Lists:
             task.lists = self.c
         with nogil:
             call_lists(table, &task, 1, threads)
-        self.count, self.finite, self.c.whole_rows = place - 9 * lists, True, True
+        self.count, self.finite, self.c.whole_rows = place - BEHIND_LIST * lists, True, True
         for i in range(self.items):
             self.finite = self.finite and task.not_finite[i] == 0
             self.c.whole_rows = self.c.whole_rows and task.not_whole[i] == 0
@@ -275,17 +284,18 @@ cdef class Weights:
     cdef const sc_table *table
     cdef tuple kept
 
-    def __init__(self, Map map not None, View source not None, View target not None, *, batch, groups, channels, filters,
-                 relu, stream, phases, tile, segments, in_advance, first_column, column_places, width, tap_places, channel_block,
-                 chunk_steps, shares):
+    def __init__(self, Map map not None, View source not None, View target not None, *, batch, groups, channels,
+                 filters, relu, stream, phases, tile, segments, in_advance, first_column, column_places, width,
+                 tap_places, channel_block, chunk_steps, shares):
         self.kept, self.table = (map, source, target), table_for(0)
         self.c.map, self.c.in_, self.c.out = map.c, source.c, target.c
         self.c.batch, self.c.groups, self.c.channels, self.c.filters = batch, groups, channels, filters
         self.c.relu, self.c.stream = relu, stream
         self.c.phases, self.c.tile, self.c.segments = phases, tile, segments
         self.c.in_advance, self.c.first_column, self.c.span = in_advance, first_column, len(column_places)
-        self.c.column_places, self.c.tap_places = <const int64_t *>filled(column_places), <const int64_t *>filled(tap_places)
-        self.c.width, self.c.channel_block, self.c.chunk_steps, self.c.shares = width, channel_block, chunk_steps, shares
+        self.c.column_places, self.c.width = <const int64_t *>filled(column_places), width
+        self.c.tap_places = <const int64_t *>filled(tap_places)
+        self.c.channel_block, self.c.chunk_steps, self.c.shares = channel_block, chunk_steps, shares
 
     def __dealloc__(self):
         free(<void *>self.c.column_places)

@@ -1,9 +1,9 @@
 """Tables of kernel_weights.h: which columns the lines of 16 lanes need, packed, and where taps meet them.
 
 A line is a segment of an output row; its columns fall apart into phases that meet input columns at the same distances.
-With stride s, dilation d, padding p and g = gcd(s, d), phase q of forward has the outputs ``o = q + m d/g``, which tap t
-meets at ``(q s + t d - p) + m s d/g``. In backward_data phase q has the outputs ``c = q + m s d/g``, and those taps t
-for which ``q + p - t d`` is a multiple of s meet them at ``(q + p - t d)/s + m d/g``.
+With stride s, dilation d, padding p and g = gcd(s, d), phase q of forward has the outputs ``o = q + m d/g``, which
+tap t meets at ``(q s + t d - p) + m s d/g``. In backward_data phase q has the outputs ``c = q + m s d/g``, and those
+taps t for which ``q + p - t d`` is a multiple of s meet them at ``(q + p - t d)/s + m d/g``.
 """
 
 from __future__ import annotations

@@ -36,9 +36,9 @@ class PackedWeight:
     density : float
         Share of weights that are not zero.
     nbytes : int
-        Bytes of the dense copy and of all lists. A list takes 8 bytes for each nonzero, and 8 more for each row and each
-        block of up to 36 weights. The list for the other direction, or for the strides of a backward_data, is made by the
-        first call that needs it.
+        Bytes of the dense copy and of all lists. Lists take 8 bytes for each nonzero, 8 for each block of up to 36
+        weights and 80 for each row. Those of backward_data, and others for its strides, are made by the first call
+        that needs them.
 
     See Also
     --------

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _conv, _cpu, blocking, blocking_tiles, geometry, layout, lines
+from . import _conv, _cpu, blocking, blocking_tiles, geometry, layout
 from .layout import Strides
 from .problem import Problem
 
@@ -79,9 +79,9 @@ class Plan:
     problem : str
         The sizes as a short text; the same text names tests and benchmarks.
     kernel : str
-        "rows_skip", "rows_dense", "rows_tiles", "weights_skip" (forward, backward_data), "gradient_skip", "gradient_points",
-        "gradient_dense", "gradient_tiles" (backward_weight; "tiles" are dense kernels on the tile registers of AMX),
-        "reference" (float64) or "none" (an empty result).
+        "rows_skip", "rows_dense", "rows_tiles", "weights_skip" (forward, backward_data), "gradient_skip",
+        "gradient_points", "gradient_dense", "gradient_tiles" (backward_weight; "tiles" are dense kernels on the tile
+        registers of AMX), "reference" (float64) or "none" (an empty result).
     skip : str
         The operand whose zeros are skipped, or "none".
     density : dict
@@ -128,9 +128,9 @@ class Plan:
 def choose(skip: str, dense: float, candidates: dict[str, tuple[np.ndarray | float, float, float]]) -> Choice:
     """The operand to skip, or "none".
 
-    Candidates are (array or known density, work, fixed) by operand. `work` is what the kernel that skips it would do without zeros
-    (lanes that are only padding count), `fixed` what stays when all is zero; `dense` is what the dense kernel does. All
-    are in units of the dense kernel's vector multiply-adds.
+    Candidates are (array or known density, work, fixed) by operand. `work` is what the kernel that skips it would do
+    without zeros (lanes that are only padding count), `fixed` what stays when all is zero; `dense` is what the dense
+    kernel does. All are in units of the dense kernel's vector multiply-adds; `work` for the weight has its slope in it.
     """
     if skip == "none":
         return no_choice("asked for")
@@ -206,7 +206,8 @@ def rows_kernels(
     """The forward or backward_data kernels for arrays with these strides, each bound when it is first asked for.
 
     They are "dense", "tiles" (dense, on tile registers), "skip", and "sparse": the skipping kernel with tiles for a
-    density of at most SPARSE; "weight" and "sparse weight" skip zeros of the weights (WEIGHT_SPARSE). Tiles depend on the instruction set, so `isa` is part of the key.
+    density of at most SPARSE; "weight" and "sparse weight" skip zeros of the weights (WEIGHT_SPARSE). Tiles depend on
+    the instruction set, so `isa` is part of the key.
     """
     return cache(partial(_rows_kernel, problem, backward, source, target, weight, relu, precision, threads))
 

@@ -36,9 +36,12 @@ def test_typed():
     assert files("sparseconv").joinpath("py.typed").is_file()
 
 
+PACKED = {"PackedWeight", "pack_weight"}
+
+
 def test_public_names():
     """The contract: no name is missing, none is there by accident."""
-    assert set(sc.__all__) == CONVOLUTIONS | LINEAR | {"grad_bias", "plan", "Plan", "masks", "cpu"}
+    assert set(sc.__all__) == CONVOLUTIONS | LINEAR | {"grad_bias", "plan", "Plan", "masks", "cpu"} | PACKED
     assert list(sc.__all__) == sorted(sc.__all__)
     assert len(set(sc.__all__)) == len(sc.__all__)
     for name in sc.__all__:

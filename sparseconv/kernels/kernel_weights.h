@@ -1,7 +1,7 @@
 // forward and backward_data, skipping zeros of the weights: the loops around kernel_weights_skip.h.
 //
-//   out[line, p + m * phases, f] = act( bias[f] + sum over the nonzeros (value, channel c, outer tap, tap) of filter f of
-//                                       value * in[row_table[row of line][outer tap], column of (p, tap, m), c] )
+//   out[line, p + m * phases, f] = act( bias[f] + sum over the nonzeros (value, channel c, outer tap, tap) of filter f
+//                                       of value * in[row_table[row of line][outer tap], column of (p, tap, m), c] )
 //
 // A weight is a scalar here, so vectors must hold 16 outputs that meet it alike: 16 *lines*, segments of output rows,
 // each of which is a lane's own. All lines stand in one list (image, segment, row), cut into 16 equal pieces; at step i
@@ -90,6 +90,12 @@ static void pack_slot(const sc_weights_task &task, int64_t group, const lane_pla
     gather_lines(to, task.in, lines, columns, group * task.channels, (group + 1) * task.channels, zeros);
 }
 
+SC_INLINE bool same_rows(const int64_t *a, const int64_t *b) {
+    int64_t other = 0;
+    for (int lane = 0; lane < 16; ++lane) other |= a[lane] ^ b[lane];
+    return other == 0;
+}
+
 // Finds the slots of the rows that each outer tap meets at this step; those of earlier steps that no tap meets any more
 // are filled with the missing ones.
 static void find_slots(const sc_weights_task &task, int64_t group, const lane_places &places,
@@ -108,7 +114,7 @@ static void find_slots(const sc_weights_task &task, int64_t group, const lane_pl
             }
             if (pass && scratch.slots[tap] != wanted) continue;
             int64_t slot = 0;
-            while (slot < map.outer_taps && __builtin_memcmp(scratch.keys + slot * 16, key, sizeof key)) ++slot;
+            while (slot < map.outer_taps && !same_rows(scratch.keys + slot * 16, key)) ++slot;
             if (slot == map.outer_taps && pass) {
                 slot = 0;
                 for (int64_t other = 0; other < map.outer_taps;) {
@@ -143,18 +149,22 @@ static void find_offsets(const sc_weights_task &task, int64_t phase, const weigh
 static bool class_meets(const sc_weights_task &task, int64_t phase, int64_t list, const weights_scratch &scratch) {
     const sc_lists &lists = task.lists;
     for (int64_t i = list ? lists.class_ends[list - 1] : 0; i < lists.class_ends[list]; ++i) {
-        const int64_t outer = lists.class_taps[i] / task.map.inner_taps, tap = lists.class_taps[i] % task.map.inner_taps;
-        if (scratch.live[scratch.slots[outer]] && task.tap_places[phase * task.map.inner_taps + tap] >= 0) return true;
+        const int64_t inner = task.map.inner_taps, outer = lists.class_taps[i] / inner;
+        const int64_t place = task.tap_places[phase * inner + lists.class_taps[i] % inner];
+        if (scratch.live[scratch.slots[outer]] && place >= 0) return true;
     }
     return false;
 }
 
 // Whole rows of nonzeros are for a kernel of their own, if their taps meet neighbouring columns (not with strides).
-static weights_kernel kernel_for(const sc_weights_task &task, int64_t phase) {
-    if (task.lists.whole_rows) {
-        const int64_t *places = task.tap_places + phase * 3;
-        if (places[1] == places[0] + 1 && places[2] == places[1] + 1) return weights_kernel_for<whole_rows<false>>(task.tile);
-        if (places[1] == places[0] - 1 && places[2] == places[1] - 1) return weights_kernel_for<whole_rows<true>>(task.tile);
+template <class Vector>
+SC_INLINE weights_kernel kernel_for(const sc_weights_task &task, int64_t phase) {
+    if constexpr (Vector::accumulators >= 16) {  // fewer registers are none to hold columns
+        if (task.lists.whole_rows) {
+            const int64_t *places = task.tap_places + phase * 3, step = places[1] - places[0];
+            if (step == 1 && places[2] - places[1] == 1) return weights_kernel_for<whole_rows<false>>(task.tile);
+            if (step == -1 && places[2] - places[1] == -1) return weights_kernel_for<whole_rows<true>>(task.tile);
+        }
     }
     return weights_kernel_for<single_nonzeros>(task.tile);
 }
@@ -163,7 +173,7 @@ static weights_kernel kernel_for(const sc_weights_task &task, int64_t phase) {
 static bool finish_phase(const sc_weights_task &task, int64_t group, int64_t first_filter, int64_t filters,
                          int64_t phase, const weights_scratch &scratch) {
     const sc_lists &lists = task.lists;
-    const weights_kernel kernel = kernel_for(task, phase);
+    const weights_kernel kernel = kernel_for<f32x16>(task, phase);
     filter_sweep sweep = {};
     sweep.nonzeros = lists.nonzeros, sweep.starts_pitch = lists.blocks + 1, sweep.filters = filters;
     sweep.sums = scratch.sums, sweep.bias = scratch.bias;

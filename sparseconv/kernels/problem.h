@@ -125,7 +125,7 @@ typedef struct {
 // channels the others. Taps that meet the same outputs (backward_data with strides: every other row and column) form a
 // class with lists of its own. The list of (class, row) lies in
 //   nonzeros[start[block]] .. nonzeros[start[block + 1]],  start = starts + (class * rows + row) * (blocks + 1)
-// for channels block * block_channels and on; behind each list is one record more, which may hold anything.
+// for channels block * block_channels and on, a power of two; behind each list are records that may hold anything.
 typedef struct {
     sc_nonzero *nonzeros;
     int64_t *starts;
@@ -145,7 +145,7 @@ typedef struct {
     int64_t group_stride, row_stride, channel_stride;
     int64_t item_rows;    // rows of a work item, 32 at most
     int64_t *not_finite;  // [items]: how many Inf and NaN were met
-    int64_t *not_whole;   // [items]: nonzero if some inner row of three taps has zeros and nonzeros, or none is of three
+    int64_t *not_whole;   // [items]: 0 if inner rows have three taps, and each of them only zeros or only nonzeros
     sc_interrupt interrupt;
 } sc_lists_task;
 

@@ -7,7 +7,8 @@ namespace sparseconv {
 // `signals` is called on the calling thread every 50 ms; nonzero stops the call. All return a `status`.
 int run_rows(const sc_table &table, sc_rows_task &task, int threads, int (*signals)());
 int run_gradient(const sc_table &table, sc_gradient_task &task, int threads, int (*signals)());
-int run_lists(const sc_table &table, sc_lists_task &task, int step, int threads, int (*signals)());  // 0 counts, 1 fills
+// Step 0 counts the nonzeros, step 1 fills the lists.
+int run_lists(const sc_table &table, sc_lists_task &task, int step, int threads, int (*signals)());
 int run_weights(const sc_table &table, sc_weights_task &task, int threads, int (*signals)());
 int run_bias_gradient(const sc_table &table, sc_bias_task &task, int threads, int (*signals)());
 
