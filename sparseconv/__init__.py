@@ -12,7 +12,8 @@ conv, transpose, linear, bias       public functions
 prepare, checks                     from arguments to a checked call; what only forms decide is kept for the next one
 passes, planning                    the three passes: which kernel, why, and the call
 blocking, blocking_tiles            block sizes, on vectors and on the tile registers of AMX
-geometry, layout                    rows and columns that meet; strides
+geometry, lines, layout             rows and columns that meet; strides
+packed                              weights as lists of their nonzeros
 problem, arrays                     the sizes of one convolution; views of memory, forms, aligned results
 _conv, _masks, _cpu                 Cython: structs filled, kernels called without the GIL
 kernels/                            C++: one source per kernel, compiled once per instruction set
@@ -38,6 +39,7 @@ from .conv import (
     conv3d_backward_weight,
 )
 from .linear import linear, linear_backward_data, linear_backward_weight
+from .packed import PackedWeight, pack_weight
 from .planning import Plan, plan
 from .transpose import (
     conv_transpose1d,
@@ -55,6 +57,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CompressedArray",
+    "PackedWeight",
     "Plan",
     "compress",
     "conv1d",
@@ -82,5 +85,6 @@ __all__ = [
     "linear_backward_data",
     "linear_backward_weight",
     "masks",
+    "pack_weight",
     "plan",
 ]

@@ -1,11 +1,15 @@
 # The kernels are linked into _cpu alone; the other modules reach them through these functions.
 from libc.stdint cimport int64_t
 
-from ._kernels cimport sc_bias_task, sc_compress_task, sc_gradient_task, sc_rows_task, sc_table
+from ._kernels cimport (
+    sc_bias_task, sc_compress_task, sc_gradient_task, sc_lists_task, sc_rows_task, sc_table, sc_weights_task,
+)
 
 cdef const sc_table *active_table() noexcept nogil
 cdef int call_rows(const sc_table *table, sc_rows_task *task, int threads) except -1 nogil
 cdef int call_gradient(const sc_table *table, sc_gradient_task *task, int threads) except -1 nogil
+cdef int call_lists(const sc_table *table, sc_lists_task *task, int step, int threads) except -1 nogil
+cdef int call_weights(const sc_table *table, sc_weights_task *task, int threads) except -1 nogil
 cdef int call_bias_gradient(sc_bias_task *task, int threads) except -1 nogil
 cdef int call_count_blocks(const sc_compress_task *task, int threads) except -1 nogil
 cdef int call_compress(const sc_compress_task *task, int threads) except -1 nogil

@@ -5,8 +5,9 @@ from libc.stdint cimport int64_t
 
 from ._kernels cimport (
     active, gradient_scratch_bytes, isa_entry, isas, rows_packed_bytes, rows_scratch_bytes, run_bias_gradient,
-    run_compress, run_count_blocks, run_expand, run_gradient, run_rows, sc_bias_task, sc_compress_task,
-    sc_gradient_task, sc_rows_task, sc_table, set_active, vendor as cpu_vendor,
+    run_compress, run_count_blocks, run_expand, run_gradient, run_lists, run_rows, run_weights, sc_bias_task,
+    sc_compress_task, sc_gradient_task, sc_lists_task, sc_rows_task, sc_table, sc_weights_task, set_active,
+    vendor as cpu_vendor,
 )
 
 cdef extern from "Python.h":
@@ -71,6 +72,14 @@ cdef int call_rows(const sc_table *table, sc_rows_task *task, int threads) excep
 
 cdef int call_gradient(const sc_table *table, sc_gradient_task *task, int threads) except -1 nogil:
     return finish(run_gradient(table[0], task[0], threads, signals))
+
+
+cdef int call_lists(const sc_table *table, sc_lists_task *task, int step, int threads) except -1 nogil:
+    return finish(run_lists(table[0], task[0], step, threads, signals))
+
+
+cdef int call_weights(const sc_table *table, sc_weights_task *task, int threads) except -1 nogil:
+    return finish(run_weights(table[0], task[0], threads, signals))
 
 
 cdef int call_bias_gradient(sc_bias_task *task, int threads) except -1 nogil:

@@ -59,6 +59,37 @@ cdef extern from "kernels/problem.h" nogil:
         int64_t pair_group, pair_lane, pair_channel
         int64_t dense, parts, points, outer_group, lane_vectors, lane_blocks, channel_block, chunk_rows, segment, segments
 
+    ctypedef struct sc_nonzero:
+        float value
+
+    ctypedef struct sc_lists:
+        sc_nonzero *nonzeros
+        int64_t *starts
+        int64_t groups, rows, channels, taps, inner_taps, whole_rows, classes
+        const int64_t *class_ends
+        const int64_t *class_taps
+        int64_t block_channels, blocks
+
+    ctypedef struct sc_lists_task:
+        sc_lists lists
+        const float *data
+        int64_t group_stride, row_stride, channel_stride, item_rows
+        int64_t *not_finite
+        int64_t *not_whole
+
+    ctypedef struct sc_weights_task:
+        sc_map map
+        sc_view in_ "in"
+        sc_view out
+        int64_t batch, groups, channels, filters
+        sc_lists lists
+        const float *bias
+        int64_t relu, stream, phases, tile, segments, in_advance, first_column, span
+        const int64_t *column_places
+        int64_t width
+        const int64_t *tap_places
+        int64_t channel_block, chunk_steps, shares
+
     ctypedef struct sc_bias_task:
         sc_view in_ "in"
         int64_t batch, rows, columns, channels
@@ -87,6 +118,7 @@ cdef extern from "kernels/table.h" nogil:
         int64_t (*mask_live_vectors)(const float *, int64_t, int64_t) noexcept nogil
         void (*mask_any)(const uint8_t *, int64_t, int64_t, uint8_t *) noexcept nogil
         int64_t (*gradient_needed)(const sc_gradient_task *) noexcept nogil
+        int64_t (*weights_scratch)(const sc_weights_task *) noexcept nogil
         const sc_tile_table *tiles
 
 cdef extern from "kernels/dispatch.h" namespace "sparseconv" nogil:
@@ -101,6 +133,8 @@ cdef extern from "kernels/dispatch.h" namespace "sparseconv" nogil:
 cdef extern from "kernels/run.h" namespace "sparseconv" nogil:
     int run_rows(const sc_table &, sc_rows_task &, int, int (*)() noexcept)
     int run_gradient(const sc_table &, sc_gradient_task &, int, int (*)() noexcept)
+    int run_lists(const sc_table &, sc_lists_task &, int, int, int (*)() noexcept)
+    int run_weights(const sc_table &, sc_weights_task &, int, int (*)() noexcept)
     int run_bias_gradient(const sc_table &, sc_bias_task &, int, int (*)() noexcept)
     int run_count_blocks(const sc_table &, const sc_compress_task &, int, int (*)() noexcept)
     int run_compress(const sc_table &, const sc_compress_task &, int, int (*)() noexcept)

@@ -8,8 +8,9 @@ a MB of L2 per core. The figures beside them are runs one after the other, good 
 from __future__ import annotations
 
 from math import prod
+from typing import NamedTuple
 
-from . import _conv, _cpu
+from . import _conv, _cpu, lines, packed
 from .problem import Problem
 
 MAX_LANE_VECTORS = 8  # SC_MAX_LANE_VECTORS
@@ -36,6 +37,12 @@ PATCH_VECTORS = 8
 READ_VECTORS = 8  # of each tap, where registers hold no patch
 OUTPUT_TILE_BYTES = 32 * 1024
 OUTPUT_COLUMNS = 512
+# The packed columns of a block of channels in kernel_weights.h, and the percentage of nonzeros they are chosen for:
+# most of L1, and more where few nonzeros leave so little to do for a sum that moving it weighs more than reads from L2.
+# Zen 4, of oneDNN's speed at 90% zeros, 8 and 24 channels of 256,256,14 (14 and 41 KB): 4.6 and 5.4; at 50% 12 and 24
+# channels: 1.36 and 1.19.
+WEIGHT_X_BYTES = {"weight": (24 * 1024, 50), "sparse weight": (40 * 1024, 10)}
+MAX_WEIGHT_TILE = 16  # columns that are computed together, fewer where registers are
 CHUNK_COLUMNS = 1024  # outputs that are finished together by the row kernels
 HEAVY_COLUMNS = 4096  # where each chunk packs the weights again; backward_data of 512,512,14/2 at 90%: 2.1 -> 3.2
 
@@ -103,6 +110,67 @@ def holds_patch() -> bool:
     """Whether registers hold a patch of kernel_outputs_row.h beside four sums."""
     accumulators, _, _ = _cpu.registers()
     return accumulators >= PATCH_VECTORS + 4
+
+
+def weights(problem: Problem, channels: int, filters: int, variant: str, backward: bool, threads: int) -> Weights:
+    """Blocking of kernel_weights.h; `channels` and `filters` are one group's, `variant` is "weight" or "sparse weight".
+
+    The number of columns that are computed together is the one for which the cost model says the least.
+    """
+    count, classes = lines.phases(problem, backward), len(lines.tap_classes(problem, backward))
+    columns = problem.in_size[-1] if backward else problem.out_size[-1]
+    most = min(MAX_WEIGHT_TILE, _cpu.registers()[0], ceil_div(columns, count))
+    found = [_weights(problem, lines.lines(problem, backward, tile), channels, filters, variant, backward, classes)
+             for tile in range(max(1, most // 2), most + 1)]  # fmt: skip
+    best = min(found, key=lambda one: one.cost * (1 + 0.001 * one.tables.tile))
+    wanted = 4 * threads if threads > 1 else 1
+    chunk_steps = even(best.steps, ceil_div(best.steps, wanted))
+    chunks = problem.groups * ceil_div(best.steps, chunk_steps)
+    tiles = best.tiles | {
+        "chunk_steps": chunk_steps,
+        "shares": min(ceil_div(filters, 16), ceil_div(threads, chunks)),
+    }
+    return best._replace(tiles=tiles)
+
+
+class Weights(NamedTuple):
+    """Tables, blocking and costs of kernel_weights.h, in cycles per 16 useful multiply-adds of the dense problem."""
+
+    tables: lines.Lines
+    tiles: dict[str, int]
+    steps: int
+    slope: float  # cost of the multiply-adds if no weight is zero
+    fixed: float  # of what zeros do not save
+
+    @property
+    def cost(self) -> float:
+        """At the density that the tile is for."""
+        return self.slope * self.tiles["percent"] / 100 + self.fixed
+
+
+def _weights(
+    problem: Problem, tables: lines.Lines, channels: int, filters: int, variant: str, backward: bool, classes: int
+) -> Weights:
+    room, percent = WEIGHT_X_BYTES[variant]
+    taps, outer = prod(problem.kernel) / classes, prod(problem.kernel[:-1])
+    unit = packed.block_channels(prod(problem.kernel))
+    fits = room / (tables.width * VECTOR_BYTES * max(1, outer / classes))
+    channel_block = unit * even(ceil_div(channels, unit), max(1, round(fits / unit)))
+    size = problem.in_size if backward else problem.out_size
+    rows = prod(size[:-1])
+    steps = ceil_div(problem.batch * tables.segments * rows, 16)
+    tile, count = tables.tile, tables.phases
+    # Zen 4, in cycles: a multiply-add 1.07 (L1), the value and the place of a nonzero 1.7; a sum is loaded and stored
+    # in 2.7 for each block of channels; a packed vector takes 6, and 3 to reach L1 for each outer tap; a result 8.
+    useful = problem.batch * rows * size[-1] / 16
+    waste = steps * count * tile / useful
+    packs = channels * tables.width / (filters * tile * count) * (6 + 3 * outer)
+    fixed = packs + 8 + 2.7 * ceil_div(channels, channel_block)
+    every = channels * taps
+    result = 4 * problem.batch * prod(size) * filters * problem.groups
+    tiles = {"tile": tile, "segments": tables.segments, "channel_block": channel_block, "percent": percent}
+    tiles["stream"] = int(result >= STREAM_BYTES)
+    return Weights(tables, tiles, steps, waste * (1.07 + 1.7 / tile), waste * fixed / every)
 
 
 def packed_share(problem: Problem) -> float:

@@ -184,6 +184,12 @@ def needed_pairs(mask: np.ndarray) -> np.ndarray:
     return pairs
 
 
+def keep(array: np.ndarray, mask: np.ndarray) -> None:
+    """Write zeros into `array` where `mask`, an array of its shape or bits, is zero."""
+    needed = unpack(mask, array.shape) if mask.dtype == np.uint8 else mask != 0
+    np.copyto(array, 0, where=~needed)
+
+
 def _plain(array: np.ndarray) -> np.ndarray:
     """C-contiguous with aligned elements: the array itself or a copy."""
     return arrays.addressable(np.ascontiguousarray(array))

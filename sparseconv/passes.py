@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _cpu, masks, planning
+from . import _conv, _cpu, lines, masks, packed, planning
 from .arrays import Form
 from .layout import BLOCK, Layout, Strides
+from .packed import PackedWeight
 from .planning import Candidate, Choice, Mask, Plan, Prepared
 from .problem import Problem
 
-Operands = dict[str, np.ndarray]  # by their public names, in the order of the public function
+Operands = dict[str, Any]  # arrays, and packed weights, by their public names, in the order of the public function
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Rows:
 
     def decide(self, operands: Operands, threads: int, threshold: float) -> tuple[Choice, Prepared]:
         """What to skip in these arrays, and the kernel for it."""
-        source, *_ = operands.values()
+        source, weight, *_ = operands.values()
         kernels = planning.rows_kernels(
             self.problem, self.backward, self.source, self.target, self.weight, self.needed, self.relu, self.precision,
             planning.threads_for(self.problem, threads), _cpu.current(),
@@ -52,13 +53,44 @@ class Rows:
         if self.needed:
             output = kernels("output")
             candidates["output"] = Candidate(operands["output_mask"], output.each, output.fixed)
+        candidates |= self._weight_candidate(weight, kernels)
         skip = self.scalar if threshold and self.skip == "auto" else self.skip
         choice = planning.choose(skip, 1.0 / kernel.tile_gain, candidates, threshold)
+        if choice.skip == "weight":
+            skipping = kernels("sparse weight" if choice.density["weight"] <= planning.WEIGHT_SPARSE else "weight")
+            lists = self._lists(weight, skipping.threads)
+            if lists.finite:
+                return choice, skipping._replace(lists=lists)
+            choice = planning.no_choice("Inf or NaN among the weights")
         if choice.skip == "none":
             return choice, kernels("tiles" if kernel.tile_gain > 1 else "dense")
         if choice.skip == "output":
             return choice, kernels("output")
         return choice, kernels("sparse") if choice.density[self.scalar] <= kernel.sparse else kernel
+
+    def _weight_candidate(
+        self, weight: np.ndarray | PackedWeight, kernels: Callable[[str], Prepared]
+    ) -> dict[str, Candidate]:
+        """What `planning.choose` asks of skipping zero weights, where that is to be considered at all."""
+        is_packed = isinstance(weight, PackedWeight)
+        if self.skip not in ("auto", "weight") or not (
+            is_packed or self.skip == "weight" or self.problem.macs >= planning.WEIGHT_MACS
+        ):
+            return {}
+        density = weight.density if is_packed else planning.weight_density(weight)
+        if density > planning.WEIGHT_PAYS and self.skip == "auto":
+            return {}
+        kernel = kernels("sparse weight" if density <= planning.WEIGHT_SPARSE else "weight")
+        packing = 0 if is_packed else planning.packing_cost(self.problem, self.backward)
+        masking = planning.MASKING_COST if self.needed else 0
+        return {"weight": Candidate(density, kernel.each, kernel.fixed + packing + masking)}
+
+    def _lists(self, weight: np.ndarray | PackedWeight, threads: int) -> _conv.Lists:
+        """The nonzeros of the weights: kept by a packed weight, made for the call from an array."""
+        classes = lines.tap_classes(self.problem, self.backward)
+        if isinstance(weight, PackedWeight):
+            return weight.lists(self.backward, classes)
+        return packed.nonzero_lists(weight, self.problem.groups, self.backward, classes, threads)
 
     def run(
         self, operands: Operands, out: np.ndarray, threads: int, threshold: float, return_mask: bool
@@ -67,10 +99,16 @@ class Rows:
         _, kernel = self.decide(operands, threads, threshold)
         source, weight, *_ = operands.values()
         bias = np.ascontiguousarray(operands["bias"]) if "bias" in operands else None
-        mask = None
-        if return_mask and self.mask_in_order and not kernel.tiles["parts"]:
-            mask = np.empty(-(-out.size // 8), np.uint8)
-        kernel.task.run(source, weight, bias, out, kernel.threads, threshold, mask, operands.get("output_mask"))
+        needed, mask = operands.get("output_mask"), None
+        if kernel.lists:
+            kernel.task.run(source, kernel.lists, bias, out, kernel.threads)
+            if needed is not None:
+                masks.keep(out, needed)
+        else:
+            if return_mask and self.mask_in_order and not kernel.tiles["parts"]:
+                mask = np.empty(-(-out.size // 8), np.uint8)
+            dense = weight.dense if isinstance(weight, PackedWeight) else weight
+            kernel.task.run(source, dense, bias, out, kernel.threads, threshold, mask, needed)
         self.layout.clear_padding(out, self.problem.in_channels if self.backward else self.problem.out_channels)
         return mask
 

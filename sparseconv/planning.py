@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
-from math import ceil, inf
+from math import ceil, inf, prod
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +32,17 @@ SERIAL_MACS = 400_000  # about 10 us of work, what waking a thread costs
 # zeros).
 SLOPES = {"amx": 1.16, "avx512": 1.16, "avx2": 1.07, "neon": 1.2, "scalar": 1.1}
 INTEL_SLOPE = 1.5
+
+
+# The kernel that skips zero weights has its costs in its blocking, in cycles; this is what a dense kernel takes.
+DENSE_CYCLES = 1.05
+# Packing a weight of a plain array, both passes over it, in cycles.
+PACK_CYCLES = 4
+MASKING_COST = 0.15  # of writing zeros into a result where a mask needs none, beside the dense kernel
+WEIGHT_MACS = 10_000_000  # less work is not worth looking at plain weights: 1 us of 100
+WEIGHT_RUNS = 16  # of 64 weights: a density to within 0.016
+WEIGHT_PAYS = 0.7  # no shape gains from skipping weights that are denser
+WEIGHT_SPARSE = 0.25  # density of weights from which on blocks of channels are longer
 
 
 class Choice(NamedTuple):
@@ -76,9 +87,9 @@ class Plan:
     problem : str
         The sizes as a short text; the same text names tests and benchmarks.
     kernel : str
-        "rows_skip", "rows_output", "rows_dense", "rows_tiles" (forward, backward_data), "gradient_skip",
-        "gradient_points", "gradient_dense", "gradient_tiles" (backward_weight; "tiles" are dense kernels on the tile
-        registers of AMX), "reference" (float64) or "none" (an empty result).
+        "rows_skip", "rows_output", "weights_skip", "rows_dense", "rows_tiles" (forward, backward_data),
+        "gradient_skip", "gradient_points", "gradient_dense", "gradient_tiles" (backward_weight; "tiles" are dense
+        kernels on the tile registers of AMX), "reference" (float64) or "none" (an empty result).
     skip : str
         The operand whose zeros are skipped, or "none".
     density : dict
@@ -128,7 +139,7 @@ class Candidate(NamedTuple):
     Both are in units of the dense kernel's vector multiply-adds.
     """
 
-    array: np.ndarray
+    array: np.ndarray | float  # or its density, if that is known
     each: float
     fixed: float
 
@@ -148,7 +159,8 @@ def choose(skip: str, dense: float, candidates: dict[str, Candidate], threshold:
     density, best, least = {}, "", inf
     for operand, (array, each, fixed) in candidates.items():
         if skip == "auto" or skip == operand:
-            density[operand] = _conv.sampled_density(array, SAMPLED_RUNS, threshold)
+            known = isinstance(array, float)
+            density[operand] = array if known else _conv.sampled_density(array, SAMPLED_RUNS, threshold)
             cost = each * density[operand] + fixed
             if cost < least:
                 best, least = operand, cost
@@ -205,13 +217,14 @@ class Prepared(NamedTuple):
     name: str
     scalar: str  # the operand whose elements are the scalars
     threads: int
-    task: _conv.Rows | _conv.Gradient | None  # none where NumPy is the kernel
+    task: _conv.Rows | _conv.Gradient | _conv.Weights | None  # none where NumPy is the kernel
     tiles: dict[str, int]
     each: float
     fixed: float
     sparse: float = 0.0
     tile_gain: float = 1.0
     note: str = ""  # what a plan says of it
+    lists: _conv.Lists | None = None  # of these weights, "weights_skip" alone
 
 
 @lru_cache(maxsize=2048)
@@ -222,8 +235,8 @@ def rows_kernels(
     """The forward or backward_data kernels for arrays with these strides, each bound when it is first asked for.
 
     They are "dense", "tiles" (dense, on tile registers), "skip", "sparse": the skipping kernel with tiles for a
-    density of at most SPARSE, and, where there is a mask of what is needed, "output". Tiles depend on the instruction
-    set, so `isa` is part of the key.
+    density of at most SPARSE, "weight" and "sparse weight", which skip zeros of the weights (WEIGHT_SPARSE), and, where
+    there is a mask of what is needed, "output". Tiles depend on the instruction set, so `isa` is part of the key.
     """
     return cache(partial(_rows_kernel, problem, backward, source, target, weight, needed, relu, precision, threads))
 
@@ -242,6 +255,9 @@ def _rows_kernel(
         channels, lanes = lanes, channels
     used = geometry.backward_map(flat) if backward else geometry.forward_map(flat)
     source_size, target_size = (flat.out_size, flat.in_size) if backward else (flat.in_size, flat.out_size)
+    if variant.endswith("weight"):
+        views = layout.view(source, source_size), layout.view(target, target_size)
+        return _weights_kernel(flat, backward, used, views, channels, lanes, relu, threads, variant)
     if variant == "tiles":
         parts = blocking_tiles.PARTS[precision]
         tiles = blocking_tiles.rows(flat, used, channels, lanes, parts, backward, threads)
@@ -269,6 +285,33 @@ def _rows_kernel(
         return Prepared(name, scalar, threads, task, tiles, slope() * (1 if blocking.holds_patch() else 1.35), fixed)
     fixed = 0.03 + 25 / (tile + 20)
     return Prepared(name, scalar, threads, task, tiles, slope(), fixed, SPARSE, tile_gain, _note(tiles))
+
+
+def _weights_kernel(
+    problem: Problem, backward: bool, used: _conv.Map, views: tuple[_conv.View, _conv.View], channels: int,
+    filters: int, relu: bool, threads: int, variant: str,
+) -> Prepared:  # fmt: skip
+    made = blocking.weights(problem, channels, filters, variant, backward, threads)
+    tiles = {name: value for name, value in made.tiles.items() if name != "percent"}
+    task = _conv.Weights(
+        used, *views, batch=problem.batch, groups=problem.groups, channels=channels, filters=filters,
+        relu=relu, **made.tables._asdict() | tiles,
+    )  # fmt: skip
+    each, fixed = made.slope / DENSE_CYCLES, made.fixed / DENSE_CYCLES
+    return Prepared("weights_skip", "weight", threads, task, tiles, each, fixed, WEIGHT_SPARSE)
+
+
+def weight_density(weight: np.ndarray) -> float:
+    """A sample of a plain weight's density; runs of weights may not end where a kernel does."""
+    if weight.flags.c_contiguous:
+        return _conv.sampled_density(weight.reshape(-1), WEIGHT_RUNS)
+    return _conv.sampled_density(weight, SAMPLED_RUNS)
+
+
+def packing_cost(problem: Problem, backward: bool) -> float:
+    """What packing a plain weight costs beside the dense kernel, which takes each weight for 16 positions at a time."""
+    positions = problem.batch * prod(problem.in_size if backward else problem.out_size)
+    return PACK_CYCLES * 16 / positions
 
 
 @lru_cache(maxsize=2048)

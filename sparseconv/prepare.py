@@ -21,11 +21,12 @@ from . import arrays, checks, cpu, masks, passes
 from .arrays import Form
 from .compressed import expanded
 from .layout import Layout, parse
+from .packed import PackedWeight
 from .passes import Call, Gradient, Rows, WithoutKernel
 from .problem import Problem
 
-FORWARD = ("auto", "none", "input")
-BACKWARD_DATA = ("auto", "none", "grad_output", "output")
+FORWARD = ("auto", "none", "input", "weight")
+BACKWARD_DATA = ("auto", "none", "grad_output", "weight", "output")
 BACKWARD_WEIGHT = ("auto", "none", "input", "grad_output")
 PRECISIONS = ("highest", "high", "medium")
 
@@ -162,8 +163,12 @@ def _call(
     """A checked call of `operation`; `usable` copies arrays whose memory its kernels cannot read."""
     given, used, forms = {}, {}, []
     for name, value in operands.items():
-        given[name] = array = (arrays.take_mask if name.endswith("_mask") else arrays.take)(name, value)
-        used[name] = array = usable(array)
+        if name == "weight" and isinstance(value, PackedWeight):
+            given[name] = array = _unpacked(value, words)
+            used[name] = value if array.dtype == np.float32 else array
+        else:
+            given[name] = array = (arrays.take_mask if name.endswith("_mask") else arrays.take)(name, value)
+            used[name] = array = usable(array)
         forms.append((array.shape, array.strides, array.dtype))
     target = None
     if out is not None:
@@ -176,6 +181,8 @@ def _call(
     threads = cpu.checked_threads(num_threads)
     if type(threshold) is not float or threshold:
         threshold = checks.threshold(threshold, words.get("skip", "auto"))
+        if threshold and words.get("skip") == "weight":
+            used["weight"] = _thresholded(used["weight"], threshold)
     if out is None:
         out = arrays.empty(made.result.shape, made.result.dtype)
     else:
@@ -190,6 +197,20 @@ def _with_mask(call: Call, return_mask: Any, words: dict[str, Any]) -> Call:
     if words.get("activation") != "relu":
         raise ValueError("return_mask: got True without an activation, expected activation='relu' with it")
     return call._replace(return_mask=True)
+
+
+def _thresholded(weight: np.ndarray | PackedWeight, threshold: float) -> np.ndarray:
+    """A copy with zeros for small weights: unlike activations they are few, and packed before use anyway."""
+    dense = weight.dense if isinstance(weight, PackedWeight) else weight
+    return np.where(np.abs(dense) <= dense.dtype.type(threshold), dense.dtype.type(0), dense)
+
+
+def _unpacked(weight: PackedWeight, words: dict[str, Any]) -> np.ndarray:
+    """The dense weight, if it was packed for the groups of this call."""
+    groups = words.get("groups", 1)
+    if weight.groups != groups:
+        raise ValueError(f"weight: got a PackedWeight of {weight.groups} groups, expected {groups}, those of the call")
+    return weight.dense
 
 
 def _plain(values: tuple) -> bool:

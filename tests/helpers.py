@@ -19,8 +19,8 @@ from sparseconv import reference
 
 SPARSITIES = (0.0, 0.3, 0.5, 0.9, 1.0)
 SKIPS = {
-    "forward": ("auto", "none", "input"),
-    "backward_data": ("auto", "none", "grad_output"),
+    "forward": ("auto", "none", "input", "weight"),
+    "backward_data": ("auto", "none", "grad_output", "weight"),
     "backward_weight": ("auto", "none", "input", "grad_output"),
 }
 PASSES = tuple(SKIPS)

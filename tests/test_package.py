@@ -36,10 +36,13 @@ def test_typed():
     assert files("sparseconv").joinpath("py.typed").is_file()
 
 
+PACKED = {"PackedWeight", "pack_weight"}
+
+
 def test_public_names():
     """The contract: no name is missing, none is there by accident."""
     others = {"grad_bias", "plan", "Plan", "compress", "decompress", "CompressedArray", "masks", "cpu"}
-    assert set(sc.__all__) == CONVOLUTIONS | LINEAR | others
+    assert set(sc.__all__) == CONVOLUTIONS | LINEAR | PACKED | others
     assert list(sc.__all__) == sorted(sc.__all__)
     assert len(set(sc.__all__)) == len(sc.__all__)
     for name in sc.__all__:

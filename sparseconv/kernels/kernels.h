@@ -3,9 +3,11 @@
 #include "kernel_bias.h"
 #include "kernel_compress.h"
 #include "kernel_gradient.h"
+#include "kernel_lists.h"
 #include "kernel_mask.h"
 #include "kernel_outputs.h"
 #include "kernel_rows.h"
+#include "kernel_weights.h"
 #include "table.h"
 
 #define SC_TEXT_(name) #name
@@ -20,6 +22,8 @@ constexpr sc_table table = {
     pack_weights, rows, rows_scratch_bytes,
     pack_outputs_weights, outputs,
     gradient, gradient_scratch_bytes, gradient_needed,
+    count_lists, fill_lists,
+    weights, weights_scratch_bytes,
     bias_gradient,
     count_above, mask_nonzero, mask_relu, mask_unpack, mask_live_vectors, mask_any,
     count_blocks, compress_blocks, expand_blocks, nullptr,

@@ -135,6 +135,65 @@ typedef struct {
     sc_interrupt interrupt;
 } sc_gradient_task;
 
+// A nonzero weight: its value, and its place channel * taps + tap among the weights of its row.
+typedef struct {
+    float value;
+    uint32_t index;
+} sc_nonzero;
+
+// The nonzero weights of every row of one direction: rows are out channels in forward and in channels in backward_data,
+// channels the others. Taps that meet the same outputs (backward_data with strides: every other row and column) form a
+// class with lists of its own. The list of (class, row) lies in
+//   nonzeros[start[block]] .. nonzeros[start[block + 1]],  start = starts + (class * rows + row) * (blocks + 1)
+// for channels block * block_channels and on, a power of two; behind each list are records that may hold anything.
+typedef struct {
+    sc_nonzero *nonzeros;
+    int64_t *starts;
+    int64_t groups, rows, channels;  // rows over all groups, channels of one group
+    int64_t taps, inner_taps;
+    int64_t whole_rows;  // 1: nonzeros come in threes, the inner taps of one channel and outer tap
+    int64_t classes;
+    const int64_t *class_ends;  // [classes]: taps of class i are class_taps[class_ends[i - 1] .. class_ends[i])
+    const int64_t *class_taps;  // [taps]
+    int64_t block_channels, blocks;
+} sc_lists;
+
+// Making them from weights in C order: row r of a group begins at data + group * group_stride + r * row_stride.
+typedef struct {
+    sc_lists lists;
+    const float *data;
+    int64_t group_stride, row_stride, channel_stride;
+    int64_t item_rows;    // rows of a work item, 32 at most
+    int64_t *not_finite;  // [items]: how many Inf and NaN were met
+    int64_t *not_whole;   // [items]: 0 if inner rows have three taps, and each of them only zeros or only nonzeros
+    sc_interrupt interrupt;
+} sc_lists_task;
+
+// forward and backward_data, skipping zeros of the weights. 16 output lines are computed side by side, one per lane; a
+// line is a segment of `tile` output columns (of every phase) of an output row. Phases are the output columns that meet
+// input columns at the same distances: with dilation every other column forward, with stride backwards.
+typedef struct {
+    sc_map map;
+    sc_view in, out;
+    int64_t batch, groups;
+    int64_t channels, filters;  // of `in` and of `out`, per group
+    sc_lists lists;
+    const float *bias;  // (groups * filters,) or NULL
+    int64_t relu, stream;  // as above
+    // columns: phase p of a segment has output columns p + m * phases, 0 <= m < tile, behind the segment's first one
+    int64_t phases, tile, segments;
+    int64_t in_advance;         // input columns from one segment to the next
+    int64_t first_column, span; // input columns that a segment can meet, from its first one
+    const int64_t *column_places;  // [span]: where the column lies in a packed row, or -1
+    int64_t width;              // columns of a packed row
+    const int64_t *tap_places;  // [phases][inner_taps]: where the column lies that m = 0 meets, or -1
+    // blocking
+    int64_t channel_block;      // channels that are swept together, a multiple of lists.block_channels
+    int64_t chunk_steps;        // steps (one line of each lane) of a work item
+    int64_t shares;             // work items per chunk, each with its share of the filters
+    sc_interrupt interrupt;
+} sc_weights_task;
+
 // bias gradient: sum over images, rows and columns, for every channel
 typedef struct {
     sc_view in;

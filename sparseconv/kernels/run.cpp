@@ -104,6 +104,26 @@ int run_gradient(const sc_table &table, sc_gradient_task &task, int threads, int
     return spread(gradient, task, items, threads, scratch, lease.memory(), interrupt);
 }
 
+int run_lists(const sc_table &table, sc_lists_task &task, int step, int threads, int (*signals)()) {
+    interruption interrupt(signals);
+    task.interrupt = {interruption::poll, &interrupt};
+    const scratch_lease lease(64);  // the kernels need none; the lease marks the call
+    const sc_lists &lists = task.lists;
+    const int64_t items = lists.groups * ceil_div(lists.rows / lists.groups, task.item_rows);
+    return spread(step ? table.fill_lists : table.count_lists, task, items, threads, 0, lease.memory(), interrupt);
+}
+
+int run_weights(const sc_table &table, sc_weights_task &task, int threads, int (*signals)()) {
+    interruption interrupt(signals);
+    task.interrupt = {interruption::poll, &interrupt};
+    const int64_t steps = ceil_div(task.batch * task.segments * task.map.out_rows, 16);
+    const int64_t scratch = table.weights_scratch(&task);
+    const scratch_lease lease(scratch);
+    if (!lease.memory()) return NO_MEMORY;
+    const int64_t items = task.groups * ceil_div(steps, task.chunk_steps) * task.shares;
+    return spread(table.weights, task, items, threads, scratch, lease.memory(), interrupt);
+}
+
 int run_bias_gradient(const sc_table &table, sc_bias_task &task, int threads, int (*signals)()) {
     interruption interrupt(signals);
     task.interrupt = {interruption::poll, &interrupt};

@@ -31,6 +31,7 @@ SC_INLINE f32x16 splat(const float *p) {
     __m256 v = _mm256_broadcast_ss(p);
     return {v, v};
 }
+SC_INLINE void hold(f32x16 &) {}  // has no register to spare
 SC_INLINE f32x16 add(f32x16 a, f32x16 b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
 SC_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
     return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};

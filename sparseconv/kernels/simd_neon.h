@@ -37,6 +37,7 @@ SC_INLINE f32x16 splat(const float *p) {
     float32x4_t v = vld1q_dup_f32(p);
     return {{v, v, v, v}};
 }
+SC_INLINE void hold(f32x16 &) {}  // loads are instructions anyway
 SC_INLINE f32x16 add(f32x16 a, f32x16 b) {
     SC_UNROLL for (int i = 0; i < 4; ++i) a.q[i] = vaddq_f32(a.q[i], b.q[i]);
     return a;

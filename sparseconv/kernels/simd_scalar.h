@@ -32,6 +32,7 @@ SC_INLINE f32x16 splat(const float *p) {
     for (float &lane : a.lane) lane = *p;
     return a;
 }
+SC_INLINE void hold(f32x16 &) {}
 SC_INLINE f32x16 add(f32x16 a, f32x16 b) {
     for (int i = 0; i < 16; ++i) a.lane[i] += b.lane[i];
     return a;

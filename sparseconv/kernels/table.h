@@ -33,6 +33,14 @@ typedef struct {
     int64_t (*gradient_scratch)(const sc_gradient_task *);
     int64_t (*gradient_needed)(const sc_gradient_task *);  // (channel, lane block) pairs that `pairs` needs
 
+    // lists of nonzero weights, counted first, then filled. Items: groups * blocks of item_rows rows
+    void (*count_lists)(const sc_lists_task *, int64_t begin, int64_t end, void *scratch);
+    void (*fill_lists)(const sc_lists_task *, int64_t begin, int64_t end, void *scratch);
+
+    // forward and backward_data from lists of nonzero weights. Items: groups * chunks * shares
+    void (*weights)(const sc_weights_task *, int64_t begin, int64_t end, void *scratch);
+    int64_t (*weights_scratch)(const sc_weights_task *);
+
     // bias gradient. Items: blocks of 64 channels.
     void (*bias_gradient)(const sc_bias_task *, int64_t begin, int64_t end, void *scratch);
 

@@ -1,0 +1,212 @@
+"""Weights as lists of their nonzeros: packed once and used by many calls, or for one call."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Any
+
+import numpy as np
+
+from . import _conv, arrays, checks, cpu
+
+Classes = tuple[tuple[int, ...], ...]  # taps that meet the same outputs: lines.tap_classes
+
+# A kernel sweeps whole blocks of channels, of about as many weights: as few starts as blocks of any use allow.
+BLOCK_WEIGHTS = 36
+ITEM_ROWS = 32  # rows that a thread packs together
+SERIAL_WEIGHTS = 1 << 17  # packing fewer takes less time than waking threads is worth: 0.1 ms
+
+
+class PackedWeight:
+    """A weight with the lists of its nonzeros, for `skip="weight"`; made by `pack_weight`.
+
+    It can be passed as `weight` to the forward and backward_data functions of convolutions, transposed convolutions and
+    linear layers, with the `groups` that it was packed for. It owns all its memory: changes of the array that it was
+    made from do not reach it, and `skip="auto"` can still prefer a kernel that reads the dense weight.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of the weight.
+    dtype : numpy.dtype
+        float32 or float64; the latter is kept dense, since it is computed in NumPy.
+    groups : int
+        Groups of channels that it was packed for.
+    density : float
+        Share of weights that are not zero.
+    nbytes : int
+        Bytes of the dense copy and of all lists. Lists take 8 bytes for each nonzero, 8 for each block of up to 36
+        weights and 80 for each row. Those of backward_data, and others for its strides, are made by the first call
+        that needs them.
+
+    See Also
+    --------
+    sparseconv.pack_weight
+    """
+
+    def __init__(self, weight: np.ndarray, groups: int) -> None:
+        self.groups = groups
+        self._dense = arrays.empty(weight.shape, weight.dtype)
+        self._lists: dict[tuple[bool, Classes], _conv.Lists] = {}
+        self._lock = threading.Lock()
+        self._write(weight)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._dense.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._dense.dtype
+
+    @property
+    def density(self) -> float:
+        return self._density
+
+    @property
+    def nbytes(self) -> int:
+        return self._dense.nbytes + sum(lists.nbytes for lists in self._lists.values())
+
+    @property
+    def dense(self) -> np.ndarray:
+        """The dense weight, read-only."""
+        view = self._dense.view()
+        view.flags.writeable = False
+        return view
+
+    def to_dense(self) -> np.ndarray:
+        """A new array of all weights, zeros included."""
+        return self._dense.copy()
+
+    def update(self, weight: Any) -> None:
+        """Packs other weights of the same shape and dtype, as after a step of an optimiser.
+
+        Memory is taken anew only if there are more nonzeros than ever before. No call may be using the object.
+
+        Parameters
+        ----------
+        weight : array like the packed one
+
+        Raises
+        ------
+        TypeError
+            No array in CPU memory, or another dtype.
+        ValueError
+            Another shape.
+        """
+        weight = arrays.addressable(arrays.take("weight", weight))
+        if weight.dtype != self.dtype:
+            raise TypeError(f"weight: got dtype {weight.dtype!s}, expected {self.dtype!s} as the packed weight has")
+        checks.sizes("weight", weight.shape, self.shape)
+        self._write(weight)
+
+    def lists(self, backward: bool, classes: Classes) -> _conv.Lists:
+        """The nonzeros of each out channel, or of each in channel (`backward`), by classes of taps."""
+        with self._lock:
+            if (backward, classes) not in self._lists:
+                self._lists[backward, classes] = nonzero_lists(self._dense, self.groups, backward, classes)
+            return self._lists[backward, classes]
+
+    def _write(self, weight: np.ndarray) -> None:
+        np.copyto(self._dense, weight)
+        if self.dtype == np.float64:
+            self._density = np.count_nonzero(weight) / weight.size
+            return
+        with self._lock:
+            for lists in self._lists.values():
+                lists.fill(self._dense, _threads(self._dense))
+        taps = math.prod(self.shape[2:])
+        self._density = self.lists(False, (tuple(range(taps)),)).count / self._dense.size
+
+    def __repr__(self) -> str:
+        groups = f", groups={self.groups}" if self.groups > 1 else ""
+        return f"PackedWeight(shape={self.shape}, dtype={self.dtype!s}{groups}, density={self.density:.3f})"
+
+
+def pack_weight(weight: Any, *, groups: int = 1) -> PackedWeight:
+    """Packs a weight for calls with `skip="weight"`: once, instead of in each of them.
+
+    Parameters
+    ----------
+    weight : (K, C/groups, *kernel) or (out, in), float32 or float64
+        Weight of a convolution or of a linear layer; (C, K/groups, *kernel) of a transposed convolution. Any strides.
+    groups : int
+        That of the calls it is for.
+
+    Returns
+    -------
+    PackedWeight
+        Takes the place of `weight` in forward and backward_data. `update` packs new values.
+
+    Raises
+    ------
+    TypeError
+        No array in CPU memory, or not float32 or float64.
+    ValueError
+        A number of dimensions that no weight has, sizes of zero, or groups that do not divide the first size.
+
+    See Also
+    --------
+    sparseconv.conv2d, sparseconv.PackedWeight
+
+    Notes
+    -----
+    -0.0 and denormals are zeros. Weights with Inf or NaN are packed, but computed by other kernels, because the
+    zeros around an image would turn them into NaN.
+
+    Examples
+    --------
+    >>> import numpy as np, sparseconv as sc
+    >>> x, w = np.ones((1, 8, 8, 32), np.float32), np.zeros((16, 32, 3, 3), np.float32)
+    >>> w[:, ::8] = 1
+    >>> packed = sc.pack_weight(w)
+    >>> packed
+    PackedWeight(shape=(16, 32, 3, 3), dtype=float32, density=0.125)
+    >>> sc.conv2d(x, packed, padding=1, layout="NHWC", skip="weight")[0, 4, 4, 0]
+    np.float32(36.0)
+    """
+    if isinstance(weight, PackedWeight):
+        raise TypeError("weight: got a PackedWeight, expected an array")
+    array = arrays.addressable(arrays.take("weight", weight))
+    if not 2 <= array.ndim <= 5:
+        raise ValueError(f"weight: got {array.ndim} dimensions (shape {array.shape}), expected 2 to 5")
+    checks.weights(arrays.form(array), array.ndim - 2)
+    groups = checks.whole("groups", groups, 1)
+    if array.shape[0] % groups:
+        raise ValueError(f"groups: got {groups}, expected a divisor of the weight's first size {array.shape[0]}")
+    return PackedWeight(array, groups)
+
+
+def block_channels(taps: int) -> int:
+    """Channels of a block of the lists: a power of two, so that blocks divide the usual numbers of channels evenly."""
+    return 1 << max(0, (BLOCK_WEIGHTS // taps).bit_length() - 1)
+
+
+def nonzero_lists(
+    weight: np.ndarray, groups: int, backward: bool, classes: Classes, threads: int | None = None
+) -> _conv.Lists:
+    """Lists of the nonzeros of a weight (out, in / groups, *kernel)."""
+    weight = np.ascontiguousarray(weight)
+    out_channels, in_channels = weight.shape[0] // groups, weight.shape[1]
+    taps = math.prod(weight.shape[2:])
+    ends, flat = [], []
+    for one in classes:
+        flat += one
+        ends.append(len(flat))
+    row, channel = in_channels * taps, taps
+    rows, channels = out_channels, in_channels
+    if backward:
+        row, channel, rows, channels = channel, row, channels, rows
+    lists = _conv.Lists(
+        groups=groups, rows=groups * rows, channels=channels, taps=taps,
+        inner_taps=weight.shape[-1] if weight.ndim > 2 else 1, class_ends=ends, class_taps=flat,
+        block_channels=block_channels(taps), group_stride=out_channels * in_channels * taps, row_stride=row,
+        channel_stride=channel, item_rows=ITEM_ROWS,
+    )  # fmt: skip
+    lists.fill(weight, _threads(weight) if threads is None else threads)
+    return lists
+
+
+def _threads(weight: np.ndarray) -> int:
+    return cpu.num_threads() if weight.size >= SERIAL_WEIGHTS else 1
