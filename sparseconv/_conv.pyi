@@ -52,6 +52,7 @@ class Rows:
         weight: WeightView,
         *,
         needed: Mask | None = None,
+        live: Mask | None = None,
         batch: int,
         groups: int,
         channels: int,
@@ -82,6 +83,7 @@ class Rows:
         threshold: float = 0,
         mask: np.ndarray | None = None,
         needed: np.ndarray | None = None,
+        live: np.ndarray | None = None,
     ) -> None: ...
 
 class Gradient:
@@ -92,6 +94,7 @@ class Gradient:
         b: View,
         gradient: WeightView,
         *,
+        live: Mask | None = None,
         batch: int,
         groups: int,
         channels: int,
@@ -122,6 +125,7 @@ class Gradient:
         threshold: float = 0,
         mask: np.ndarray | None = None,
         pairs: np.ndarray | None = None,
+        live: np.ndarray | None = None,
     ) -> None: ...
 
 class Lists:

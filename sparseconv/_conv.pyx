@@ -155,13 +155,16 @@ cdef class Rows:
     cdef tuple kept
 
     def __init__(self, Map map not None, View source not None, View target not None, WeightView weight not None, *,
-                 Mask needed=None, batch, groups, channels, lanes, relu, dense, outputs, parts, lane_vectors, channel_block,
-                 chunk_rows, segment, segments, in_segment, lane_groups, pack_ahead, stream):
-        self.kept, self.table = (map, source, target, weight, needed), table_for(parts)
+                 Mask needed=None, Mask live=None, batch, groups, channels, lanes, relu, dense, outputs, parts,
+                 lane_vectors, channel_block, chunk_rows, segment, segments, in_segment, lane_groups, pack_ahead,
+                 stream):
+        self.kept, self.table = (map, source, target, weight, needed, live), table_for(parts)
         self.c.map, self.c.in_, self.c.out, self.c.weight = map.c, source.c, target.c, weight.c
         self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
         if needed is not None:
             self.c.needed = needed.c
+        if live is not None:
+            self.c.live = live.c
         self.c.relu, self.c.dense, self.c.outputs, self.c.parts = relu, dense, outputs, parts
         self.c.lane_vectors, self.c.channel_block = lane_vectors, channel_block
         self.c.chunk_rows, self.c.segment, self.c.segments = chunk_rows, segment, segments
@@ -173,7 +176,7 @@ cdef class Rows:
         """Memory beside the arrays: (packed weights, once; scratch, per thread)."""
         return packed_bytes(&self.c), rows_scratch(self.table, &self.c)
 
-    def run(self, source, weight, bias, target, int threads, float threshold=0, mask=None, needed=None):
+    def run(self, source, weight, bias, target, int threads, float threshold=0, mask=None, needed=None, live=None):
         cdef sc_rows_task task = self.c
         task.threshold = threshold
         if mask is not None:
@@ -184,6 +187,8 @@ cdef class Rows:
             task.bias = <float *>address(bias, PyBUF_STRIDED_RO)
         if needed is not None:
             task.needed.data = address(needed, PyBUF_STRIDED_RO)
+        if live is not None:
+            task.live.data = address(live, PyBUF_STRIDED_RO)
         task.out.data = <float *>address(target, PyBUF_STRIDED)
         with nogil:
             call_rows(self.table, &task, threads)
@@ -196,10 +201,12 @@ cdef class Gradient:
     cdef const sc_table *table
     cdef tuple kept
 
-    def __init__(self, Map map not None, View a not None, View b not None, WeightView gradient not None, *, batch, groups,
-                 channels, lanes, dense, parts, points, outer_group, lane_vectors, lane_blocks, channel_block, chunk_rows,
-                 segment, segments, pair_group, pair_lane, pair_channel):
-        self.kept, self.table = (map, a, b, gradient), table_for(parts)
+    def __init__(self, Map map not None, View a not None, View b not None, WeightView gradient not None, *,
+                 Mask live=None, batch, groups, channels, lanes, dense, parts, points, outer_group, lane_vectors,
+                 lane_blocks, channel_block, chunk_rows, segment, segments, pair_group, pair_lane, pair_channel):
+        self.kept, self.table = (map, a, b, gradient, live), table_for(parts)
+        if live is not None:
+            self.c.live = live.c
         self.c.map, self.c.a, self.c.b, self.c.gradient = map.c, a.c, b.c, gradient.c
         self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
         self.c.dense, self.c.parts, self.c.points, self.c.outer_group = dense, parts, points, outer_group
@@ -224,8 +231,10 @@ cdef class Gradient:
         blocks = (vectors + self.c.lane_vectors - 1) // self.c.lane_vectors
         return needed / (self.c.groups * self.c.channels * blocks)
 
-    def run(self, a, b, gradient, int threads, float threshold=0, mask=None, pairs=None):
+    def run(self, a, b, gradient, int threads, float threshold=0, mask=None, pairs=None, live=None):
         cdef sc_gradient_task task = self.c
+        if live is not None:
+            task.live.data = address(live, PyBUF_STRIDED_RO)
         task.threshold = threshold
         if mask is not None:
             task.mask = <const uint8_t *>address(mask, PyBUF_STRIDED_RO)

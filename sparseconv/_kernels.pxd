@@ -39,7 +39,7 @@ cdef extern from "kernels/problem.h" nogil:
         sc_map map
         sc_view in_ "in"
         sc_view out
-        sc_mask needed
+        sc_mask needed, live
         int64_t batch, groups, channels, lanes
         sc_weight_view weight
         const float *bias
@@ -51,6 +51,7 @@ cdef extern from "kernels/problem.h" nogil:
     ctypedef struct sc_gradient_task:
         sc_map map
         sc_view a, b
+        sc_mask live
         int64_t batch, groups, channels, lanes
         sc_weight_view gradient
         float threshold

@@ -93,8 +93,15 @@ def take(name: str, value: Any) -> np.ndarray:
 
 
 def take_mask(name: str, value: Any) -> np.ndarray:
-    """`value` as an ndarray of floats, bools or bits (uint8), sharing its memory as in `take`."""
-    array = value if type(value) is np.ndarray else shared(name, value)
+    """`value` as an ndarray of floats, bools or bits (uint8), sharing its memory as in `take`; or compressed."""
+    if type(value) is np.ndarray:
+        array = value
+    else:
+        from .compressed import CompressedArray  # which is made of what is here
+
+        array = value.mask if isinstance(value, CompressedArray) else shared(name, value)
+    if array.dtype == np.uint8:
+        array = np.ascontiguousarray(array)
     if array.dtype not in MASK_DTYPES:
         raise TypeError(f"{name}: got dtype {array.dtype!s}, expected float32, float64, bool, or uint8 for a bit mask")
     return array

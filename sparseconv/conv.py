@@ -19,7 +19,8 @@ Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
 def conv2d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
     groups: int = 1, layout: str = "NCHW", activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
-    return_mask: bool = False, precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    input_mask: Any = None, return_mask: bool = False, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Two-dimensional convolution (cross-correlation, as in every CNN framework) that skips the zeros of `x`.
 
@@ -48,6 +49,11 @@ def conv2d(
         Elements of `x` with |v| <= threshold count as zeros, as if they had been set to zero before; NaN never does.
         At least 0, rounded to the dtype of `x` first. Above 0 the operand that `skip` means ("auto": `x`) is skipped
         by any density, and skip="none" is an error.
+    input_mask : array like `x`, or bit mask, optional
+        Which elements of `x` are not zero, if that is known, as `return_mask` of the layer before told: zeros are then
+        not looked for again. An array whose nonzeros count, bools, uint8 bits as of `sparseconv.masks.nonzero_mask`, or
+        a `CompressedArray`. It must not leave out nonzeros: that is not checked, and what then counts depends on the
+        kernel.
     return_mask : bool
         Whether to return the bit mask of the result as well; only with activation="relu".
     precision : {"highest", "high", "medium"}
@@ -97,15 +103,16 @@ def conv2d(
     """
     return prepare.conv(
         2, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        activation=activation, skip=skip, threshold=threshold, return_mask=return_mask, precision=precision,
-        num_threads=num_threads, out=out,
+        activation=activation, skip=skip, threshold=threshold, input_mask=input_mask, return_mask=return_mask,
+        precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv2d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
     dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", threshold: float = 0.0,
-    output_mask: Any = None, precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    output_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv2d` with respect to its input, skipping zeros of `grad_output` or outputs that nobody needs.
 
@@ -123,8 +130,10 @@ def conv2d_backward_data(
     output_mask : array like the result, or bit mask, optional
         Where it is zero the result is zero, whatever `skip` says: the gradient times the mask. Behind a ReLU that is
         all that its backward pass leaves, so the forward input itself is a mask: pass `x` if it came out of a ReLU.
-        Also a bool array, or uint8 bits as `sparseconv.masks.nonzero_mask` and `sparseconv.masks.relu` give them, which
-        are 32 times smaller.
+        Also a bool array, a `CompressedArray`, or uint8 bits as `return_mask` of `conv2d`, `sparseconv.masks.relu` and
+        `sparseconv.masks.nonzero_mask` give them, which are 32 times smaller.
+    grad_output_mask : array like `grad_output`, or bit mask, optional
+        As `input_mask` of `conv2d`, of `grad_output`.
     threshold : float
         As in `conv2d`, for `grad_output`.
 
@@ -145,15 +154,16 @@ def conv2d_backward_data(
     """
     return prepare.conv_backward_data(
         2, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, precision=precision,
-        num_threads=num_threads, out=out,
+        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, grad_output_mask=grad_output_mask,
+        precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv2d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
     groups: int = 1, layout: str = "NCHW", skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    input_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv2d` with respect to its weight, skipping the zeros of `x` or of `grad_output`.
 
@@ -173,6 +183,8 @@ def conv2d_backward_weight(
         What is exploited; "auto" takes the sparser operand.
     threshold : float
         As in `conv2d`, for the operand that `skip` names; with "auto" for `x`.
+    input_mask, grad_output_mask : array like `x` or `grad_output`, or bit mask, optional
+        As `input_mask` of `conv2d`, of either operand.
     output_mask : array like the result, optional
         Which elements are needed; the others are zero. A bool array, a float array (nonzero counts), or a bit mask
         (`sparseconv.masks`).
@@ -198,14 +210,16 @@ def conv2d_backward_weight(
     """
     return prepare.conv_backward_weight(
         2, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, threshold=threshold, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, threshold=threshold, output_mask=output_mask, input_mask=input_mask,
+        grad_output_mask=grad_output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv1d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
     groups: int = 1, layout: str = "NCW", activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
-    return_mask: bool = False, precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    input_mask: Any = None, return_mask: bool = False, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """One-dimensional convolution: `conv2d` for x (N, C, W) and weight (K, C/groups, S).
 
@@ -213,15 +227,16 @@ def conv1d(
     """
     return prepare.conv(
         1, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        activation=activation, skip=skip, threshold=threshold, return_mask=return_mask, precision=precision,
-        num_threads=num_threads, out=out,
+        activation=activation, skip=skip, threshold=threshold, input_mask=input_mask, return_mask=return_mask,
+        precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv1d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
     dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", threshold: float = 0.0,
-    output_mask: Any = None, precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    output_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv1d` with respect to its input: `conv2d_backward_data` with one dimension.
 
@@ -229,15 +244,16 @@ def conv1d_backward_data(
     """
     return prepare.conv_backward_data(
         1, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, precision=precision,
-        num_threads=num_threads, out=out,
+        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, grad_output_mask=grad_output_mask,
+        precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv1d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
     groups: int = 1, layout: str = "NCW", skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    input_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv1d` with respect to its weight: `conv2d_backward_weight` with one dimension.
 
@@ -246,14 +262,16 @@ def conv1d_backward_weight(
     """
     return prepare.conv_backward_weight(
         1, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, threshold=threshold, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, threshold=threshold, output_mask=output_mask, input_mask=input_mask,
+        grad_output_mask=grad_output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv3d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
     groups: int = 1, layout: str = "NCDHW", activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
-    return_mask: bool = False, precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    input_mask: Any = None, return_mask: bool = False, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Three-dimensional convolution: `conv2d` for x (N, C, D, H, W) and weight (K, C/groups, T, R, S).
 
@@ -261,15 +279,16 @@ def conv3d(
     """
     return prepare.conv(
         3, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        activation=activation, skip=skip, threshold=threshold, return_mask=return_mask, precision=precision,
-        num_threads=num_threads, out=out,
+        activation=activation, skip=skip, threshold=threshold, input_mask=input_mask, return_mask=return_mask,
+        precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv3d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
     dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", threshold: float = 0.0,
-    output_mask: Any = None, precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    output_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv3d` with respect to its input: `conv2d_backward_data` with three dimensions.
 
@@ -278,15 +297,16 @@ def conv3d_backward_data(
     """
     return prepare.conv_backward_data(
         3, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, precision=precision,
-        num_threads=num_threads, out=out,
+        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, grad_output_mask=grad_output_mask,
+        precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv3d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
     groups: int = 1, layout: str = "NCDHW", skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    input_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv3d` with respect to its weight: `conv2d_backward_weight` with three dimensions.
 
@@ -295,5 +315,6 @@ def conv3d_backward_weight(
     """
     return prepare.conv_backward_weight(
         3, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, threshold=threshold, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, threshold=threshold, output_mask=output_mask, input_mask=input_mask,
+        grad_output_mask=grad_output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip

@@ -11,7 +11,8 @@ from . import prepare
 
 def linear(
     x: Any, weight: Any, bias: Any = None, *, activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
-    return_mask: bool = False, precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    input_mask: Any = None, return_mask: bool = False, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """``x @ weight.T + bias``, skipping the zeros of `x`.
 
@@ -30,14 +31,14 @@ def linear(
         With `return_mask`, as `sparseconv.conv2d`.
     """
     return prepare.linear(
-        x, weight, bias, activation=activation, skip=skip, threshold=threshold, return_mask=return_mask,
-        precision=precision, num_threads=num_threads, out=out,
+        x, weight, bias, activation=activation, skip=skip, threshold=threshold, input_mask=input_mask,
+        return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def linear_backward_data(
     grad_output: Any, weight: Any, *, skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """``grad_output @ weight``: the gradient of `linear` with respect to its input, skipping zeros of `grad_output`.
 
@@ -56,14 +57,15 @@ def linear_backward_data(
     (..., features in) ndarray
     """
     return prepare.linear_backward_data(
-        grad_output, weight, skip=skip, threshold=threshold, output_mask=output_mask, precision=precision,
-        num_threads=num_threads, out=out,
+        grad_output, weight, skip=skip, threshold=threshold, output_mask=output_mask, grad_output_mask=grad_output_mask,
+        precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def linear_backward_weight(
     x: Any, grad_output: Any, *, skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    input_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """The gradient of `linear` with respect to its weight, skipping zeros of `x` or `grad_output`.
 
@@ -84,6 +86,6 @@ def linear_backward_weight(
     (features out, features in) ndarray
     """
     return prepare.linear_backward_weight(
-        x, grad_output, skip=skip, threshold=threshold, output_mask=output_mask, precision=precision,
-        num_threads=num_threads, out=out,
+        x, grad_output, skip=skip, threshold=threshold, output_mask=output_mask, input_mask=input_mask,
+        grad_output_mask=grad_output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip

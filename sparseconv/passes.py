@@ -39,17 +39,19 @@ class Rows:
     target: Strides
     weight: tuple[int, ...]
     needed: Mask | None
+    live: Mask | None  # of the source
     mask_in_order: bool  # the kernels write whole vectors in the order of the result's mask
 
     def decide(self, operands: Operands, threads: int, threshold: float) -> tuple[Choice, Prepared]:
         """What to skip in these arrays, and the kernel for it."""
         source, weight, *_ = operands.values()
         kernels = planning.rows_kernels(
-            self.problem, self.backward, self.source, self.target, self.weight, self.needed, self.relu, self.precision,
-            planning.threads_for(self.problem, threads), _cpu.current(),
+            self.problem, self.backward, self.source, self.target, self.weight, self.needed, self.live, self.relu,
+            self.precision, planning.threads_for(self.problem, threads), _cpu.current(),
         )  # fmt: skip
         kernel = kernels("skip")
-        candidates = {self.scalar: Candidate(source, kernel.each, kernel.fixed)}
+        seen = operands.get(f"{self.scalar}_mask", source)
+        candidates = {self.scalar: Candidate(seen, kernel.each, kernel.fixed)}
         if self.needed:
             output = kernels("output")
             candidates["output"] = Candidate(operands["output_mask"], output.each, output.fixed)
@@ -108,7 +110,8 @@ class Rows:
             if return_mask and self.mask_in_order and not kernel.tiles["parts"]:
                 mask = np.empty(-(-out.size // 8), np.uint8)
             dense = weight.dense if isinstance(weight, PackedWeight) else weight
-            kernel.task.run(source, dense, bias, out, kernel.threads, threshold, mask, needed)
+            live = operands.get(f"{self.scalar}_mask")
+            kernel.task.run(source, dense, bias, out, kernel.threads, threshold, mask, needed, live)
         self.layout.clear_padding(out, self.problem.in_channels if self.backward else self.problem.out_channels)
         return mask
 
@@ -127,6 +130,7 @@ class Gradient:
     x: Strides
     grad_output: Strides
     weight: tuple[int, ...]
+    live: tuple[Mask | None, Mask | None]  # of x and of grad_output
 
     def decide(self, operands: Operands, threads: int, threshold: float) -> tuple[Choice, Prepared]:
         """What to skip in these arrays, and the kernel for it."""
@@ -138,7 +142,7 @@ class Gradient:
         self, operands: Operands, pairs: np.ndarray | None, threads: int, threshold: float
     ) -> tuple[Choice, Prepared]:
         kernels = planning.gradient_kernels(
-            self.problem, self.x, self.grad_output, self.weight, self.precision,
+            self.problem, self.x, self.grad_output, self.weight, self.live, self.precision,
             planning.threads_for(self.problem, threads), _cpu.current(),
         )  # fmt: skip
         candidates = {}
@@ -147,7 +151,8 @@ class Gradient:
             work = self.work[role]
             if pairs is not None:
                 work *= planning.needed_share(kernel, pairs)
-            candidates[name] = Candidate(array, work * kernel.each, work * kernel.fixed)
+            seen = operands.get(f"{name}_mask", array)
+            candidates[name] = Candidate(seen, work * kernel.each, work * kernel.fixed)
         variant = "tiles" if kernel.tile_gain > 1 else "dense"  # the gain is that of either role
         dense, least = self.dense, self.work[self.dense]
         if pairs is not None:
@@ -171,7 +176,9 @@ class Gradient:
         _, kernel = self._decide(operands, pairs, threads, threshold)
         x, grad_output, *_ = operands.values()
         a, b = (grad_output, x) if kernel.scalar == "grad_output" else (x, grad_output)
-        kernel.task.run(a, b, out, kernel.threads, threshold, operands.get("output_mask"), pairs)
+        name = next(name for name, role in self.roles.items() if role == kernel.scalar)
+        live = operands.get(f"{name}_mask")
+        kernel.task.run(a, b, out, kernel.threads, threshold, operands.get("output_mask"), pairs, live)
 
 
 @dataclass(frozen=True)
@@ -223,24 +230,23 @@ class Call(NamedTuple):
 
 def rows(
     problem: Problem, layout: Layout, source: Form, weight: Form, result: Form, *, backward: bool, skip: str,
-    scalar: str, precision: str, relu: bool = False, needed: Form | None = None,
+    scalar: str, precision: str, relu: bool = False, needed: Form | None = None, live: Form | None = None,
 ) -> Rows | WithoutKernel:  # fmt: skip
     """forward or backward_data for arrays of these forms; `scalar` is what `skip` calls the source."""
     if problem.empty:
         return WithoutKernel(problem, result, "none", "nothing to sum", partial(_only_bias, layout, relu))
-    mask = None if needed is None else Mask(layout.strides(needed), needed.dtype.char)
     target = layout.strides(result)
     lanes = (problem.in_channels if backward else problem.out_channels) // problem.groups
     mask_in_order = relu and lanes % BLOCK == 0 and target.contiguous_channels and result.c_contiguous
     return Rows(
         problem, result, layout, backward, relu, skip, scalar, precision, layout.strides(source), target, weight.steps,
-        mask, mask_in_order,
+        _mask(layout, needed), _mask(layout, live), mask_in_order,
     )  # fmt: skip
 
 
 def gradient(
     problem: Problem, layout: Layout, x: Form, grad_output: Form, result: Form, *, skip: str, precision: str,
-    roles: dict[str, str] | None = None,
+    live: tuple[Form | None, Form | None] = (None, None), roles: dict[str, str] | None = None,
 ) -> Gradient | WithoutKernel:  # fmt: skip
     """backward_weight for arrays of these forms; `roles` says which is which where `skip` calls them otherwise."""
     if problem.empty:
@@ -249,7 +255,13 @@ def gradient(
     work = {role: planning.gradient_work(problem, role) for role in roles.values()}
     dense = min(work, key=work.__getitem__)  # where fewer lanes are padding
     steps = layout.strides(x), layout.strides(grad_output), result.steps
-    return Gradient(problem, result, skip, precision, roles, work, dense, *steps)
+    masks_of = _mask(layout, live[0]), _mask(layout, live[1])
+    return Gradient(problem, result, skip, precision, roles, work, dense, *steps, masks_of)
+
+
+def _mask(layout: Layout, mask: Form | None) -> Mask | None:
+    """Where a mask of this form in this layout has its elements."""
+    return None if mask is None else Mask(layout.strides(mask), mask.dtype.char)
 
 
 def _needed_pairs(operands: Operands) -> np.ndarray | None:

@@ -181,29 +181,39 @@ def threads_for(problem: Problem, wanted: int) -> int:
     return max(1, min(wanted, problem.macs // SERIAL_MACS))
 
 
-def _merged(problem: Problem, places: tuple[Strides, ...]) -> tuple[Problem, tuple[Strides, ...]]:
-    """A pointwise problem as one long row of all positions (over all images too, where memory allows it)."""
-    if not problem.pointwise:
-        return problem, places
-    rows = tuple(one.merged(problem.in_size) for one in places)
-    if None in rows:
-        return problem, places
-    length = int(np.prod(problem.in_size, dtype=np.int64))
-    batch = problem.batch
-    if batch > 1 and all(one.image == length * one.spatial[0] for one in rows):
-        length, batch = length * batch, 1
-    one = (1,)
-    flat = dataclasses.replace(
-        problem, batch=batch, in_size=(length,), out_size=(length,), kernel=one, stride=one, padding=(0,), dilation=one
-    )
-    return flat, rows
-
-
 class Mask(NamedTuple):
     """Where the elements of a mask are, in elements, and what they are: see `_conv.Mask`."""
 
     strides: Strides
     kind: str
+
+
+Place = Strides | Mask | None
+
+
+def _merged(problem: Problem, places: tuple[Place, ...]) -> tuple[Problem, tuple[Place, ...]]:
+    """A pointwise problem as one long row of all positions (over all images too, where memory allows it)."""
+    if not problem.pointwise:
+        return problem, places
+    all_strides = [one.strides if isinstance(one, Mask) else one for one in places]
+    rows = [one and one.merged(problem.in_size) for one in all_strides]
+    if [one is None for one in rows] != [one is None for one in places]:
+        return problem, places
+    length = int(np.prod(problem.in_size, dtype=np.int64))
+    batch = problem.batch
+    if batch > 1 and all(one.image == length * one.spatial[0] for one in rows if one):
+        length, batch = length * batch, 1
+    one = (1,)
+    flat = dataclasses.replace(
+        problem, batch=batch, in_size=(length,), out_size=(length,), kernel=one, stride=one, padding=(0,), dilation=one
+    )
+    merged = zip(places, rows, strict=True)
+    return flat, tuple(given._replace(strides=row) if isinstance(given, Mask) else row for given, row in merged)
+
+
+def _mask(mask: Mask | None, size: tuple[int, ...]) -> _conv.Mask | None:
+    """The C mask of an array of this size."""
+    return _conv.Mask(layout.view(mask.strides, size), mask.kind) if mask else None
 
 
 class Prepared(NamedTuple):
@@ -230,7 +240,7 @@ class Prepared(NamedTuple):
 @lru_cache(maxsize=2048)
 def rows_kernels(
     problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], needed: Mask | None,
-    relu: bool, precision: str, threads: int, isa: str,
+    live: Mask | None, relu: bool, precision: str, threads: int, isa: str,
 ) -> Callable[[str], Prepared]:  # fmt: skip
     """The forward or backward_data kernels for arrays with these strides, each bound when it is first asked for.
 
@@ -238,17 +248,18 @@ def rows_kernels(
     density of at most SPARSE, "weight" and "sparse weight", which skip zeros of the weights (WEIGHT_SPARSE), and, where
     there is a mask of what is needed, "output". Tiles depend on the instruction set, so `isa` is part of the key.
     """
-    return cache(partial(_rows_kernel, problem, backward, source, target, weight, needed, relu, precision, threads))
+    return cache(
+        partial(_rows_kernel, problem, backward, source, target, weight, needed, live, relu, precision, threads)
+    )
 
 
 def _rows_kernel(
     problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], needed: Mask | None,
-    relu: bool, precision: str, threads: int, variant: str,
+    live: Mask | None, relu: bool, precision: str, threads: int, variant: str,
 ) -> Prepared:  # fmt: skip
     channels, lanes = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     group = lanes
-    places = (source, target, *([needed.strides] if needed else []))
-    flat, (source, target, *mask_strides) = _merged(problem, places)
+    flat, (source, target, needed, live) = _merged(problem, (source, target, needed, live))
     if flat.dims != problem.dims:
         weight = (*weight[:2], 1)
     if backward:
@@ -264,14 +275,13 @@ def _rows_kernel(
     else:
         tiles = blocking.rows(flat, used, channels, lanes, variant, backward, threads)
     dense = variant in ("dense", "tiles", "output")
-    mask = None
     if needed:
-        mask = _conv.Mask(layout.view(*mask_strides, target_size), needed.kind)
         tiles["stream"] *= variant == "output"  # the others read their results again
     task = _conv.Rows(
         used, layout.view(source, source_size), layout.view(target, target_size),
-        layout.weight_view(weight, flat.kernel, group, not backward), needed=mask,
-        batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, relu=relu, dense=dense, **tiles,
+        layout.weight_view(weight, flat.kernel, group, not backward),
+        needed=_mask(needed, target_size), live=_mask(live, source_size),
+                batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, relu=relu, dense=dense, **tiles,
     )  # fmt: skip
     # One word of channels costs about 25 cycles (window moved, bits tested, one branch mispredicted) beside its
     # multiply-adds; measured 0.09 for a tile of 384 vectors, 0.23 for 96, 0.55 for 18.
@@ -316,22 +326,23 @@ def packing_cost(problem: Problem, backward: bool) -> float:
 
 @lru_cache(maxsize=2048)
 def gradient_kernels(
-    problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], precision: str, threads: int, isa: str
-) -> Callable[[str, str], Prepared]:
+    problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], live: tuple[Mask | None, Mask | None],
+    precision: str, threads: int, isa: str,
+) -> Callable[[str, str], Prepared]:  # fmt: skip
     """The backward_weight kernels for arrays with these strides, by scalar operand and variant, as in `rows_kernels`.
 
     The other operand becomes the lanes. "sparse" is, where channels are contiguous, kernel_gradient_points.h for
     pointwise kernels, and otherwise the skipping kernel with more positions and fewer lanes.
     """
-    return cache(partial(_gradient_kernel, problem, x, grad_output, weight, precision, threads))
+    return cache(partial(_gradient_kernel, problem, x, grad_output, weight, live, precision, threads))
 
 
 def _gradient_kernel(
-    problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], precision: str, threads: int,
-    scalar: str, variant: str,
+    problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], live: tuple[Mask | None, Mask | None],
+    precision: str, threads: int, scalar: str, variant: str,
 ) -> Prepared:  # fmt: skip
     in_channels, out_channels = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    flat, (x, grad_output) = _merged(problem, (x, grad_output))
+    flat, (x, grad_output, x_live, grad_live) = _merged(problem, (x, grad_output, *live))
     if flat.dims != problem.dims:
         weight = (*weight[:2], 1)
     x_view, grad_view = layout.view(x, flat.in_size), layout.view(grad_output, flat.out_size)
@@ -354,6 +365,7 @@ def _gradient_kernel(
         pairs |= {"pair_lane": 1, "pair_channel": in_channels}
     task = _conv.Gradient(
         used, a, b, layout.weight_view(weight, flat.kernel, out_channels, not by_grad),
+        live=_mask(grad_live, flat.out_size) if by_grad else _mask(x_live, flat.in_size),
         batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, dense=dense, **tiles, **pairs,
     )  # fmt: skip
     # A run of positions costs about 100 cycles (accumulators stored, branches mispredicted) beside its multiply-adds.

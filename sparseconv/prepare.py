@@ -32,18 +32,20 @@ PRECISIONS = ("highest", "high", "medium")
 
 Pass = Rows | Gradient | WithoutKernel
 PLAIN = frozenset({int, str, type(None)})
-OPTIONAL = frozenset({"bias", "output_mask"})  # operands that need not be there
+KNOWN_ZEROS = ("input_mask", "grad_output_mask")  # masks that say what is there anyway
+OPTIONAL = frozenset({"bias", "output_mask", *KNOWN_ZEROS})  # operands that need not be there
 
 
 # --- calls ---
 
 
 def conv(
-    dims: int, x: Any, weight: Any, bias: Any = None, *, out: Any = None, num_threads: Any = None,
-    return_mask: Any = False, **words: Any,
+    dims: int, x: Any, weight: Any, bias: Any = None, *, input_mask: Any = None, out: Any = None,
+    num_threads: Any = None, return_mask: Any = False, **words: Any,
 ) -> Call:  # fmt: skip
     """conv*d."""
-    call = _call(_conv, dims, _operands(x=x, weight=weight, bias=bias), out, num_threads, words)
+    operands = _operands(x=x, weight=weight, bias=bias, input_mask=input_mask)
+    call = _call(_conv, dims, operands, out, num_threads, words)
     return call if return_mask is False else _with_mask(call, return_mask, words)
 
 
@@ -54,32 +56,37 @@ def conv_backward_data(
     input_shape: Any,
     *,
     output_mask: Any = None,
+    grad_output_mask: Any = None,
     out: Any = None,
     num_threads: Any = None,
     **words: Any,
 ) -> Call:
     """conv*d_backward_data."""
     words["input_shape"] = _sizes(input_shape)
-    operands = _operands(grad_output=grad_output, weight=weight, output_mask=output_mask)
+    operands = _operands(
+        grad_output=grad_output, weight=weight, output_mask=output_mask, grad_output_mask=grad_output_mask
+    )
     return _call(_conv_backward_data, dims, operands, out, num_threads, words)
 
 
 def conv_backward_weight(
-    dims: int, x: Any, grad_output: Any, kernel_size: Any, *, output_mask: Any = None, out: Any = None,
-    num_threads: Any = None, **words: Any,
+    dims: int, x: Any, grad_output: Any, kernel_size: Any, *, output_mask: Any = None, input_mask: Any = None,
+    grad_output_mask: Any = None, out: Any = None, num_threads: Any = None, **words: Any,
 ) -> Call:  # fmt: skip
     """conv*d_backward_weight."""
     words["kernel_size"] = _sizes(kernel_size)
     operands = {"x": expanded(x, num_threads), "grad_output": expanded(grad_output, num_threads)}
+    operands |= _operands(input_mask=input_mask, grad_output_mask=grad_output_mask)
     return _masked(_call(_conv_backward_weight, dims, operands, out, num_threads, words), output_mask)
 
 
 def conv_transpose(
-    dims: int, x: Any, weight: Any, bias: Any = None, *, out: Any = None, num_threads: Any = None,
-    return_mask: Any = False, **words: Any,
+    dims: int, x: Any, weight: Any, bias: Any = None, *, input_mask: Any = None, out: Any = None,
+    num_threads: Any = None, return_mask: Any = False, **words: Any,
 ) -> Call:  # fmt: skip
     """conv_transpose*d: backward_data of the convolution with the same weight."""
-    call = _call(_conv_transpose, dims, _operands(x=x, weight=weight, bias=bias), out, num_threads, words)
+    operands = _operands(x=x, weight=weight, bias=bias, input_mask=input_mask)
+    call = _call(_conv_transpose, dims, operands, out, num_threads, words)
     return call if return_mask is False else _with_mask(call, return_mask, words)
 
 
@@ -90,49 +97,58 @@ def conv_transpose_backward_data(
     input_shape: Any,
     *,
     output_mask: Any = None,
+    grad_output_mask: Any = None,
     out: Any = None,
     num_threads: Any = None,
     **words: Any,
 ) -> Call:
     """conv_transpose*d_backward_data: the convolution of grad_output with the same weight."""
     words["input_shape"] = _sizes(input_shape)
-    operands = _operands(grad_output=grad_output, weight=weight, output_mask=output_mask)
+    operands = _operands(
+        grad_output=grad_output, weight=weight, output_mask=output_mask, grad_output_mask=grad_output_mask
+    )
     return _call(_conv_transpose_backward_data, dims, operands, out, num_threads, words)
 
 
 def conv_transpose_backward_weight(
-    dims: int, x: Any, grad_output: Any, kernel_size: Any, *, output_mask: Any = None, out: Any = None,
-    num_threads: Any = None, **words: Any,
+    dims: int, x: Any, grad_output: Any, kernel_size: Any, *, output_mask: Any = None, input_mask: Any = None,
+    grad_output_mask: Any = None, out: Any = None, num_threads: Any = None, **words: Any,
 ) -> Call:  # fmt: skip
     """conv_transpose*d_backward_weight: backward_weight with x and grad_output in each other's place."""
     words["kernel_size"] = _sizes(kernel_size)
     swapped = {"grad_output": expanded(grad_output, num_threads), "x": expanded(x, num_threads)}
+    swapped |= _operands(input_mask=input_mask, grad_output_mask=grad_output_mask)
     return _masked(_call(_conv_transpose_backward_weight, dims, swapped, out, num_threads, words), output_mask)
 
 
 def linear(
-    x: Any, weight: Any, bias: Any = None, *, out: Any = None, num_threads: Any = None, return_mask: Any = False,
-    **words: Any,
+    x: Any, weight: Any, bias: Any = None, *, input_mask: Any = None, out: Any = None, num_threads: Any = None,
+    return_mask: Any = False, **words: Any,
 ) -> Call:  # fmt: skip
     """linear: a pointwise convolution of one row."""
-    operands = _operands(x=x, weight=weight, bias=bias)
+    operands = _operands(x=x, weight=weight, bias=bias, input_mask=input_mask)
     call = _call(_linear, 1, operands, out, num_threads, words, arrays.in_rows)
     return call if return_mask is False else _with_mask(call, return_mask, words)
 
 
 def linear_backward_data(
-    grad_output: Any, weight: Any, *, output_mask: Any = None, out: Any = None, num_threads: Any = None, **words: Any
-) -> Call:
+    grad_output: Any, weight: Any, *, output_mask: Any = None, grad_output_mask: Any = None, out: Any = None,
+    num_threads: Any = None, **words: Any,
+) -> Call:  # fmt: skip
     """linear_backward_data."""
-    operands = _operands(grad_output=grad_output, weight=weight, output_mask=output_mask)
+    operands = _operands(
+        grad_output=grad_output, weight=weight, output_mask=output_mask, grad_output_mask=grad_output_mask
+    )
     return _call(_linear_backward_data, 1, operands, out, num_threads, words, arrays.in_rows)
 
 
 def linear_backward_weight(
-    x: Any, grad_output: Any, *, output_mask: Any = None, out: Any = None, num_threads: Any = None, **words: Any
-) -> Call:
+    x: Any, grad_output: Any, *, output_mask: Any = None, input_mask: Any = None, grad_output_mask: Any = None,
+    out: Any = None, num_threads: Any = None, **words: Any,
+) -> Call:  # fmt: skip
     """linear_backward_weight."""
     operands = {"x": expanded(x, num_threads), "grad_output": expanded(grad_output, num_threads)}
+    operands |= _operands(input_mask=input_mask, grad_output_mask=grad_output_mask)
     call = _call(_linear_backward_weight, 1, operands, out, num_threads, words, arrays.in_rows)
     return _masked(call, output_mask)
 
@@ -181,6 +197,9 @@ def _call(
     threads = cpu.checked_threads(num_threads)
     if type(threshold) is not float or threshold:
         threshold = checks.threshold(threshold, words.get("skip", "auto"))
+        known = next((name for name in KNOWN_ZEROS if name in operands), None)
+        if threshold and known:
+            raise ValueError(f"threshold: got {threshold} with {known}, expected 0 where a mask says what is zero")
         if threshold and words.get("skip") == "weight":
             used["weight"] = _thresholded(used["weight"], threshold)
     if out is None:
@@ -278,14 +297,15 @@ def _reference(name: str, problem: Problem, result: Form, **words: Any) -> Witho
     why = "float64 is computed in NumPy"
 
     def compute(operands: passes.Operands, threshold: float) -> np.ndarray:
-        return function(**operands, threshold=threshold, **words)
+        given = {name: array for name, array in operands.items() if name not in KNOWN_ZEROS}
+        return function(**given, threshold=threshold, **words)
 
     return WithoutKernel(problem, result, "reference", why, compute)
 
 
 def _conv(
-    dims: int, x: Form, weight: Form, bias: Form | None = None, *, out: Form | None, activation: Any = None,
-    **options: Any,
+    dims: int, x: Form, weight: Form, bias: Form | None = None, input_mask: Form | None = None, *, out: Form | None,
+    activation: Any = None, **options: Any,
 ) -> Pass:  # fmt: skip
     call = Options(dims, FORWARD, **options)
     checks.word("activation", activation, (None, "relu"))
@@ -298,18 +318,19 @@ def _conv(
     problem = call.problem(x.shape[0], in_channels, weight.shape[0], call.order.size(x.shape), weight.shape[2:])
     shape = call.order.shape(problem.batch, problem.out_channels, problem.out_size)
     result = checks.result(out, shape, dtype)
+    live = checks.mask("input_mask", input_mask, x.shape, dtype)
     if dtype == np.float64:
         return call.reference("conv{}d", problem, result, activation=activation)
     relu = activation == "relu"
     return passes.rows(
         problem, call.order, x, weight, result, backward=False, relu=relu, skip=call.skip, scalar="input",
-        precision=call.precision,
+        precision=call.precision, live=live,
     )  # fmt: skip
 
 
 def _conv_backward_data(
-    dims: int, grad_output: Form, weight: Form, output_mask: Form | None = None, *, out: Form | None, input_shape: Any,
-    **options: Any,
+    dims: int, grad_output: Form, weight: Form, output_mask: Form | None = None, grad_output_mask: Form | None = None,
+    *, out: Form | None, input_shape: Any, **options: Any,
 ) -> Pass:  # fmt: skip
     call = Options(dims, BACKWARD_DATA, **options)
     checks.tensor("grad_output", grad_output, call.order)
@@ -323,17 +344,19 @@ def _conv_backward_data(
     checks.sizes("grad_output", grad_output.shape, expected)
     result = checks.result(out, shape, dtype)
     needed = call.needed(output_mask, shape, dtype)
+    live = checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype)
     if dtype == np.float64:
         return call.reference("conv{}d_backward_data", problem, result, input_shape=shape)
     return passes.rows(
         problem, call.order, grad_output, weight, result, backward=True, skip=call.skip, scalar="grad_output",
-        precision=call.precision, needed=needed,
+        precision=call.precision, needed=needed, live=live,
     )  # fmt: skip
 
 
 def _conv_backward_weight(
-    dims: int, x: Form, grad_output: Form, *, out: Form | None, kernel_size: Any, **options: Any
-) -> Pass:
+    dims: int, x: Form, grad_output: Form, input_mask: Form | None = None, grad_output_mask: Form | None = None, *,
+    out: Form | None, kernel_size: Any, **options: Any,
+) -> Pass:  # fmt: skip
     call = Options(dims, BACKWARD_WEIGHT, **options)
     checks.tensor("x", x, call.order)
     checks.tensor("grad_output", grad_output, call.order)
@@ -344,14 +367,20 @@ def _conv_backward_weight(
     expected = call.order.shape(problem.batch, problem.out_channels, problem.out_size)
     checks.sizes("grad_output", grad_output.shape, expected)
     result = checks.result(out, shape, dtype)
+    live = (
+        checks.mask("input_mask", input_mask, x.shape, dtype),
+        checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype),
+    )
     if dtype == np.float64:
         return call.reference("conv{}d_backward_weight", problem, result, kernel_size=shape)
-    return passes.gradient(problem, call.order, x, grad_output, result, skip=call.skip, precision=call.precision)
+    return passes.gradient(
+        problem, call.order, x, grad_output, result, skip=call.skip, precision=call.precision, live=live
+    )
 
 
 def _conv_transpose(
-    dims: int, x: Form, weight: Form, bias: Form | None = None, *, out: Form | None, output_padding: Any = 0,
-    activation: Any = None, **options: Any,
+    dims: int, x: Form, weight: Form, bias: Form | None = None, input_mask: Form | None = None, *, out: Form | None,
+    output_padding: Any = 0, activation: Any = None, **options: Any,
 ) -> Pass:  # fmt: skip
     call = Options(dims, FORWARD, **options)
     checks.word("activation", activation, (None, "relu"))
@@ -365,19 +394,20 @@ def _conv_transpose(
     target = checks.transposed_size(size, weight.shape[2:], output_padding, call.stride, call.padding, call.dilation)
     problem = call.problem(x.shape[0], channels, weight.shape[0], target, weight.shape[2:], out_size=size)
     result = checks.result(out, call.order.shape(x.shape[0], channels, target), dtype)
+    live = checks.mask("input_mask", input_mask, x.shape, dtype)
     if dtype == np.float64:
         extra = {"output_padding": output_padding, "activation": activation}
         return call.reference("conv_transpose{}d", problem, result, **extra)
     relu = activation == "relu"
     return passes.rows(
         problem, call.order, x, weight, result, backward=True, relu=relu, skip=call.skip, scalar="input",
-        precision=call.precision,
+        precision=call.precision, live=live,
     )  # fmt: skip
 
 
 def _conv_transpose_backward_data(
-    dims: int, grad_output: Form, weight: Form, output_mask: Form | None = None, *, out: Form | None, input_shape: Any,
-    **options: Any,
+    dims: int, grad_output: Form, weight: Form, output_mask: Form | None = None, grad_output_mask: Form | None = None,
+    *, out: Form | None, input_shape: Any, **options: Any,
 ) -> Pass:  # fmt: skip
     call = Options(dims, BACKWARD_DATA, **options)
     checks.tensor("grad_output", grad_output, call.order)
@@ -393,17 +423,19 @@ def _conv_transpose_backward_data(
     checks.transposed_gradient(size, weight.shape[2:], target, call.stride, call.padding, call.dilation)
     result = checks.result(out, shape, dtype)
     needed = call.needed(output_mask, shape, dtype)
+    live = checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype)
     if dtype == np.float64:
         return call.reference("conv_transpose{}d_backward_data", problem, result, input_shape=shape)
     return passes.rows(
         problem, call.order, grad_output, weight, result, backward=False, skip=call.skip, scalar="grad_output",
-        precision=call.precision, needed=needed,
+        precision=call.precision, needed=needed, live=live,
     )  # fmt: skip
 
 
 def _conv_transpose_backward_weight(
-    dims: int, grad_output: Form, x: Form, *, out: Form | None, kernel_size: Any, **options: Any
-) -> Pass:
+    dims: int, grad_output: Form, x: Form, input_mask: Form | None = None, grad_output_mask: Form | None = None, *,
+    out: Form | None, kernel_size: Any, **options: Any,
+) -> Pass:  # fmt: skip
     call = Options(dims, BACKWARD_WEIGHT, **options)
     checks.tensor("x", x, call.order)
     checks.tensor("grad_output", grad_output, call.order)
@@ -418,49 +450,66 @@ def _conv_transpose_backward_weight(
     result = checks.result(out, shape, dtype)
     if dtype == np.float64:
         return call.reference("conv_transpose{}d_backward_weight", problem, result, kernel_size=shape)
+    live = (
+        checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype),
+        checks.mask("input_mask", input_mask, x.shape, dtype),
+    )
     swapped = {"grad_output": "input", "input": "grad_output"}
     return passes.gradient(
-        problem, call.order, grad_output, x, result, skip=call.skip, precision=call.precision, roles=swapped
-    )
+        problem, call.order, grad_output, x, result, skip=call.skip, precision=call.precision, live=live,
+        roles=swapped,
+    )  # fmt: skip
 
 
 def _linear(
-    dims: int, x: Form, weight: Form, bias: Form | None = None, *, out: Form | None, activation: Any = None,
-    **options: Any,
+    dims: int, x: Form, weight: Form, bias: Form | None = None, input_mask: Form | None = None, *, out: Form | None,
+    activation: Any = None, **options: Any,
 ) -> Pass:  # fmt: skip
     checks.features("x", x)
     checks.weights(weight, 0)
     checks.sizes("x", x.shape, (*x.shape[:-1], weight.shape[1]))
     result = _linear_result(out, (*x.shape[:-1], weight.shape[0]), x=x, weight=weight)
     options |= {"activation": activation, "layout": "NWC"}
-    made = _conv(dims, x.as_row(), _pointwise(weight), bias, out=result.as_row(), **options)
+    live = _row_mask("input_mask", input_mask, x)
+    made = _conv(dims, x.as_row(), _pointwise(weight), bias, live, out=result.as_row(), **options)
     return _linear_pass("linear", made, result, options)
 
 
 def _linear_backward_data(
-    dims: int, grad_output: Form, weight: Form, output_mask: Form | None = None, *, out: Form | None, **options: Any
-) -> Pass:
+    dims: int, grad_output: Form, weight: Form, output_mask: Form | None = None, grad_output_mask: Form | None = None,
+    *, out: Form | None, **options: Any,
+) -> Pass:  # fmt: skip
     checks.features("grad_output", grad_output)
     checks.weights(weight, 0)
     checks.sizes("grad_output", grad_output.shape, (*grad_output.shape[:-1], weight.shape[0]))
     shape = (*grad_output.shape[:-1], weight.shape[1])
     result = _linear_result(out, shape, grad_output=grad_output, weight=weight)
     row = result.as_row()
-    mask = checks.mask("output_mask", output_mask, shape, result.dtype)
+    needed = _row_mask("output_mask", output_mask, result)
+    live = _row_mask("grad_output_mask", grad_output_mask, grad_output)
     options |= {"input_shape": row.shape, "layout": "NWC"}
-    masked = (mask.as_row(),) if mask else ()
-    made = _conv_backward_data(dims, grad_output.as_row(), _pointwise(weight), *masked, out=row, **options)
+    made = _conv_backward_data(dims, grad_output.as_row(), _pointwise(weight), needed, live, out=row, **options)
     return _linear_pass("linear_backward_data", made, result, options)
 
 
-def _linear_backward_weight(dims: int, x: Form, grad_output: Form, *, out: Form | None, **options: Any) -> Pass:
+def _linear_backward_weight(
+    dims: int, x: Form, grad_output: Form, input_mask: Form | None = None, grad_output_mask: Form | None = None, *,
+    out: Form | None, **options: Any,
+) -> Pass:  # fmt: skip
     checks.features("x", x)
     checks.features("grad_output", grad_output)
     checks.sizes("grad_output", grad_output.shape, (*x.shape[:-1], *grad_output.shape[-1:]))
     result = checks.result(out, (grad_output.shape[-1], x.shape[-1]), checks.same_dtype(x=x, grad_output=grad_output))
     options |= {"kernel_size": 1, "layout": "NWC"}
-    made = _conv_backward_weight(dims, x.as_row(), grad_output.as_row(), out=_pointwise(result), **options)
+    live = _row_mask("input_mask", input_mask, x), _row_mask("grad_output_mask", grad_output_mask, grad_output)
+    made = _conv_backward_weight(dims, x.as_row(), grad_output.as_row(), *live, out=_pointwise(result), **options)
     return _linear_pass("linear_backward_weight", made, result, options)
+
+
+def _row_mask(name: str, mask: Form | None, masked: Form) -> Form | None:
+    """A mask of an array (..., features) as one of a row; bits are as they are."""
+    made = checks.mask(name, mask, masked.shape, masked.dtype)
+    return mask if made is None or mask.dtype == np.uint8 else made.as_row()
 
 
 def _linear_result(out: Form | None, shape: tuple[int, ...], **operands: Form) -> Form:

@@ -18,8 +18,8 @@ from .conv import Padding, Size
 def conv_transpose2d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0,
     dilation: Size = 1, groups: int = 1, layout: str = "NCHW", activation: str | None = None, skip: str = "auto",
-    threshold: float = 0.0, return_mask: bool = False, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    threshold: float = 0.0, input_mask: Any = None, return_mask: bool = False, precision: str = "highest",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Two-dimensional transposed convolution that skips the zeros of `x`.
 
@@ -53,15 +53,16 @@ def conv_transpose2d(
     """
     return prepare.conv_transpose(
         2, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
-        groups=groups, layout=layout, activation=activation, skip=skip, threshold=threshold, return_mask=return_mask,
-        precision=precision, num_threads=num_threads, out=out,
+        groups=groups, layout=layout, activation=activation, skip=skip, threshold=threshold, input_mask=input_mask,
+        return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose2d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
     dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", threshold: float = 0.0,
-    output_mask: Any = None, precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    output_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv_transpose2d` with respect to its input: a convolution of `grad_output`.
 
@@ -84,15 +85,16 @@ def conv_transpose2d_backward_data(
     """
     return prepare.conv_transpose_backward_data(
         2, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, precision=precision,
-        num_threads=num_threads, out=out,
+        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, grad_output_mask=grad_output_mask,
+        precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose2d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
     groups: int = 1, layout: str = "NCHW", skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    input_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv_transpose2d` with respect to its weight.
 
@@ -116,83 +118,90 @@ def conv_transpose2d_backward_weight(
     """
     return prepare.conv_transpose_backward_weight(
         2, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, threshold=threshold, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, threshold=threshold, output_mask=output_mask, input_mask=input_mask,
+        grad_output_mask=grad_output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose1d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0,
     dilation: Size = 1, groups: int = 1, layout: str = "NCW", activation: str | None = None, skip: str = "auto",
-    threshold: float = 0.0, return_mask: bool = False, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    threshold: float = 0.0, input_mask: Any = None, return_mask: bool = False, precision: str = "highest",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """`conv_transpose2d` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
     return prepare.conv_transpose(
         1, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
-        groups=groups, layout=layout, activation=activation, skip=skip, threshold=threshold, return_mask=return_mask,
-        precision=precision, num_threads=num_threads, out=out,
+        groups=groups, layout=layout, activation=activation, skip=skip, threshold=threshold, input_mask=input_mask,
+        return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose1d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
     dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", threshold: float = 0.0,
-    output_mask: Any = None, precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    output_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_data` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
     return prepare.conv_transpose_backward_data(
         1, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, precision=precision,
-        num_threads=num_threads, out=out,
+        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, grad_output_mask=grad_output_mask,
+        precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose1d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
     groups: int = 1, layout: str = "NCW", skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    input_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_weight` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
     return prepare.conv_transpose_backward_weight(
         1, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, threshold=threshold, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, threshold=threshold, output_mask=output_mask, input_mask=input_mask,
+        grad_output_mask=grad_output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose3d(
     x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0,
     dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", activation: str | None = None, skip: str = "auto",
-    threshold: float = 0.0, return_mask: bool = False, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    threshold: float = 0.0, input_mask: Any = None, return_mask: bool = False, precision: str = "highest",
+    num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """`conv_transpose2d` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
     return prepare.conv_transpose(
         3, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
-        groups=groups, layout=layout, activation=activation, skip=skip, threshold=threshold, return_mask=return_mask,
-        precision=precision, num_threads=num_threads, out=out,
+        groups=groups, layout=layout, activation=activation, skip=skip, threshold=threshold, input_mask=input_mask,
+        return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose3d_backward_data(
     grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
     dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", threshold: float = 0.0,
-    output_mask: Any = None, precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    output_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_data` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
     return prepare.conv_transpose_backward_data(
         3, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, precision=precision,
-        num_threads=num_threads, out=out,
+        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, grad_output_mask=grad_output_mask,
+        precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
 def conv_transpose3d_backward_weight(
     x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
     groups: int = 1, layout: str = "NCDHW", skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
-    precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    input_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
+    out: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_weight` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
     return prepare.conv_transpose_backward_weight(
         3, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, threshold=threshold, output_mask=output_mask, precision=precision, num_threads=num_threads, out=out,
+        skip=skip, threshold=threshold, output_mask=output_mask, input_mask=input_mask,
+        grad_output_mask=grad_output_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip

@@ -143,8 +143,8 @@ class Emulation:
         emulation = self
 
         class Rows(_conv.Rows):
-            def __init__(self, used, source, target, weight, *, needed=None, **fields):
-                super().__init__(used, source, target, weight, needed=needed, **fields | {"parts": 0})
+            def __init__(self, used, source, target, weight, *, needed=None, live=None, **fields):
+                super().__init__(used, source, target, weight, needed=needed, live=live, **fields | {"parts": 0})
                 fill = self.fill = Filler(emulation.types)
                 self.fields = fields
                 self.task = emulation.types["sc_rows_task"](
@@ -160,9 +160,9 @@ class Emulation:
                 task = ctypes.byref(self.task)
                 return emulation.library.emulated_rows_packed(task), emulation.library.emulated_rows_scratch(task)
 
-            def run(self, source, weight, bias, target, threads, threshold=0, mask=None, needed=None):
+            def run(self, source, weight, bias, target, threads, threshold=0, mask=None, needed=None, live=None):
                 if not self.fields["parts"]:
-                    return super().run(source, weight, bias, target, threads, threshold, mask, needed)
+                    return super().run(source, weight, bias, target, threads, threshold, mask, needed, live)
                 assert (threshold, mask) == (0, None), "tile kernels know neither"
                 task = type(self.task).from_buffer_copy(self.task)
                 task.out.data, task.weight.data, task.bias = address(target), address(weight), address(bias)
@@ -172,8 +172,8 @@ class Emulation:
                 emulation.run("rows", self.fields, task, threads)
 
         class Gradient(_conv.Gradient):
-            def __init__(self, used, a, b, gradient, **fields):
-                super().__init__(used, a, b, gradient, **fields | {"parts": 0})
+            def __init__(self, used, a, b, gradient, *, live=None, **fields):
+                super().__init__(used, a, b, gradient, live=live, **fields | {"parts": 0})
                 fill = self.fill = Filler(emulation.types)
                 self.fields = fields
                 self.task = emulation.types["sc_gradient_task"](
@@ -186,9 +186,9 @@ class Emulation:
                     return super().scratch_bytes
                 return 0, emulation.library.emulated_gradient_scratch(ctypes.byref(self.task))
 
-            def run(self, a, b, gradient, threads, threshold=0, mask=None, pairs=None):
+            def run(self, a, b, gradient, threads, threshold=0, mask=None, pairs=None, live=None):
                 if not self.fields["parts"]:
-                    return super().run(a, b, gradient, threads, threshold, mask, pairs)
+                    return super().run(a, b, gradient, threads, threshold, mask, pairs, live)
                 assert threshold == 0, "tile kernels know none"
                 task = type(self.task).from_buffer_copy(self.task)
                 task.a.data, task.b.data, task.gradient.data = address(a), address(b), address(gradient)

@@ -159,14 +159,15 @@ def recording(monkeypatch):
     recorder = Recorder()
 
     class Rows(_conv.Rows):
-        def __init__(self, used, source, target, weight, *, needed=None, **fields):
+        def __init__(self, used, source, target, weight, *, needed=None, live=None, **fields):
             super().__init__(used, source, target, weight, needed=needed, **fields)
             self.lines = [
                 *map_lines(used), *view_lines("in", source), *view_lines("out", target),
                 *weight_lines("weight", weight), *needed_lines(needed), *field_lines(fields),
             ]  # fmt: skip
 
-        def run(self, source, weight, bias, target, threads, threshold=0, mask=None, needed=None):
+        def run(self, source, weight, bias, target, threads, threshold=0, mask=None, needed=None, live=None):
+            assert live is None, "not recorded"
             inputs = {"in.data": source, "weight.data": weight, "bias": bias, "needed.data": needed}
             lines = [*self.lines, f"task.threshold = {float(threshold)}f;"]
             execute = lambda: super(Rows, self).run(  # noqa: E731
@@ -175,14 +176,15 @@ def recording(monkeypatch):
             recorder.record("rows", lines, inputs, "out.data", target, execute, mask)
 
     class Gradient(_conv.Gradient):
-        def __init__(self, used, a, b, gradient, **fields):
+        def __init__(self, used, a, b, gradient, *, live=None, **fields):
             super().__init__(used, a, b, gradient, **fields)
             self.lines = [
                 *map_lines(used), *view_lines("a", a), *view_lines("b", b), *weight_lines("gradient", gradient),
                 *field_lines(fields),
             ]  # fmt: skip
 
-        def run(self, a, b, gradient, threads, threshold=0, mask=None, pairs=None):
+        def run(self, a, b, gradient, threads, threshold=0, mask=None, pairs=None, live=None):
+            assert live is None, "not recorded"
             lines = [*self.lines, *mask_lines("mask", mask), *mask_lines("pairs", pairs)]
             lines.append(f"task.threshold = {float(threshold)}f;")
             execute = lambda: super(Gradient, self).run(  # noqa: E731

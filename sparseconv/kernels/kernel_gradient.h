@@ -28,6 +28,7 @@
 #include "kernel_gradient_points.h"
 #include "kernel_gradient_skip.h"
 #include "live_word.h"
+#include "mask_words.h"
 #include "tile.h"
 
 SC_OPEN
@@ -193,6 +194,33 @@ static void find_position_words(const gradient_scratch &scratch, int64_t positio
     }
 }
 
+// The same of channels [first, last) from A's mask, whatever the order of its elements.
+static void find_masked_words(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk,
+                              const gradient_scratch &scratch, const sc_pass &pass, int64_t window, int64_t channel,
+                              int64_t first, int64_t last) {
+    int64_t begin, end;
+    segment_range(task, chunk, pass, begin, end);
+    for (int64_t i = first * scratch.live_pitch; i < last * scratch.live_pitch; ++i) scratch.live[i] = 0;
+    for (int64_t i = 0; i < chunk.rows; ++i) {
+        for (int64_t column = begin; column < end; column += 64) {
+            const mask_columns columns(task.live, rows.image(chunk.first + i), rows.row(chunk.first + i),
+                                       pass.out_start + column * pass.out_step, pass.out_step,
+                                       smaller(64, end - column));
+            const int64_t position = i * window + column - begin, shift = position % 64;
+            for (int64_t c = first; c < last; c += 64) {
+                uint64_t bits[64] = {};
+                mask_words(task.live, columns, channel + c, (int)smaller(64, last - c), bits);
+                transpose_bits(bits);
+                uint64_t *live = scratch.live + c * scratch.live_pitch + position / 64;
+                for (int64_t k = 0; k < smaller(64, last - c); ++k, live += scratch.live_pitch) {
+                    live[0] |= bits[k] << shift;
+                    if (shift) live[1] |= bits[k] >> (64 - shift);
+                }
+            }
+        }
+    }
+}
+
 // A's channels [first, last) as [row][window][channel]; what lies behind a row's columns is never read.
 static void pack_pixels(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk,
                         const gradient_scratch &scratch, const sc_pass &pass, int64_t window, int64_t channel,
@@ -205,6 +233,7 @@ static void pack_pixels(const sc_gradient_task &task, const gradient_rows &rows,
                     pass.out_start + begin * pass.out_step, pass.out_step, end - begin);
     }
     if (task.dense) return;
+    if (task.live.data) return find_masked_words(task, rows, chunk, scratch, pass, window, channel, first, last);
     find_position_words(scratch, chunk.rows * window, window, end - begin, first, last, splat(&task.threshold));
 }
 
@@ -227,12 +256,15 @@ static void pack_channels(const sc_gradient_task &task, const gradient_rows &row
     for (int64_t c = first; c < last; ++c) {
         float *to = scratch.channels + c * scratch.channel_pitch;
         for (int64_t m = chunk.rows * window; m < scratch.channel_pitch; ++m) to[m] = 0;
-        if (task.dense) continue;
+        if (task.dense || task.live.data) continue;
         uint64_t *live = scratch.live + c * scratch.live_pitch;
         for (int64_t word = 0; word < scratch.live_pitch - 1; ++word) {
             live[word] = live_word(to + 64 * word, 64, threshold);
         }
         live[scratch.live_pitch - 1] = 0;
+    }
+    if (task.live.data && !task.dense) {
+        find_masked_words(task, rows, chunk, scratch, pass, window, channel, first, last);
     }
 }
 

@@ -19,12 +19,14 @@
 #pragma once
 #include "gradient_share.h"
 #include "live_word.h"
+#include "mask_words.h"
 
 SC_OPEN
 
 // Some positions of one row, neighbours on both sides.
 struct points_row {
     const float *a, *b;  // the first channel of the word, the first lane of the block
+    int64_t live;        // place of the first column in A's mask
     int64_t columns;
 };
 
@@ -124,7 +126,12 @@ static int64_t find_points(const sc_gradient_task &task, int64_t first, int64_t 
         const float *a = row_of(task.a, image, row % map.out_rows), *b = row_of(task.b, image, in);
         a += (pass.out_start + begin * pass.out_step) * task.a.column_stride;
         b += (pass.in_start + (begin - pass.shift) * pass.in_step) * task.b.column_stride;
-        scratch.rows[used++] = {a, b, end - begin};
+        int64_t live = 0;
+        if (task.live.data) {
+            const int64_t column = pass.out_start + begin * pass.out_step;
+            live = mask_columns(task.live, image, row % map.out_rows, column, 1, 1).place;
+        }
+        scratch.rows[used++] = {a, b, live, end - begin};
     }
     return used;
 }
@@ -136,7 +143,17 @@ static void find_channel_words(const sc_gradient_task &task, int64_t rows, int64
     const int64_t pitch = points_scratch::measure(task).live_pitch;
     const f32x16 threshold = splat(&task.threshold);
     uint64_t *live = scratch.live;
-    for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t row = 0; row < rows && task.live.data; ++row) {
+        const int64_t step = the_pass(task.map).out_step * task.live.view.column_stride;
+        const mask_columns columns(scratch.rows[row].live, step, scratch.rows[row].columns);
+        for (int64_t c = 0; c < channels; c += points_scratch::word_channels) {
+            if (!needed.anywhere(c)) continue;
+            const int count = (int)smaller(points_scratch::word_channels, channels - c);
+            mask_words(task.live, columns, first + c, count, live + c / points_scratch::word_channels * pitch);
+        }
+        live += columns.count;
+    }
+    for (int64_t row = 0; row < rows && !task.live.data; ++row) {
         const float *a = scratch.rows[row].a + first;
         for (int64_t column = 0; column < scratch.rows[row].columns; ++column, a += a_step, ++live) {
             for (int64_t c = 0; c < channels; c += points_scratch::word_channels) {

@@ -165,6 +165,13 @@ static int64_t find_sources(const sc_rows_task &task, const row_chunk &chunk, in
             source.pixels = packed ? pixels - chunk.in_column * pitch : row_of(task.in, image, in) + channel;
             source.live = live - chunk.in_column;
             if (seen || task.dense) continue;
+            for (int64_t block = 0; block < blocks && task.live.data; ++block) {
+                const mask_columns columns(task.live, image, in, chunk.in_column, 1, chunk.in_columns);
+                const int64_t first = block * task.channel_block;
+                mask_words(task.live, columns, channel + first,
+                           (int)smaller(task.channel_block, task.channels - first), live + block * chunk.in_columns);
+            }
+            if (task.live.data) continue;
             for (int64_t column = 0; column < chunk.in_columns; ++column) {
                 const float *pixel = source.pixels + (chunk.in_column + column) * pitch;
                 for (int64_t block = 0; block < blocks; ++block) {

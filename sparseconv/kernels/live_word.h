@@ -6,8 +6,8 @@
 
 SC_OPEN
 
-// The elements of x[0 .. count), count <= 64, whose magnitude is not at most `threshold` (in all lanes), as bits. With a
-// threshold of zero these are the nonzero ones.
+// The elements of x[0 .. count), count <= 64, whose magnitude is not at most `threshold` (in all lanes), as bits. With
+// a threshold of zero these are the nonzero ones.
 SC_INLINE uint64_t live_word(const float *x, int count, f32x16 threshold) {
     if (count == 64) {
         return above(load(x), threshold) | (uint64_t)above(load(x + 16), threshold) << 16 |

@@ -59,6 +59,8 @@ struct mask_columns {
                                   int64_t count)
         : place(image * mask.view.image_stride + mask.view.rows[row] + column * mask.view.column_stride),
           step(column_step * mask.view.column_stride), count(count) {}
+    SC_INLINE_MEMBER mask_columns(int64_t place, int64_t step, int64_t count)
+        : place(place), step(step), count(count) {}
 };
 
 // words[i] = channels [channel, channel + channels), 64 at most, of the i-th column.

@@ -87,6 +87,7 @@ typedef struct {
     sc_map map;
     sc_view in, out;
     sc_mask needed;    // of `out`: where it has none, the result is zero
+    sc_mask live;      // of `in`: its nonzero elements, if they are known
     int64_t batch, groups;
     int64_t channels;  // of `in`, per group
     int64_t lanes;     // channels of `out`, per group
@@ -116,6 +117,7 @@ typedef struct {
 typedef struct {
     sc_map map;
     sc_view a, b;
+    sc_mask live;             // of a: its nonzero elements, if they are known
     int64_t batch, groups;
     int64_t channels, lanes;  // of a and of b, per group
     sc_weight_view gradient;
