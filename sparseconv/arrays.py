@@ -132,8 +132,8 @@ def _tensor_memory(name: str, value: Any) -> np.ndarray | None:
 
 
 def addressable(array: np.ndarray) -> np.ndarray:
-    """The array itself if its elements lie at whole multiples of their size, else a copy."""
-    if array.flags.aligned:
+    """The array itself if its elements lie at whole multiples of their size, and bits side by side, else a copy."""
+    if array.flags.aligned and (array.flags.c_contiguous or array.dtype != np.uint8):
         return array
     return np.ascontiguousarray(array).copy() if array.flags.c_contiguous else np.ascontiguousarray(array)
 

@@ -382,10 +382,11 @@ def _linear_backward_data(
     shape = (*grad_output.shape[:-1], weight.shape[1])
     result = _linear_result(out, shape, grad_output=grad_output, weight=weight)
     row = result.as_row()
-    mask = checks.mask("output_mask", output_mask, shape, result.dtype)
+    checks.mask("output_mask", output_mask, shape, result.dtype)
+    if output_mask and output_mask.dtype != np.uint8:  # bits lie in a row as they are
+        output_mask = output_mask.as_row()
     options |= {"input_shape": row.shape, "layout": "NWC"}
-    masked = (mask.as_row(),) if mask else ()
-    made = _conv_backward_data(dims, grad_output.as_row(), _pointwise(weight), *masked, out=row, **options)
+    made = _conv_backward_data(dims, grad_output.as_row(), _pointwise(weight), output_mask, out=row, **options)
     return _linear_pass("linear_backward_data", made, result)
 
 
