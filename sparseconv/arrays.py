@@ -100,8 +100,6 @@ def take_mask(name: str, value: Any) -> np.ndarray:
         from .compressed import CompressedArray  # which is made of what is here
 
         array = value.mask if isinstance(value, CompressedArray) else shared(name, value)
-    if array.dtype == np.uint8:
-        array = np.ascontiguousarray(array)
     if array.dtype not in MASK_DTYPES:
         raise TypeError(f"{name}: got dtype {array.dtype!s}, expected float32, float64, bool, or uint8 for a bit mask")
     return array
@@ -157,8 +155,8 @@ def _tensor_memory(name: str, value: Any) -> np.ndarray | None:
 
 
 def addressable(array: np.ndarray) -> np.ndarray:
-    """The array itself if its elements lie at whole multiples of their size, else a copy."""
-    if array.flags.aligned:
+    """The array itself if its elements lie at whole multiples of their size, and bits side by side, else a copy."""
+    if array.flags.aligned and (array.flags.c_contiguous or array.dtype != np.uint8):
         return array
     return np.ascontiguousarray(array).copy() if array.flags.c_contiguous else np.ascontiguousarray(array)
 

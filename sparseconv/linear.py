@@ -40,13 +40,14 @@ def linear_backward_data(
     grad_output: Any, weight: Any, *, skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
     grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
-    """``grad_output @ weight``: the gradient of `linear` with respect to its input, skipping zeros of `grad_output`.
+    """``grad_output @ weight``: the gradient of `linear` with respect to its input, skipping what `skip` says.
 
     Parameters
     ----------
     grad_output : (..., features out) float32 or float64
     weight : (features out, features in), same dtype
-    skip : {"auto", "none", "grad_output"}
+    skip, output_mask, grad_output_mask
+        As in `sparseconv.conv2d_backward_data`.
     threshold : float
         As in `sparseconv.conv2d_backward_data`.
     precision, num_threads, out
