@@ -13,12 +13,12 @@ def linear(
     x: Any, weight: Any, bias: Any = None, *, activation: str | None = None, skip: str = "auto",
     precision: str = "highest", num_threads: int | None = None, out: Any = None,
 ) -> np.ndarray:  # fmt: skip
-    """``x @ weight.T + bias``, skipping the zeros of `x`.
+    """``x @ weight.T + bias``, skipping zeros of `x` or `weight`.
 
     Parameters
     ----------
     x : (..., features in) float32 or float64
-    weight : (features out, features in), same dtype
+    weight : (features out, features in), same dtype, or PackedWeight
     bias : (features out,), same dtype, optional
     activation, skip, precision, num_threads, out
         As in `sparseconv.conv2d`.
@@ -41,8 +41,8 @@ def linear_backward_data(
     Parameters
     ----------
     grad_output : (..., features out) float32 or float64
-    weight : (features out, features in), same dtype
-    skip : {"auto", "none", "grad_output"}
+    weight : (features out, features in), same dtype, or PackedWeight
+    skip : {"auto", "none", "grad_output", "weight"}
     precision, num_threads, out
         As in `sparseconv.conv2d`.
 
