@@ -47,7 +47,8 @@ class Rows:
             planning.threads_for(self.problem, threads), _cpu.current(),
         )  # fmt: skip
         kernel = kernels("skip")
-        candidates = {self.scalar: (source, 1.0, kernel.fixed)} | self._weight_candidate(weight, kernels)
+        candidates = {self.scalar: (source, 1.0, kernel.fixed)}
+        self._consider_weight(candidates, weight, kernels)
         choice = planning.choose(self.skip, 1.0 / kernel.tile_gain, candidates)
         if choice.skip == "weight":
             skipping = kernels("sparse weight" if choice.density["weight"] <= planning.WEIGHT_SPARSE else "weight")
@@ -59,19 +60,22 @@ class Rows:
             return choice, kernels("tiles" if kernel.tile_gain > 1 else "dense")
         return choice, kernels("sparse") if choice.density[self.scalar] <= kernel.sparse else kernel
 
-    def _weight_candidate(self, weight: np.ndarray | PackedWeight, kernels: Callable[[str], Prepared]) -> dict:
-        """What `planning.choose` asks of skipping zero weights, where that is to be considered at all."""
+    def _consider_weight(
+        self, candidates: dict, weight: np.ndarray | PackedWeight, kernels: Callable[[str], Prepared]
+    ) -> None:
+        """Adds what `planning.choose` asks of skipping zero weights, where that may pay at all."""
         is_packed = isinstance(weight, PackedWeight)
-        if self.skip not in ("auto", "weight") or not (
-            is_packed or self.skip == "weight" or self.problem.macs >= planning.WEIGHT_MACS
-        ):
-            return {}
+        if self.skip == "auto":
+            if not is_packed and self.problem.macs < planning.WEIGHT_MACS:
+                return
+        elif self.skip != "weight":
+            return
         density = weight.density if is_packed else planning.weight_density(weight)
         if density > planning.WEIGHT_PAYS and self.skip == "auto":
-            return {}
+            return
         kernel = kernels("sparse weight" if density <= planning.WEIGHT_SPARSE else "weight")
         packing = 0 if is_packed else planning.packing_cost(self.problem, self.backward)
-        return {"weight": (density, kernel.work, kernel.fixed + packing)}
+        candidates["weight"] = density, kernel.work, kernel.fixed + packing
 
     def _lists(self, weight: np.ndarray | PackedWeight, threads: int) -> _conv.Lists:
         """The nonzeros of the weights: kept by a packed weight, made for the call from an array."""
