@@ -154,7 +154,7 @@ def _weights(
     room, percent = WEIGHT_X_BYTES[variant]
     taps, outer = prod(problem.kernel) / classes, prod(problem.kernel[:-1])
     unit = packed.block_channels(prod(problem.kernel))
-    fits = room / (tables.width * VECTOR_BYTES * max(1, outer / classes))
+    fits = room / (max(1, tables.width) * VECTOR_BYTES * max(1, outer / classes))
     channel_block = unit * even(ceil_div(channels, unit), max(1, round(fits / unit)))
     size = problem.in_size if backward else problem.out_size
     rows = prod(size[:-1])

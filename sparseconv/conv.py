@@ -22,14 +22,14 @@ def conv2d(
     input_mask: Any = None, return_mask: bool = False, precision: str = "highest", num_threads: int | None = None,
     out: Any = None,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Two-dimensional convolution (cross-correlation, as in every CNN framework) that skips the zeros of `x`.
+    """Two-dimensional convolution (cross-correlation, as in every CNN framework) that skips zeros of `x` or `weight`.
 
     Parameters
     ----------
     x : (N, C, H, W) float32 or float64
         Input. Any array that shares CPU memory: NumPy, the buffer protocol, ``__array_interface__`` or DLPack. Any
         strides; where the channels of a pixel lie side by side (NHWC memory, also as a view in NCHW) nothing is copied.
-    weight : (K, C/groups, R, S), same dtype
+    weight : (K, C/groups, R, S), same dtype, or PackedWeight
         Filters, in this order in every layout; any strides.
     bias : (K,), same dtype, optional
     stride, dilation : int or (int, int)
@@ -42,13 +42,14 @@ def conv2d(
         Of `x` and the result. "NCHW16c" is (N, ceil(C/16), H, W, 16).
     activation : {None, "relu"}
         Fused into the last store. NaN stays NaN.
-    skip : {"auto", "none", "input"}
-        What is exploited. "auto" measures the density of `x` on a sample and takes the kernel that a cost model says
-        is faster; `plan` shows the decision.
+    skip : {"auto", "none", "input", "weight"}
+        What is exploited. "auto" measures the densities of `x` and `weight` on samples and takes the kernel that a cost
+        model says is faster; `plan` shows the decision. Weights that are used more often are better packed once:
+        `pack_weight`.
     threshold : float
-        Elements of `x` with |v| <= threshold count as zeros, as if they had been set to zero before; NaN never does.
-        At least 0, rounded to the dtype of `x` first. Above 0 the operand that `skip` means ("auto": `x`) is skipped
-        by any density, and skip="none" is an error.
+        Elements of the operand that `skip` names ("auto": `x`) with |v| <= threshold count as zeros, as if they had been
+        set to zero before; NaN never does. At least 0, rounded to the dtype of `x` first. Above 0 that operand is
+        skipped at any density, and skip="none" is an error. For weights it costs a copy, and packing in the call.
     input_mask : array like `x`, or bit mask, optional
         Which elements of `x` are not zero, if that is known, as `return_mask` of the layer before told: zeros are then
         not looked for again. An array whose nonzeros count, bools, uint8 bits as of `sparseconv.masks.nonzero_mask`, or
@@ -81,14 +82,15 @@ def conv2d(
 
     See Also
     --------
-    conv2d_backward_data, conv2d_backward_weight, sparseconv.grad_bias, sparseconv.plan
+    conv2d_backward_data, conv2d_backward_weight, sparseconv.grad_bias, sparseconv.pack_weight, sparseconv.plan
 
     Notes
     -----
-    Costs N K OH OW (C/groups) R S multiply-adds times the density of `x` when skipping. A skipped zero contributes
-    exactly 0 even where the weight is Inf or NaN; dense kernels follow IEEE (0 * Inf is NaN). -0.0 is a zero, NaN and
-    Inf are not. Denormals are flushed to zero (float32). On AMX, operands with Inf, NaN or numbers near the ends of
-    the range are left to the float32 kernels. float64 is computed densely in NumPy: correct, slow.
+    Costs N K OH OW (C/groups) R S multiply-adds times the density of what is skipped. A skipped zero contributes
+    exactly 0 even where the other operand is Inf or NaN (weights with Inf or NaN are left to dense kernels); dense
+    kernels follow IEEE (0 * Inf is NaN). -0.0 is a zero, NaN and Inf are not. Denormals are flushed to zero (float32).
+    On AMX, operands with Inf, NaN or numbers near the ends of the range are left to the float32 kernels. float64 is
+    computed densely in NumPy: correct, slow.
 
     The method is SparseTrain's (Gong et al., PACT 2020): zeros are found in the dense array and whole rows of vector
     multiply-adds are left out for each; layouts and loops are our own.
@@ -120,12 +122,12 @@ def conv2d_backward_data(
     ----------
     grad_output : (N, K, OH, OW) float32 or float64
         Gradient of the convolution's result, in `layout`.
-    weight : (K, C/groups, R, S), same dtype
+    weight : (K, C/groups, R, S), same dtype, or PackedWeight
     input_shape : sequence of int
         Shape of the result: that of the forward input, in `layout`.
     stride, padding, dilation, groups, layout, precision, num_threads, out
         As in `conv2d`.
-    skip : {"auto", "none", "grad_output", "output"}
+    skip : {"auto", "none", "grad_output", "weight", "output"}
         What is exploited. "output" computes only what `output_mask` needs; "auto" takes the fastest of all.
     output_mask : array like the result, or bit mask, optional
         Where it is zero the result is zero, whatever `skip` says: the gradient times the mask. Behind a ReLU that is
@@ -135,7 +137,7 @@ def conv2d_backward_data(
     grad_output_mask : array like `grad_output`, or bit mask, optional
         As `input_mask` of `conv2d`, of `grad_output`.
     threshold : float
-        As in `conv2d`, for `grad_output`.
+        As in `conv2d`; with "auto" for `grad_output`, and an error with "output".
 
     Returns
     -------

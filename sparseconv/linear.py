@@ -14,12 +14,12 @@ def linear(
     input_mask: Any = None, return_mask: bool = False, precision: str = "highest", num_threads: int | None = None,
     out: Any = None,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """``x @ weight.T + bias``, skipping the zeros of `x`.
+    """``x @ weight.T + bias``, skipping zeros of `x` or `weight`.
 
     Parameters
     ----------
     x : (..., features in) float32 or float64
-    weight : (features out, features in), same dtype
+    weight : (features out, features in), same dtype, or PackedWeight
     bias : (features out,), same dtype, optional
     activation, skip, threshold, return_mask, precision, num_threads, out
         As in `sparseconv.conv2d`.
@@ -45,7 +45,7 @@ def linear_backward_data(
     Parameters
     ----------
     grad_output : (..., features out) float32 or float64
-    weight : (features out, features in), same dtype
+    weight : (features out, features in), same dtype, or PackedWeight
     skip, output_mask, grad_output_mask
         As in `sparseconv.conv2d_backward_data`.
     threshold : float

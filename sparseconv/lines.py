@@ -9,6 +9,7 @@ taps t for which ``q + p - t d`` is a multiple of s meet them at ``(q + p - t d)
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import product
 from math import gcd
 from typing import NamedTuple
@@ -75,6 +76,7 @@ def _starts(problem: Problem, backward: bool, count: int) -> Iterator[int | None
             yield (phase + padding - tap * dilation) // stride
 
 
+@lru_cache(maxsize=1024)
 def tap_classes(problem: Problem, backward: bool) -> tuple[tuple[int, ...], ...]:
     """Taps (outer and inner ones, in C order) that can meet the same outputs, in groups."""
     if not backward:

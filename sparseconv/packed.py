@@ -13,7 +13,7 @@ from . import _conv, arrays, checks, cpu
 Classes = tuple[tuple[int, ...], ...]  # taps that meet the same outputs: lines.tap_classes
 
 # A kernel sweeps whole blocks of channels, of about as many weights: as few starts as blocks of any use allow.
-BLOCK_WEIGHTS = 36
+BLOCK_WEIGHTS = 36  # a block of one tap has 32 channels, whole vectors
 ITEM_ROWS = 32  # rows that a thread packs together
 SERIAL_WEIGHTS = 1 << 17  # packing fewer takes less time than waking threads is worth: 0.1 ms
 
@@ -47,7 +47,10 @@ class PackedWeight:
 
     def __init__(self, weight: np.ndarray, groups: int) -> None:
         self.groups = groups
+        self.density = 0.0
         self._dense = arrays.empty(weight.shape, weight.dtype)
+        self.dense = self._dense.view()  # what kernels read
+        self.dense.flags.writeable = False
         self._lists: dict[tuple[bool, Classes], _conv.Lists] = {}
         self._lock = threading.Lock()
         self._write(weight)
@@ -61,19 +64,8 @@ class PackedWeight:
         return self._dense.dtype
 
     @property
-    def density(self) -> float:
-        return self._density
-
-    @property
     def nbytes(self) -> int:
         return self._dense.nbytes + sum(lists.nbytes for lists in self._lists.values())
-
-    @property
-    def dense(self) -> np.ndarray:
-        """The dense weight, read-only."""
-        view = self._dense.view()
-        view.flags.writeable = False
-        return view
 
     def to_dense(self) -> np.ndarray:
         """A new array of all weights, zeros included."""
@@ -103,21 +95,25 @@ class PackedWeight:
 
     def lists(self, backward: bool, classes: Classes) -> _conv.Lists:
         """The nonzeros of each out channel, or of each in channel (`backward`), by classes of taps."""
-        with self._lock:
-            if (backward, classes) not in self._lists:
-                self._lists[backward, classes] = nonzero_lists(self._dense, self.groups, backward, classes)
-            return self._lists[backward, classes]
+        key = backward, classes
+        lists = self._lists.get(key)
+        if lists is None:
+            with self._lock:  # others may want the same lists at the same time
+                if key not in self._lists:
+                    self._lists[key] = nonzero_lists(self._dense, self.groups, backward, classes)
+                lists = self._lists[key]
+        return lists
 
     def _write(self, weight: np.ndarray) -> None:
         np.copyto(self._dense, weight)
         if self.dtype == np.float64:
-            self._density = np.count_nonzero(weight) / weight.size
+            self.density = np.count_nonzero(weight) / weight.size
             return
         with self._lock:
             for lists in self._lists.values():
                 lists.fill(self._dense, _threads(self._dense))
         taps = math.prod(self.shape[2:])
-        self._density = self.lists(False, (tuple(range(taps)),)).count / self._dense.size
+        self.density = self.lists(False, (tuple(range(taps)),)).count / self._dense.size
 
     def __repr__(self) -> str:
         groups = f", groups={self.groups}" if self.groups > 1 else ""

@@ -55,7 +55,7 @@ class Rows:
         if self.needed:
             output = kernels("output")
             candidates["output"] = Candidate(operands["output_mask"], output.each, output.fixed)
-        candidates |= self._weight_candidate(weight, kernels)
+        self._consider_weight(candidates, weight, kernels)
         skip = self.scalar if threshold and self.skip == "auto" else self.skip
         choice = planning.choose(skip, 1.0 / kernel.tile_gain, candidates, threshold)
         if choice.skip == "weight":
@@ -70,22 +70,23 @@ class Rows:
             return choice, kernels("output")
         return choice, kernels("sparse") if choice.density[self.scalar] <= kernel.sparse else kernel
 
-    def _weight_candidate(
-        self, weight: np.ndarray | PackedWeight, kernels: Callable[[str], Prepared]
-    ) -> dict[str, Candidate]:
-        """What `planning.choose` asks of skipping zero weights, where that is to be considered at all."""
+    def _consider_weight(
+        self, candidates: dict[str, Candidate], weight: np.ndarray | PackedWeight, kernels: Callable[[str], Prepared]
+    ) -> None:
+        """Adds what `planning.choose` asks of skipping zero weights, where that may pay at all."""
         is_packed = isinstance(weight, PackedWeight)
-        if self.skip not in ("auto", "weight") or not (
-            is_packed or self.skip == "weight" or self.problem.macs >= planning.WEIGHT_MACS
-        ):
-            return {}
+        if self.skip == "auto":
+            if not is_packed and self.problem.macs < planning.WEIGHT_MACS:
+                return
+        elif self.skip != "weight":
+            return
         density = weight.density if is_packed else planning.weight_density(weight)
         if density > planning.WEIGHT_PAYS and self.skip == "auto":
-            return {}
+            return
         kernel = kernels("sparse weight" if density <= planning.WEIGHT_SPARSE else "weight")
         packing = 0 if is_packed else planning.packing_cost(self.problem, self.backward)
         masking = planning.MASKING_COST if self.needed else 0
-        return {"weight": Candidate(density, kernel.each, kernel.fixed + packing + masking)}
+        candidates["weight"] = Candidate(density, kernel.each, kernel.fixed + packing + masking)
 
     def _lists(self, weight: np.ndarray | PackedWeight, threads: int) -> _conv.Lists:
         """The nonzeros of the weights: kept by a packed weight, made for the call from an array."""

@@ -27,14 +27,14 @@ def conv_transpose2d(
     ----------
     x : (N, C, H, W) float32 or float64
         Input, in `layout`.
-    weight : (C, K/groups, R, S), same dtype
+    weight : (C, K/groups, R, S), same dtype, or PackedWeight
         As in PyTorch: input channels first.
     bias : (K,), same dtype, optional
     output_padding : int or (int, int)
         Columns added behind the result, fewer than the larger of stride and dilation.
     stride, padding, dilation, groups, layout, activation, precision, num_threads, out
         As in `sparseconv.conv2d`; padding takes columns away from the result, and "same" is not defined.
-    skip : {"auto", "none", "input"}
+    skip : {"auto", "none", "input", "weight"}
         What is exploited.
     threshold, return_mask
         As in `sparseconv.conv2d`.
@@ -69,12 +69,12 @@ def conv_transpose2d_backward_data(
     Parameters
     ----------
     grad_output : (N, K, OH, OW) float32 or float64
-    weight : (C, K/groups, R, S), same dtype
+    weight : (C, K/groups, R, S), same dtype, or PackedWeight
     input_shape : sequence of int
         Shape of the result in `layout`; output_padding follows from it and from the shape of `grad_output`.
     stride, padding, dilation, groups, layout, precision, num_threads, out
         As in `conv_transpose2d`.
-    skip : {"auto", "none", "grad_output"}
+    skip : {"auto", "none", "grad_output", "weight"}
         What is exploited.
     threshold : float
         As in `sparseconv.conv2d_backward_data`.

@@ -84,8 +84,8 @@ def test_arguments_are_checked():
         sc.plan("conv2d", x[0], w)
     with pytest.raises(TypeError, match=r"^weight: "):
         sc.plan("conv2d", x, w.astype(np.float16))
-    with pytest.raises(ValueError, match=r"^skip: got 'weight'"):
-        sc.plan("conv2d", x, w, skip="weight")
+    with pytest.raises(ValueError, match=r"^skip: got 'weights'"):
+        sc.plan("conv2d", x, w, skip="weights")
     with pytest.raises(ValueError, match=r"^num_threads: "):
         sc.plan("conv2d", x, w, num_threads=0)
     with pytest.raises(TypeError):

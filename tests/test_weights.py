@@ -230,6 +230,19 @@ def test_zero_weights_meet_anything(isa, wrong):
         assert_exact(sc.conv2d(x, given_weight, padding=1, skip="weight"), expected)
 
 
+@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+def test_nan_reaches_what_it_meets(isa, case):
+    for name in DIRECTIONS:
+        source, weight = source_of(case, name), unstructured(case.weight_shape, 0.2)
+        source[0, :, ..., source.shape[-1] // 2] = np.nan
+        expected = np.isnan(source).astype(np.float32), (weight != 0).astype(np.float32)
+        expected = oracle(case, name, *expected) > 0
+        assert 0 < np.count_nonzero(expected) < expected.size
+        source, _ = in_layout(case, name, np.where(np.isnan(source), np.float32(np.nan), 0), weight)
+        actual = call(sc, case, name, source, weight, skip="weight")
+        assert (np.isnan(actual) == expected).all() and not np.nan_to_num(actual).any()
+
+
 @pytest.mark.parametrize("wrong", [np.inf, np.nan])
 def test_inf_and_nan_weights(isa, wrong):
     """They reach what they meet and no more: zeros of padding are not multiplied. Another kernel computes them."""

@@ -35,12 +35,26 @@ struct list_rows {
     }
     // Whether a row's weights lie side by side, in the order of its one list.
     SC_INLINE_MEMBER bool flat() const { return task.channel_stride == lists.taps && lists.classes == 1; }
-    // All (row, channel) of the item, each row having its turn with a channel.
+    // All weights of the item, each row having its turn: visit(row, channel, data, count) with all taps of a channel,
+    // or, if there is but one tap, with up to 16 channels, transposed.
     template <class Visit>
     SC_INLINE_MEMBER void walk(const Visit &visit) const {
-        for (int64_t channel = 0; channel < lists.channels; ++channel) {
+        float turned[most][16];
+        f32x16 block[16];
+        for (int64_t channel = 0; lists.taps == 1 && channel < lists.channels; channel += 16) {
+            const int channels = (int)smaller(16, lists.channels - channel);
             const float *next = data + channel * task.channel_stride;
-            for (int64_t row = 0; row < count; ++row, next += task.row_stride) visit(row, channel, next);
+            for (int64_t row = 0; row < count; row += 16) {
+                const int rows = (int)smaller(16, count - row);
+                load_block_transposed(block, next + row * task.row_stride, task.channel_stride, channels,
+                                      task.row_stride, rows);
+                for (int i = 0; i < rows; ++i) store(turned[row + i], block[i]);
+            }
+            for (int64_t row = 0; row < count; ++row) visit(row, channel, turned[row], channels);
+        }
+        for (int64_t channel = 0; lists.taps > 1 && channel < lists.channels; ++channel) {
+            const float *next = data + channel * task.channel_stride;
+            for (int64_t row = 0; row < count; ++row, next += task.row_stride) visit(row, channel, next, lists.taps);
         }
     }
     SC_INLINE_MEMBER int64_t *starts(int64_t list, int64_t row) const {
@@ -92,8 +106,8 @@ static void count_lists(const sc_lists_task *task, int64_t begin, int64_t end, v
             }
         }
         if (!rows.flat()) {
-            rows.walk([&](int64_t row, int64_t channel, const float *data) {
-                const int64_t found = counts.count(data, lists.taps), block = channel >> shift;
+            rows.walk([&](int64_t row, int64_t channel, const float *data, int64_t weights) {
+                const int64_t found = counts.count(data, weights), block = channel >> shift;
                 if (lists.classes == 1) {
                     rows.starts(0, row)[block] += found;
                     return;
@@ -131,11 +145,11 @@ static void fill_lists(const sc_lists_task *task, int64_t begin, int64_t end, vo
             const int64_t *places = lists.class_taps + first;
             sc_nonzero *next[list_rows::most];
             for (int64_t row = 0; row < rows.count; ++row) next[row] = lists.nonzeros + *rows.starts(list, row);
-            rows.walk([&](int64_t row, int64_t channel, const float *data) {
+            rows.walk([&](int64_t row, int64_t channel, const float *data, int64_t weights) {
                 sc_nonzero *one = next[row];
                 const int64_t index = channel * lists.taps;
                 if (lists.classes == 1) {
-                    for (int64_t tap = 0; tap < taps; ++tap) one = append(one, data[tap], index + tap);
+                    for (int64_t i = 0; i < weights; ++i) one = append(one, data[i], index + i);
                 } else {
                     for (int64_t i = 0; i < taps; ++i) one = append(one, data[places[i]], index + places[i]);
                 }
