@@ -19,10 +19,14 @@ _conv, _masks, _cpu                 Cython: structs filled, kernels called witho
 kernels/                            C++: one source per kernel, compiled once per instruction set
 ==================================  ===================================================================================
 
-Beside them: masks (bit masks, densities), compressed (arrays as bit mask and nonzero values), cpu (instruction sets,
-threads), reference (the NumPy oracle, and the path for float64), training and data (``sparseconv train``), benchmark
-(``sparseconv bench``), progress (of both).
+Beside them: masks (bit masks, densities), compressed (arrays as bit mask and nonzero values), pruning (sparsity made on
+purpose), cpu (instruction sets, threads), reference (the NumPy oracle, and the path for float64), training and data
+(``sparseconv train``), benchmark (``sparseconv bench``), progress (of both).
 """
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from . import cpu, masks
 from .bias import grad_bias
@@ -52,6 +56,9 @@ from .transpose import (
     conv_transpose3d_backward_data,
     conv_transpose3d_backward_weight,
 )
+
+if TYPE_CHECKING:
+    from . import pruning
 
 __version__ = "0.1.0"
 
@@ -87,4 +94,16 @@ __all__ = [
     "masks",
     "pack_weight",
     "plan",
+    "pruning",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import `pruning` when it is first asked for: convolutions alone do not need it."""
+    if name == "pruning":
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -68,7 +68,7 @@ def test_named_files_exist(document):
     assert not missing
 
 
-@pytest.mark.parametrize("name", ["compressed", "conv", "cpu", "planning"])
+@pytest.mark.parametrize("name", ["compressed", "conv", "cpu", "planning", "pruning"])
 def test_docstring_examples(name):
     done = doctest.testmod(importlib.import_module(f"sparseconv.{name}"))
     assert done.attempted > 0

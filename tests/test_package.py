@@ -23,6 +23,7 @@ CONVOLUTIONS = {
 LINEAR = {"linear", "linear_backward_data", "linear_backward_weight"}
 FUNCTIONS = sorted(CONVOLUTIONS | LINEAR | {"grad_bias", "plan", "compress", "decompress"})
 MASKS = ("density", "nonzero_mask", "pack", "relu", "unpack", "vector_density")
+PRUNING = ("Layer", "network", "sparsity_distribution", "training_flops")
 CPU = ("available_isas", "isa", "num_threads", "set_num_threads", "use_isa")
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,7 +42,7 @@ PACKED = {"PackedWeight", "pack_weight"}
 
 def test_public_names():
     """The contract: no name is missing, none is there by accident."""
-    others = {"grad_bias", "plan", "Plan", "compress", "decompress", "CompressedArray", "masks", "cpu"}
+    others = {"grad_bias", "plan", "Plan", "compress", "decompress", "CompressedArray", "masks", "pruning", "cpu"}
     assert set(sc.__all__) == CONVOLUTIONS | LINEAR | PACKED | others
     assert list(sc.__all__) == sorted(sc.__all__)
     assert len(set(sc.__all__)) == len(sc.__all__)
@@ -88,6 +89,9 @@ def test_modules():
         assert inspect.getdoc(getattr(sc.masks, name))
     for name in CPU:
         assert inspect.getdoc(getattr(sc.cpu, name))
+    for name in PRUNING:
+        assert inspect.getdoc(getattr(sc.pruning, name))
+    assert sorted(sc.pruning.__all__) == sorted(PRUNING)
     assert sorted(sc.masks.__all__) == sorted(MASKS)
 
 
