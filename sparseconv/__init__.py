@@ -14,12 +14,13 @@ passes, planning                    the three passes: which kernel, why, and the
 blocking, blocking_tiles            block sizes, on vectors and on the tile registers of AMX
 geometry, layout                    rows and columns that meet; strides
 problem, arrays                     the sizes of one convolution; views of memory, forms, aligned results
-_conv, _masks, _cpu                 Cython: structs filled, kernels called without the GIL
+_conv, _masks, _pruning, _cpu       Cython: structs filled, kernels called without the GIL
 kernels/                            C++: one source per kernel, compiled once per instruction set
 ==================================  ===================================================================================
 
-Beside them: masks (bit masks, densities), cpu (instruction sets, threads), reference (the NumPy oracle, and the path
-for float64), training and data (``sparseconv train``), benchmark (``sparseconv bench``), progress (of both).
+Beside them: masks (bit masks, densities), pruning (sparsity made on purpose), cpu (instruction sets, threads),
+reference (the NumPy oracle, and the path for float64), training and data (``sparseconv train``), benchmark
+(``sparseconv bench``), progress (of both).
 """
 
 from . import cpu, masks

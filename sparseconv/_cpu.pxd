@@ -1,12 +1,14 @@
 # The kernels are linked into _cpu alone; the other modules reach them through these functions.
 from libc.stdint cimport int64_t
 
-from ._kernels cimport sc_bias_task, sc_gradient_task, sc_rows_task, sc_table
+from ._kernels cimport sc_bias_task, sc_gradient_task, sc_nm_task, sc_rows_task, sc_table, sc_transposable_task
 
 cdef const sc_table *active_table() noexcept nogil
 cdef int call_rows(const sc_table *table, sc_rows_task *task, int threads) except -1 nogil
 cdef int call_gradient(const sc_table *table, sc_gradient_task *task, int threads) except -1 nogil
 cdef int call_bias_gradient(sc_bias_task *task, int threads) except -1 nogil
+cdef int call_nm_mask(sc_nm_task *task, int threads) except -1 nogil
+cdef int call_transposable_mask(sc_transposable_task *task, int threads) except -1 nogil
 cdef int64_t packed_bytes(const sc_rows_task *task) noexcept nogil
 cdef int64_t rows_scratch(const sc_table *table, const sc_rows_task *task) noexcept nogil
 cdef int64_t gradient_scratch(const sc_table *table, const sc_gradient_task *task) noexcept nogil

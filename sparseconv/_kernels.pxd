@@ -52,6 +52,25 @@ cdef extern from "kernels/problem.h" nogil:
         int64_t batch, rows, columns, channels
         float *out
 
+    ctypedef struct sc_magnitudes:
+        const float *single
+        const double *wide
+
+    ctypedef struct sc_nm_task:
+        sc_magnitudes weight
+        uint8_t *mask
+        int64_t length, inner, groups, n, m
+
+    enum sc_transposable_method:
+        SC_GREEDY, SC_ENTROPY, SC_EXACT
+
+    ctypedef struct sc_transposable_task:
+        sc_magnitudes weight
+        double scale
+        uint8_t *mask
+        int64_t rows, columns, n, m, method, iterations
+        double sharpness
+
 cdef extern from "kernels/table.h" nogil:
     ctypedef struct sc_tile_table:
         pass
@@ -79,6 +98,8 @@ cdef extern from "kernels/run.h" namespace "sparseconv" nogil:
     int run_rows(const sc_table &, sc_rows_task &, int, int (*)() noexcept)
     int run_gradient(const sc_table &, sc_gradient_task &, int, int (*)() noexcept)
     int run_bias_gradient(const sc_table &, sc_bias_task &, int, int (*)() noexcept)
+    int run_nm_mask(const sc_table &, sc_nm_task &, int, int (*)() noexcept)
+    int run_transposable_mask(const sc_table &, sc_transposable_task &, int, int (*)() noexcept)
     int64_t rows_packed_bytes(const sc_rows_task &)
     int64_t rows_scratch_bytes(const sc_table &, const sc_rows_task &)
     int64_t gradient_scratch_bytes(const sc_table &, const sc_gradient_task &)

@@ -109,7 +109,7 @@ def cython_functions(path):
     return found
 
 
-@pytest.mark.parametrize("module", ["_conv", "_cpu", "_masks"])
+@pytest.mark.parametrize("module", ["_conv", "_cpu", "_masks", "_pruning"])
 def test_stubs(module):
     source = ROOT / "sparseconv" / f"{module}.pyx"
     assert stub_functions(source.with_suffix(".pyi")) == cython_functions(source)

@@ -3,7 +3,9 @@
 #include "kernel_bias.h"
 #include "kernel_gradient.h"
 #include "kernel_mask.h"
+#include "kernel_nm.h"
 #include "kernel_rows.h"
+#include "kernel_transposable.h"
 #include "table.h"
 
 #define SC_TEXT_(name) #name
@@ -18,7 +20,10 @@ constexpr sc_table table = {
     pack_weights, rows, rows_scratch_bytes,
     gradient, gradient_scratch_bytes,
     bias_gradient,
-    count_nonzero, mask_nonzero, mask_relu, mask_unpack, mask_live_vectors, nullptr,
+    count_nonzero, mask_nonzero, mask_relu, mask_unpack, mask_live_vectors,
+    nm_mask, nm_mask_scratch,
+    transposable_mask, transposable_mask_scratch,
+    nullptr,
 };
 
 }}

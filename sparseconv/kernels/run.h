@@ -8,6 +8,8 @@ namespace sparseconv {
 int run_rows(const sc_table &table, sc_rows_task &task, int threads, int (*signals)());
 int run_gradient(const sc_table &table, sc_gradient_task &task, int threads, int (*signals)());
 int run_bias_gradient(const sc_table &table, sc_bias_task &task, int threads, int (*signals)());
+int run_nm_mask(const sc_table &table, sc_nm_task &task, int threads, int (*signals)());
+int run_transposable_mask(const sc_table &table, sc_transposable_task &task, int threads, int (*signals)());
 
 // Bytes of memory that a call needs beside its arrays: packed weights, once, and scratch, per thread.
 int64_t rows_packed_bytes(const sc_rows_task &task);

@@ -40,5 +40,11 @@ typedef struct {
     void (*mask_unpack)(const uint8_t *bits, int64_t count, uint8_t *bools);
     int64_t (*mask_live_vectors)(const float *data, int64_t count, int64_t width);
 
+    // pruning masks, kernel_nm.h and kernel_transposable.h. Items: sixteen groups, sixteen blocks.
+    void (*nm_mask)(const sc_nm_task *, int64_t begin, int64_t end, void *scratch);
+    int64_t (*nm_mask_scratch)(const sc_nm_task *);
+    void (*transposable_mask)(const sc_transposable_task *, int64_t begin, int64_t end, void *scratch);
+    int64_t (*transposable_mask_scratch)(const sc_transposable_task *);
+
     const sc_tile_table *tiles;  // null where there are no tile registers
 } sc_table;
