@@ -60,10 +60,8 @@ static void rank_lanes(group_lanes<T> lanes, int64_t m) {
     }
 }
 
-template <class T>
-SC_INLINE T magnitude(T value) {
-    return value < 0 ? -value : value;
-}
+SC_INLINE float magnitude(float value) { return __builtin_fabsf(value); }
+SC_INLINE double magnitude(double value) { return __builtin_fabs(value); }
 
 // Sixteen groups: the usual case is that all of them are whole, and needs no tests.
 template <bool whole, class T>

@@ -44,7 +44,7 @@ def nm_mask(w: Any, n: int, m: int, axis: int = -1, *, pad: bool = False, num_th
     Notes
     -----
     N:M sparsity: Zhou et al., "Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch", ICLR 2021.
-    Time: m / 2 comparisons per element, sixteen groups at a time (0.65 G float32 weights/s at 4:8 on one Zen 4 core).
+    Time: m / 2 comparisons per element, sixteen groups at a time (0.6 G float32 weights/s at 4:8 on one Zen 4 core).
     Subnormal numbers count as zero, as in all kernels.
 
     Examples
