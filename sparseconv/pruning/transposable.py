@@ -62,7 +62,7 @@ def transposable_nm_mask(
     =========  ============================================  ===================  ======================================
     exact      shortest augmenting paths, O(n m^3) a block;  1                    8, 3, 1 (80 at 2:4)
                2:4: the best of all 90 patterns
-    greedy     KEEP rule, fill-up, exchanges, O(m^2 log^2    0.998, 0.998, 0.999   95, 65, 35
+    greedy     KEEP rule, fill-up, exchanges, O(m^2 log^2    0.998, 0.998, 0.999  95, 65, 35
                m) a block and O(m^3) a sweep of exchanges
     entropy    Dykstra's algorithm, then as greedy           0.9998, 0.9995,      55, 45, 25
                                                              0.9996
