@@ -15,7 +15,7 @@ blocking, blocking_tiles            block sizes, on vectors and on the tile regi
 geometry, lines, layout             rows and columns that meet; strides
 packed                              weights as lists of their nonzeros
 problem, arrays                     the sizes of one convolution; views of memory, forms, aligned results
-_conv, _masks, _cpu                 Cython: structs filled, kernels called without the GIL
+_conv, _masks, _pruning, _cpu       Cython: structs filled, kernels called without the GIL
 kernels/                            C++: one source per kernel, compiled once per instruction set
 ==================================  ===================================================================================
 

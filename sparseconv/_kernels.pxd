@@ -105,6 +105,25 @@ cdef extern from "kernels/problem.h" nogil:
         int64_t *offsets
         int64_t counted
 
+    ctypedef struct sc_magnitudes:
+        const float *single
+        const double *wide
+
+    ctypedef struct sc_nm_task:
+        sc_magnitudes weight
+        uint8_t *mask
+        int64_t length, inner, groups, n, m
+
+    enum sc_transposable_method:
+        SC_GREEDY, SC_ENTROPY, SC_EXACT
+
+    ctypedef struct sc_transposable_task:
+        sc_magnitudes weight
+        double scale
+        uint8_t *mask
+        int64_t rows, columns, n, m, method, iterations
+        double sharpness
+
 cdef extern from "kernels/table.h" nogil:
     ctypedef struct sc_tile_table:
         pass
@@ -140,6 +159,8 @@ cdef extern from "kernels/run.h" namespace "sparseconv" nogil:
     int run_count_blocks(const sc_table &, const sc_compress_task &, int, int (*)() noexcept)
     int run_compress(const sc_table &, const sc_compress_task &, int, int (*)() noexcept)
     int run_expand(const sc_table &, const sc_compress_task &, int, int (*)() noexcept)
+    int run_nm_mask(const sc_table &, sc_nm_task &, int, int (*)() noexcept)
+    int run_transposable_mask(const sc_table &, sc_transposable_task &, int, int (*)() noexcept)
     int64_t rows_packed_bytes(const sc_rows_task &)
     int64_t rows_scratch_bytes(const sc_table &, const sc_rows_task &)
     int64_t gradient_scratch_bytes(const sc_table &, const sc_gradient_task &)

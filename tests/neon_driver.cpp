@@ -140,6 +140,57 @@ static void check_compressed() {
     printf("compressed: done\n");
 }
 
+// --- pruning masks ---
+
+// A mask of `size` bytes, made in guarded memory.
+template <class Task>
+static std::vector<char> pruned(const sc_table &table, Task task, void (*entry)(const Task *, int64_t, int64_t, void *),
+                                int64_t items, int64_t scratch_bytes, int64_t size, const char *name) {
+    block mask(size);
+    task.mask = (uint8_t *)mask.data();
+    task.interrupt = {go_on, nullptr};
+    expect(work(entry, task, items, scratch_bytes), name, table.name, "memory around the scratch was written");
+    expect(mask.intact(), name, table.name, "memory around the mask was written");
+    return std::vector<char>(mask.data(), mask.data() + size);
+}
+
+static void check_pruning() {
+    const int64_t rows = 35, columns = 70, size = rows * columns;
+    std::vector<double> wide((size_t)size);
+    uint32_t state = 1;
+    for (double &value : wide) {
+        state = state * 1664525u + 1013904223u;
+        value = (int32_t)state / (state >> 8 & 1 ? 2147483648.0 : 1e12);
+    }
+    const std::vector<float> single(wide.begin(), wide.end());
+    const sc_magnitudes weights[] = {{single.data(), nullptr}, {nullptr, wide.data()}};
+    for (const sc_magnitudes &weight : weights) {
+        for (int64_t m : {4, 8, 16, 32}) {
+            std::vector<char> masks[2][3];
+            for (const sc_table *table : {&neon::table, &scalar::table}) {
+                std::vector<char> *to = masks[table == &scalar::table];
+                const int64_t across = ceil_div(columns, m);
+                sc_nm_task nm = {weight, nullptr, columns, 1, rows * across, m / 2, m, {}};
+                to[0] = pruned(*table, nm, table->nm_mask, ceil_div(nm.groups, 16), table->nm_mask_scratch(&nm), size,
+                               "nm_mask");
+                for (int64_t method : {SC_GREEDY, SC_EXACT}) {
+                    sc_transposable_task task = {weight, 1.0, nullptr, rows, columns, m / 2, m, method, 0, 0, {}};
+                    to[method == SC_EXACT ? 2 : 1] =
+                        pruned(*table, task, table->transposable_mask, ceil_div(ceil_div(rows, m) * across, 16),
+                               table->transposable_mask_scratch(&task), size, "transposable_mask");
+                }
+            }
+            for (int i = 0; i < 3; ++i) {
+                int64_t kept = 0;
+                for (char one : masks[0][i]) kept += one;
+                expect(masks[0][i] == masks[1][i], "pruning masks", "neon", "not those of scalar");
+                expect(kept > size / 3 && kept < size * 2 / 3, "pruning masks", "neon", "not about half");
+            }
+        }
+    }
+    printf("pruning masks: done\n");
+}
+
 static void check_float_state() {
     volatile float tiny = 1e-39f, one = 1;
     expect(tiny * one > 0, "float_state", "neon", "denormals are zero before");
@@ -167,6 +218,7 @@ int main(int argc, char **argv) {
     check_float_state();
     check_masks();
     check_compressed();
+    check_pruning();
     run_cases(data.data());
     printf("%d failures\n", failures);
     return failures != 0;

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = Path(sparseconv.__file__).parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+PRUNING = [f"pruning.{name}" for name in ("diversity", "nm", "repair", "transposable")]
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
@@ -68,7 +69,7 @@ def test_named_files_exist(document):
     assert not missing
 
 
-@pytest.mark.parametrize("name", ["compressed", "conv", "cpu", "planning", "pruning"])
+@pytest.mark.parametrize("name", ["compressed", "conv", "cpu", "planning", "pruning", *PRUNING])
 def test_docstring_examples(name):
     done = doctest.testmod(importlib.import_module(f"sparseconv.{name}"))
     assert done.attempted > 0
@@ -109,7 +110,7 @@ def cython_functions(path):
     return found
 
 
-@pytest.mark.parametrize("module", ["_conv", "_cpu", "_masks"])
+@pytest.mark.parametrize("module", ["_conv", "_cpu", "_masks", "_pruning"])
 def test_stubs(module):
     source = ROOT / "sparseconv" / f"{module}.pyx"
     assert stub_functions(source.with_suffix(".pyi")) == cython_functions(source)

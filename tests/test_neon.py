@@ -330,4 +330,4 @@ def test_results_are_not_mostly_zero(replayed):
 
 def test_masks_and_float_state(replayed):
     lines = replayed[1].stdout.splitlines()
-    assert lines[:3] == ["float_state: done", "masks: done", "compressed: done"]
+    assert lines[:4] == ["float_state: done", "masks: done", "compressed: done", "pruning masks: done"]

@@ -5,8 +5,10 @@
 #include "kernel_gradient.h"
 #include "kernel_lists.h"
 #include "kernel_mask.h"
+#include "kernel_nm.h"
 #include "kernel_outputs.h"
 #include "kernel_rows.h"
+#include "kernel_transposable.h"
 #include "kernel_weights.h"
 #include "table.h"
 
@@ -26,7 +28,10 @@ constexpr sc_table table = {
     weights, weights_scratch_bytes,
     bias_gradient,
     count_above, mask_nonzero, mask_relu, mask_unpack, mask_live_vectors, mask_any,
-    count_blocks, compress_blocks, expand_blocks, nullptr,
+    count_blocks, compress_blocks, expand_blocks,
+    nm_mask, nm_mask_scratch,
+    transposable_mask, transposable_mask_scratch,
+    nullptr,
 };
 
 }}

@@ -218,3 +218,34 @@ typedef struct {
     int64_t *offsets;  // blocks + 1: nonzeros before each block, and in all
     int64_t counted;   // 1: offsets are known. 0: they are found on the way, and packed has room for count + 16 values
 } sc_compress_task;
+
+// Weights whose magnitudes decide a mask, in C order and in one of two types; the other pointer is NULL.
+typedef struct {
+    const float *single;
+    const double *wide;
+} sc_magnitudes;
+
+// N:M masks: the n largest of every m elements along an axis
+typedef struct {
+    sc_magnitudes weight;
+    uint8_t *mask;          // one bool per element
+    int64_t length, inner;  // sizes of the axis and of all dimensions behind it
+    int64_t groups;         // of m elements, in the whole array; the last one along the axis may be shorter
+    int64_t n, m;
+    sc_interrupt interrupt;
+} sc_nm_task;
+
+enum { SC_MAX_BLOCK = 32 };  // largest m of a transposable mask: a row of a block is a word of 32 bits
+enum sc_transposable_method { SC_GREEDY, SC_ENTROPY, SC_EXACT };
+
+// transposable N:M masks of a matrix that is tiled with m x m blocks, those at the edges padded with zeros
+typedef struct {
+    sc_magnitudes weight;
+    double scale;   // takes every magnitude to [0, 1)
+    uint8_t *mask;  // one bool per element
+    int64_t rows, columns, n, m;
+    int64_t method;      // a sc_transposable_method
+    int64_t iterations;  // of SC_ENTROPY
+    double sharpness;    // of SC_ENTROPY: S begins as exp(sharpness * weight / largest weight of the block)
+    sc_interrupt interrupt;
+} sc_transposable_task;

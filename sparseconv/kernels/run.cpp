@@ -148,4 +148,23 @@ int run_expand(const sc_table &table, const sc_compress_task &task, int threads,
     return copy(table.expand_blocks, task, threads, signals);
 }
 
+int run_nm_mask(const sc_table &table, sc_nm_task &task, int threads, int (*signals)()) {
+    interruption interrupt(signals);
+    task.interrupt = {interruption::poll, &interrupt};
+    const int64_t scratch = table.nm_mask_scratch(&task);
+    const scratch_lease lease(scratch);
+    if (!lease.memory()) return NO_MEMORY;
+    return spread(table.nm_mask, task, ceil_div(task.groups, 16), threads, scratch, lease.memory(), interrupt);
+}
+
+int run_transposable_mask(const sc_table &table, sc_transposable_task &task, int threads, int (*signals)()) {
+    interruption interrupt(signals);
+    task.interrupt = {interruption::poll, &interrupt};
+    const int64_t scratch = table.transposable_mask_scratch(&task);
+    const scratch_lease lease(scratch);
+    if (!lease.memory()) return NO_MEMORY;
+    const int64_t items = ceil_div(ceil_div(task.rows, task.m) * ceil_div(task.columns, task.m), 16);
+    return spread(table.transposable_mask, task, items, threads, scratch, lease.memory(), interrupt);
+}
+
 }  // namespace sparseconv

@@ -60,5 +60,11 @@ typedef struct {
     void (*compress_blocks)(const sc_compress_task *, int64_t begin, int64_t end, void *scratch);
     void (*expand_blocks)(const sc_compress_task *, int64_t begin, int64_t end, void *scratch);
 
+    // pruning masks, kernel_nm.h and kernel_transposable.h. Items: sixteen groups, sixteen blocks.
+    void (*nm_mask)(const sc_nm_task *, int64_t begin, int64_t end, void *scratch);
+    int64_t (*nm_mask_scratch)(const sc_nm_task *);
+    void (*transposable_mask)(const sc_transposable_task *, int64_t begin, int64_t end, void *scratch);
+    int64_t (*transposable_mask_scratch)(const sc_transposable_task *);
+
     const sc_tile_table *tiles;  // null where there are no tile registers
 } sc_table;

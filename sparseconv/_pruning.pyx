@@ -1,0 +1,47 @@
+# cython: language_level=3, freethreading_compatible=True, binding=True
+"""The kernels of pruning masks on C-contiguous memory; the modules of pruning/ check and shape."""
+
+from libc.stdint cimport int64_t, uint8_t
+
+from ._cpu cimport address, call_nm_mask, call_transposable_mask
+from ._kernels cimport SC_ENTROPY, SC_EXACT, SC_GREEDY, sc_magnitudes, sc_nm_task, sc_transposable_task
+
+cdef extern from "Python.h":
+    int PyBUF_SIMPLE, PyBUF_WRITABLE
+
+METHODS = {"exact": SC_EXACT, "greedy": SC_GREEDY, "entropy": SC_ENTROPY}
+
+
+cdef sc_magnitudes magnitudes(array) except *:
+    """The memory of a float32 or float64 array."""
+    cdef sc_magnitudes found
+    cdef void *data = address(array, PyBUF_SIMPLE)
+    found.single = NULL
+    found.wide = NULL
+    if array.dtype.itemsize == 8:
+        found.wide = <double *>data
+    else:
+        found.single = <float *>data
+    return found
+
+
+def nm_mask(weight, mask, int64_t length, int64_t inner, int64_t groups, int64_t n, int64_t m, int threads):
+    cdef sc_nm_task task
+    task.weight = magnitudes(weight)
+    task.mask = <uint8_t *>address(mask, PyBUF_WRITABLE)
+    task.length, task.inner, task.groups, task.n, task.m = length, inner, groups, n, m
+    with nogil:
+        call_nm_mask(&task, threads)
+
+
+def transposable_mask(weight, double scale, mask, int64_t n, int64_t m, str method, int64_t iterations,
+                      double sharpness, int threads):
+    cdef sc_transposable_task task
+    task.weight = magnitudes(weight)
+    task.scale = scale
+    task.mask = <uint8_t *>address(mask, PyBUF_WRITABLE)
+    task.rows, task.columns = weight.shape
+    task.n, task.m = n, m
+    task.method, task.iterations, task.sharpness = METHODS[method], iterations, sharpness
+    with nogil:
+        call_transposable_mask(&task, threads)
