@@ -1,11 +1,14 @@
-"""What is there beside the arithmetic: masks, compressed arrays, the way into a call, the import, memory."""
+"""What is there beside the arithmetic: masks, packed and compressed arrays, thresholds, calls, the import, memory."""
 
 import numpy as np
 
 import sparseconv
 from sparseconv.benchmark.layers import parse
-from sparseconv.benchmark.operands import PASSES, random_operands
+from sparseconv.benchmark.measure import fastest_of_pairs, keep_memory
+from sparseconv.benchmark.operands import PASSES, SPARSE_OPERANDS, random_operands
 from sparseconv.benchmark.peers import ours
+
+SECONDS = 0.5  # for the pairs of one ratio
 
 
 class Masks:
@@ -52,6 +55,75 @@ class Compressed:
         return self.compressed.nbytes / self.x.nbytes
 
     track_bytes.unit = "compressed / dense"
+
+
+class Packing:
+    """Lists for both passes, of a weight (512, 512, 3, 3) of which a tenth is left."""
+
+    version = "1"
+
+    def setup(self):
+        self.threads = sparseconv.cpu.num_threads()
+        sparseconv.cpu.set_num_threads(1)
+        layer = parse("512,512,7 3x3")
+        operands = random_operands(layer, {"weight": 0.9}, batch=1, layout="NHWC")
+        self.weight = operands.weight
+        self.packed = sparseconv.pack_weight(self.weight)
+        # The first call of a pass makes its lists.
+        options = layer.options | {"layout": "NHWC", "skip": "weight"}
+        sparseconv.conv2d(operands.x, self.packed, **options)
+        sparseconv.conv2d_backward_data(operands.grad_output, self.packed, operands.x.shape, **options)
+
+    def teardown(self):
+        sparseconv.cpu.set_num_threads(self.threads)
+
+    def time_update(self):
+        self.packed.update(self.weight)
+
+
+class Threshold:
+    """Half of the values below a threshold, against exact zeros in their places."""
+
+    version = "1"
+    params = (PASSES, ("64,64,56 3x3", "256,64,56 1x1"))
+    param_names = ("pass", "layer")
+
+    def setup(self, which, layer):
+        keep_memory()
+        operand = SPARSE_OPERANDS[which][0]
+        full, half = (random_operands(parse(layer), {operand: share}, batch=16, layout="NHWC") for share in (0, 0.5))
+        below = np.nextafter(np.float32(0.5), np.float32(0))  # 0.5 itself is left in the half
+        self.calls = (
+            ours(which, full, threads=1, skip=operand, threshold=float(below)),
+            ours(which, half, threads=1, skip=operand),
+        )
+
+    def track_ratio(self, which, layer):
+        with_threshold, exact = fastest_of_pairs(*self.calls, SECONDS)
+        return with_threshold / exact
+
+    track_ratio.unit = "with threshold / exact zeros"
+
+
+class ReturnMask:
+    """A forward pass with ReLU that returns the bit mask of its result, against the same without it."""
+
+    version = "1"
+    params = ("64,64,56 3x3", "64,256,56 1x1")
+    param_names = ("layer",)
+
+    def setup(self, layer):
+        keep_memory()
+        operands = random_operands(parse(layer), {"input": 0.8}, batch=16, layout="NHWC")
+        self.calls = [
+            ours("forward", operands, threads=1, activation="relu", return_mask=mask) for mask in (True, False)
+        ]
+
+    def track_ratio(self, layer):
+        with_mask, without = fastest_of_pairs(*self.calls, SECONDS)
+        return with_mask / without
+
+    track_ratio.unit = "with mask / without"
 
 
 class Call:

@@ -18,7 +18,7 @@ from sparseconv import cpu
 from sparseconv.__main__ import main
 from sparseconv.benchmark import activations, command, measure, peers, report
 from sparseconv.benchmark.layers import NETWORKS, SETS, Layer, parse, select
-from sparseconv.benchmark.operands import PASSES, SPARSE_OPERANDS, random_operands
+from sparseconv.benchmark.operands import MASKS, PASSES, SPARSE_OPERANDS, ZEROS_IN, random_operands
 
 TINY = ["5,7,6 3x3", "18,20,4 1x1"]
 
@@ -161,6 +161,36 @@ def test_random_operands(layout):
     assert {array.dtype for array in (operands.x, operands.weight, operands.grad_output)} == {np.dtype(np.float32)}
 
 
+def test_zeros_of_weights():
+    """Scattered, in whole slices of one channel to one filter, or in whole filters; exactly so many of these."""
+    weight = {
+        place: random_operands(parse("24,16,4 3x3 g2"), {place: 0.75}, batch=1, layout="NHWC").weight
+        for place in ("weight", "channel", "filters")
+    }
+    assert {one.shape for one in weight.values()} == {(16, 12, 3, 3)}
+    assert np.mean(weight["weight"] == 0) == pytest.approx(0.75, abs=0.05)
+    zero_slices = {place: np.mean((one == 0).all(axis=(2, 3))) for place, one in weight.items()}
+    assert zero_slices["weight"] < 0.3  # of 9 weights each: 0.75**9 is 0.08
+    assert zero_slices["channel"] == zero_slices["filters"] == 0.75
+    zero_filters = {place: np.count_nonzero((one == 0).all(axis=(1, 2, 3))) for place, one in weight.items()}
+    assert zero_filters["filters"] == 12
+    assert zero_filters["channel"] < 6
+    for place in ("channel", "filters"):  # no other zeros
+        assert np.mean(weight[place] == 0) == pytest.approx(0.75, abs=0.002)
+
+
+@pytest.mark.parametrize("place", ZEROS_IN)
+def test_zeros_are_where_they_are_asked_for(place):
+    arrays = {"input": "x", "output": "x", "grad_output": "grad_output"}
+    for which, operand in ZEROS_IN[place].items():
+        assert measure.Settings(zeros_in=place).sparse_operand(which) == operand
+        operands = random_operands(parse("32,16,12 3x3"), {operand: 0.5}, batch=2, layout="NHWC")
+        assert operands.sparsity(operand) == pytest.approx(0.5, abs=0.05)
+        for name in ("x", "weight", "grad_output"):
+            expected = 0.5 if name == arrays.get(operand, "weight") else 0
+            assert np.mean(getattr(operands, name) == 0) == pytest.approx(expected, abs=0.05)
+
+
 @pytest.mark.parametrize("peer", peers.PEERS)
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
 @pytest.mark.parametrize("which", PASSES)
@@ -170,14 +200,46 @@ def test_sides_agree(peer, layout, which, text):
         pytest.importorskip("torch")
     operands = random_operands(parse(text), {"input": 0.5, "grad_output": 0.5}, batch=2, layout=layout)
     result = np.asarray(peers.ours(which, operands, threads=1)())
+    np.testing.assert_allclose(result, dense_result(peer, which, operands), rtol=1e-5, atol=1e-4)
+
+
+def dense_result(peer, which, operands):
+    """What the peer computes, in our layout."""
     other = peers.PEERS[peer](which, operands, threads=1)()
     if peer == "torch":
         if isinstance(other, tuple):
             other = other[PASSES.index(which) - 1]
-        if layout == "NHWC" and which != "backward_weight":
+        if operands.layout == "NHWC" and which != "backward_weight":
             other = other.permute(0, 2, 3, 1)
         other = other.numpy()
-    np.testing.assert_allclose(result, other, rtol=1e-5, atol=1e-4)
+    return other
+
+
+@pytest.mark.parametrize("mask", ["float", "bits"])
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("place", MASKS)
+def test_masked_sides_agree(place, layout, mask):
+    """The peer computes everything; ours is zero where the mask is."""
+    (which,) = ZEROS_IN[place]
+    operands = random_operands(parse("8,12,9x6 3x5/2"), {place: 0.5}, batch=2, layout=layout)
+    result = np.asarray(peers.ours(which, operands, threads=1, mask=mask)())
+    needed = (operands.x if place == "output" else operands.weight) != 0
+    assert not result[~needed].any()
+    np.testing.assert_allclose(result[needed], dense_result("dense", which, operands)[needed], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("which", ZEROS_IN["weight"])
+@pytest.mark.parametrize("place", ["weight", "channel"])
+def test_packed_side_agrees(place, which):
+    operands = random_operands(parse("8,12,9x6 3x5/2 g2"), {place: 0.8}, batch=2, layout="NHWC")
+    result = peers.ours(which, operands, threads=1, skip="weight", packed=True)()
+    np.testing.assert_allclose(result, dense_result("dense", which, operands), rtol=1e-5, atol=1e-4)
+
+
+def test_more_keywords():
+    operands = random_operands(parse(TINY[0]), {}, batch=2, layout="NHWC")
+    _, mask = peers.ours("forward", operands, threads=1, activation="relu", return_mask=True)()
+    assert mask.dtype == np.uint8
 
 
 def test_pairs_are_taken_in_turn():
@@ -189,7 +251,7 @@ def test_pairs_are_taken_in_turn():
 
 def test_skip_words(monkeypatch):
     skips = []
-    monkeypatch.setattr(measure, "ours", lambda which, operands, *, threads, skip: skips.append(skip) or int)
+    monkeypatch.setattr(measure, "ours", lambda which, operands, *, skip, **more: skips.append(skip) or int)
     operands = random_operands(parse(TINY[0]), {}, batch=1, layout="NHWC")
     for settings in (
         measure.Settings(skip="none"),
@@ -199,6 +261,31 @@ def test_skip_words(monkeypatch):
         for which in PASSES:
             measure.compare(which, operands, replace(settings, seconds=0))
     assert skips == ["none"] * 3 + ["input", "grad_output", "input"] + ["input", "grad_output", "grad_output"]
+
+
+def test_what_ours_is_given(monkeypatch):
+    """Masks where the zeros are those of a mask, packed weights where asked for, and the word that names the zeros."""
+    given = []
+    monkeypatch.setattr(measure, "ours", lambda which, operands, **options: given.append(options) or int)
+    operands = random_operands(parse(TINY[0]), {}, batch=1, layout="NHWC")
+    for settings in (
+        measure.Settings(),
+        measure.Settings(zeros_in="output"),
+        measure.Settings(zeros_in="filters", mask="bits"),
+        measure.Settings(zeros_in="weight"),
+        measure.Settings(zeros_in="channel", packed=True),
+    ):
+        which = next(iter(ZEROS_IN[settings.zeros_in]))
+        measure.compare(which, operands, replace(settings, skip="sparse", seconds=0))
+        given[-1] |= {"given": settings.given}
+    words = ("skip", "mask", "packed", "given")
+    assert [tuple(one[word] for word in words) for one in given] == [
+        ("input", None, False, "array"),
+        ("output", "float", False, "float"),
+        ("auto", "bits", False, "bits"),
+        ("weight", None, False, "array"),
+        ("weight", None, True, "packed"),
+    ]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
@@ -281,6 +368,31 @@ def test_command_options(layout, capsys):
     assert cpu.isa() == before
 
 
+@pytest.mark.parametrize("skip", ["auto", "sparse"])
+@pytest.mark.parametrize(
+    ("arguments", "text", "given"),
+    [
+        (["output"], "output (mask: float)", "float"),
+        (["output", "--mask", "bits"], "output (mask: bits)", "bits"),
+        (["filters"], "filters (mask: float)", "float"),
+        (["weight"], "weight (packed in the call)", "array"),
+        (["channel", "--packed"], "channel (packed before)", "packed"),
+    ],
+)
+def test_command_zeros(arguments, text, given, skip, capsys, tmp_path):
+    """Without --passes, the passes that have such zeros; the file says where the zeros were."""
+    file = tmp_path / "times.csv"
+    rest = f"--against dense --sparsities 0,.5 --skip {skip} --csv".split()
+    assert bench("--layers", "18,20,4 3x3 g2", "--zeros-in", *arguments, *rest, str(file)) == 0
+    head, _, *lines = capsys.readouterr().out.splitlines()
+    assert head.endswith(f", skip {skip}, zeros in {text}")
+    assert [line.split()[0] for line in lines[::3]] == list(ZEROS_IN[arguments[0]])
+    rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+    assert [row["pass"] for row in rows[::2]] == list(ZEROS_IN[arguments[0]])
+    assert {(row["zeros_in"], row["given"], row["skip"]) for row in rows} == {(arguments[0], given, skip)}
+    assert [row["sparsity"] for row in rows[:2]] == ["0", "0.5"]
+
+
 def test_summary():
     def row(text, which="forward", **times):
         return [measure.Cell(parse(text), which, 2, 0.5, 1.0, speedup) for speedup in times.values()]
@@ -311,6 +423,16 @@ def test_picture(capsys, tmp_path):
         (["--only", "5x5"], "layers: none of prototype is 5x5"),
         (["--only", "wide"], "only: got 'wide', expected a kernel"),
         (["--activations", "missing.npz"], "missing.npz"),
+        (
+            ["--zeros-in", "output", "--passes", "forward,backward_data"],
+            "passes: got forward,backward_data with --zeros-in output, expected some of backward_data",
+        ),
+        (
+            ["--zeros-in", "weight", "--passes", "backward_weight"],
+            "passes: got backward_weight with --zeros-in weight, expected some of forward,backward_data",
+        ),
+        (["--mask", "bits"], "mask: got bits with --zeros-in input, expected --zeros-in output or filters"),
+        (["--packed", "--zeros-in", "output"], "packed: got --zeros-in output, expected weight or channel"),
         (["--layers", "5,7,6 3x3", "--csv", "no/such/folder.csv"], "no/such/folder.csv"),
     ],
 )
@@ -331,6 +453,8 @@ def test_errors(capsys, arguments, message):
         (["--seconds", "-1"], "--seconds: got '-1', expected a number of at least 0"),
         (["--against", "mkl"], "--against: invalid choice: 'mkl'"),
         (["--isa", "mmx"], "--isa: invalid choice: 'mmx'"),
+        (["--zeros-in", "bias"], "--zeros-in: invalid choice: 'bias'"),
+        (["--mask", "bool"], "--mask: invalid choice: 'bool'"),
     ],
 )
 def test_wrong_usage(capsys, arguments, message):
@@ -418,6 +542,22 @@ def test_bench_recorded(recorded, capsys, tmp_path):
     for row in rows:
         expected = max(saved[row["name"]].sparsity(operand) for operand in SPARSE_OPERANDS[row["pass"]])
         assert float(row["sparsity"]) == pytest.approx(expected, abs=1e-3)
+        assert row["zeros_in"] == "+".join(SPARSE_OPERANDS[row["pass"]])
+
+
+def test_bench_recorded_masks(recorded, capsys, tmp_path):
+    """What a layer read is the mask of its gradient."""
+    file = tmp_path / "times.csv"
+    arguments = ["--activations", str(recorded), "--against", "dense"]
+    assert bench(*arguments, "--zeros-in", "output", "--mask", "bits", "--csv", str(file)) == 0
+    rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+    assert [row["name"] for row in rows[::2]] == [f"conv{number}" for number in range(2, 7)]
+    assert {(row["pass"], row["zeros_in"], row["given"]) for row in rows} == {
+        ("backward_data", "grad_output+output", "bits")
+    }
+    assert bench(*arguments, "--zeros-in", "weight") == 1
+    expected = "zeros-in: got weight with --activations, expected input, grad_output, output"
+    assert expected in capsys.readouterr().err
 
 
 def test_random_twin_of_recorded_zeros(recorded, monkeypatch):

@@ -37,6 +37,15 @@ def convolutions(suite, monkeypatch):
     cpu.use_isa(before)
 
 
+@pytest.fixture
+def overheads(suite, monkeypatch):
+    """What is there beside the arithmetic, as quick as can be, too."""
+    module = suite("overheads")
+    monkeypatch.setattr(module, "SECONDS", 0)
+    monkeypatch.setattr(module, "keep_memory", lambda: True)
+    return module
+
+
 @pytest.mark.parametrize("name", ["Forward", "BackwardData", "BackwardWeight"])
 @pytest.mark.parametrize("peer", ["dense", "torch"])
 def test_ratio(convolutions, name, peer):
@@ -49,11 +58,38 @@ def test_ratio(convolutions, name, peer):
     assert benchmark.track_ratio(*parameters) > 0
 
 
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("BackwardDataNeeded", "float mask"),
+        ("BackwardDataNeeded", "bit mask"),
+        ("BackwardWeightFilters", "float mask"),
+        ("ForwardWeights", "plain"),
+        ("ForwardWeights", "packed"),
+        ("BackwardDataWeights", "packed"),
+    ],
+)
+def test_ratio_of_forms(convolutions, name, form):
+    pytest.importorskip("torch")
+    benchmark = getattr(convolutions, name)()
+    parameters = "8,8,5 3x3", cpu.isa(), 0.5, form
+    assert len(parameters) == len(benchmark.params) == len(benchmark.param_names)
+    assert form in benchmark.params[-1]
+    benchmark.setup(*parameters)
+    assert benchmark.settings.given == {"float mask": "float", "bit mask": "bits", "plain": "array"}.get(form, form)
+    assert benchmark.operands.sparsity(benchmark.zeros_in) == pytest.approx(0.5, abs=0.1)
+    assert benchmark.track_ratio(*parameters) > 0
+
+
 def test_parameters(convolutions):
     """The usual lists are short enough: see bench/README.md."""
     assert set(map(parse, convolutions.LAYERS)) <= set(map(parse, SETS["all"] + SETS["prototype"]))
     assert 0 in convolutions.SPARSITIES
     assert len(list(itertools.product(*convolutions.Forward.params))) <= 100
+    assert set(convolutions.SKIPPED_LAYERS) <= set(SETS["all"])
+    names = ("BackwardDataNeeded", "ForwardWeights", "BackwardDataWeights", "BackwardWeightFilters")
+    lists = (getattr(convolutions, name).params for name in names)
+    assert sum(len(list(itertools.product(*params))) for params in lists) <= 60
 
 
 @pytest.mark.parametrize(
@@ -72,22 +108,34 @@ def test_not_available(convolutions, monkeypatch, change, message):
         convolutions.Forward().setup(*parameters.values())
 
 
-@pytest.mark.parametrize("name", ["Masks", "Call", "Import", "Memory"])
-def test_overheads(suite, name):
-    benchmark = getattr(suite("overheads"), name)
+@pytest.mark.parametrize(
+    "name", ["Masks", "Compressed", "Packing", "Threshold", "ReturnMask", "Call", "Import", "Memory"]
+)
+def test_overheads(overheads, name):
+    benchmark = getattr(overheads, name)
     lists = getattr(benchmark, "params", ())
-    combinations = list(itertools.product(*lists if lists and not isinstance(lists[0], str) else (lists,)))
+    combinations = list(itertools.product(*lists if lists and isinstance(lists[0], tuple) else (lists,)))
     parameters = combinations[0] if lists else ()
     instance = benchmark()
     if hasattr(instance, "setup"):
         instance.setup(*parameters)
-    methods = [method for method in dir(instance) if method.startswith(("time", "peakmem"))]
+    methods = [method for method in dir(instance) if method.startswith(("time", "track", "peakmem"))]
     assert methods
     for method in methods:
         statements = getattr(instance, method)(*parameters)
         if method.startswith("timeraw"):
             for statement in [statements] if isinstance(statements, str) else statements:
                 exec(statement, {})
+    if hasattr(instance, "teardown"):
+        instance.teardown()
+
+
+def test_threshold_and_exact_zeros_are_the_same(overheads):
+    benchmark = overheads.Threshold()
+    for which in benchmark.params[0]:
+        benchmark.setup(which, "8,8,5 3x3")
+        with_threshold, exact = (call() for call in benchmark.calls)
+        assert (with_threshold == exact).all()
 
 
 def test_asv(tmp_path):

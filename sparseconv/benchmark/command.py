@@ -9,12 +9,15 @@ from sparseconv import cpu
 from sparseconv.benchmark import activations, report
 from sparseconv.benchmark.layers import SETS, select
 from sparseconv.benchmark.measure import Cell, Settings, keep_memory, measure, measure_saved
-from sparseconv.benchmark.operands import PASSES
+from sparseconv.benchmark.operands import MASKS, PASSES, ZEROS_IN
 from sparseconv.benchmark.peers import PEERS, default_peer, prepare_torch
 from sparseconv.benchmark.picture import require_matplotlib, save_picture
 from sparseconv.progress import Progress
 
 __all__ = ["add_arguments", "run"]
+
+_WEIGHTS = ("weight", "channel")  # of --zeros-in: zeros that a PackedWeight leaves out
+_RECORDED = ("input", "grad_output", "output")  # zeros that a training step has
 
 
 def add_arguments(parser: argparse.ArgumentParser, number: Callable) -> None:
@@ -37,9 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser, number: Callable) -> None:
     add(
         "--passes",
         type=_passes,
-        default=list(PASSES),
         metavar="PASSES",
-        help=f"some of {','.join(PASSES)} (default: all)",
+        help=f"some of {','.join(PASSES)} (default: all that --zeros-in means)",
     )
     add(
         "--sparsities",
@@ -61,10 +63,14 @@ def add_arguments(parser: argparse.ArgumentParser, number: Callable) -> None:
     )
     add(
         "--zeros-in",
-        choices=("input", "grad_output"),
+        choices=tuple(ZEROS_IN),
         default="input",
-        help="operand of backward_weight that has the zeros (%(default)s)",
+        help="input, grad_output: what training leaves, in backward_weight that operand; output: backward_data's mask, "
+        "the forward input; weight: scattered; channel: all weights from some channels to some filters; filters: "
+        "backward_weight's mask, a weight without some filters (%(default)s)",
     )
+    add("--mask", choices=("float", "bits"), help="form of the mask, with --zeros-in output or filters (float)")
+    add("--packed", action="store_true", help="with --zeros-in weight or channel: pack weights before the times")
     add(
         "--seconds",
         type=number(float, 0, "a number of at least 0"),
@@ -87,6 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure, printing each layer's row as soon as it is there."""
     saved = activations.load(arguments.activations) if arguments.activations else []
     layers = select(arguments.layers, arguments.only)
+    passes = _passes_with_zeros(arguments)
     if arguments.plot and saved:
         raise ValueError("plot: not with --activations, whose layers have one sparsity each")
     if arguments.plot:
@@ -98,6 +105,8 @@ def run(arguments: argparse.Namespace) -> None:
         layout=saved[0].operands.layout if saved else arguments.layout,
         skip=arguments.skip,
         zeros_in=arguments.zeros_in,
+        mask=arguments.mask or "float",
+        packed=arguments.packed,
         threads=arguments.threads,
         seconds=arguments.seconds,
     )
@@ -105,23 +114,51 @@ def run(arguments: argparse.Namespace) -> None:
         peer = prepare_torch(cpu.isa()) if settings.against == "torch" else 'our dense kernels (skip="none")'
         setting = (
             f"{cpu.isa()}, {settings.threads} thread(s), batch {settings.batch}, {settings.layout}, "
-            f"skip {settings.skip}"
+            f"skip {settings.skip}{_zeros_text(settings)}"
         )
         print(f"time of {peer} / ours: above 1, we are faster; {setting}")
         print(f"malloc {'keeps freed memory: no' if kept else 'may return memory:'} page faults in the times")
         if saved:
             columns = ["zeros", "real", "random"]
-            rows = measure_saved(saved, arguments.passes, settings)
-            counts = {which: sum(which in one.passes for one in saved) for which in arguments.passes}
+            rows = measure_saved(saved, passes, settings)
+            counts = {which: sum(which in one.passes for one in saved) for which in passes}
         else:
             columns = [f"{sparsity:.0%}" for sparsity in arguments.sparsities]
-            rows = measure(layers, arguments.passes, arguments.sparsities, settings)
-            counts = dict.fromkeys(arguments.passes, len(layers))
+            rows = measure(layers, passes, arguments.sparsities, settings)
+            counts = dict.fromkeys(passes, len(layers))
         cells = _print_tables(rows, counts, columns, settings, progress)
         if arguments.csv:
             report.save_csv(cells, settings, cpu.isa(), arguments.csv)
         if arguments.plot:
             save_picture(cells, f"{peer}: its time / ours; {setting}", arguments.plot)
+
+
+def _passes_with_zeros(arguments: argparse.Namespace) -> list[str]:
+    """The passes to measure; ValueError if options do not go with --zeros-in."""
+    place = arguments.zeros_in
+    passes = arguments.passes or list(ZEROS_IN[place])
+    if not set(passes) <= set(ZEROS_IN[place]):
+        raise ValueError(
+            f"passes: got {','.join(passes)} with --zeros-in {place}, expected some of {','.join(ZEROS_IN[place])}"
+        )
+    if arguments.mask and place not in MASKS:
+        raise ValueError(
+            f"mask: got {arguments.mask} with --zeros-in {place}, expected --zeros-in {' or '.join(MASKS)}"
+        )
+    if arguments.packed and place not in _WEIGHTS:
+        raise ValueError(f"packed: got --zeros-in {place}, expected {' or '.join(_WEIGHTS)}")
+    if arguments.activations and place not in _RECORDED:
+        raise ValueError(f"zeros-in: got {place} with --activations, expected {', '.join(_RECORDED)}")
+    return passes
+
+
+def _zeros_text(settings: Settings) -> str:
+    """What the first line says of zeros that are not those of an operand in training."""
+    if settings.zeros_in in MASKS:
+        return f", zeros in {settings.zeros_in} (mask: {settings.mask})"
+    if settings.zeros_in in _WEIGHTS:
+        return f", zeros in {settings.zeros_in} ({'packed before' if settings.packed else 'packed in the call'})"
+    return ""
 
 
 def _print_tables(

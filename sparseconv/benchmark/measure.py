@@ -10,13 +10,17 @@ from dataclasses import dataclass
 
 from sparseconv.benchmark.activations import Saved
 from sparseconv.benchmark.layers import Layer
-from sparseconv.benchmark.operands import SPARSE_OPERANDS, Operands, random_operands
+from sparseconv.benchmark.operands import MASKS, SPARSE_OPERANDS, ZEROS_IN, Operands, random_operands
 from sparseconv.benchmark.peers import PEERS, ours
 
 __all__ = ["Cell", "Settings", "compare", "fastest_of_pairs", "keep_memory", "measure", "measure_saved"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 _LEAST_PAIRS = 5
+
+# What --skip sparse is, where it is not the operand's own name. There is no word for masked filters: backward_weight
+# leaves them out whatever it skips.
+_SKIP_WORDS = {"channel": "weight", "filters": "auto"}
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,20 @@ class Settings:
     batch: int = 16
     layout: str = "NHWC"
     skip: str = "auto"  # or "none", or "sparse": the operand that has the zeros
-    zeros_in: str = "input"  # of backward_weight, which could skip those of either operand
+    zeros_in: str = "input"  # or another key of ZEROS_IN
+    mask: str = "float"  # or "bits": what ours is given where zeros_in is a mask
+    packed: bool = False  # whether ours is given a PackedWeight
     threads: int = 1
     seconds: float = 1.0  # for the pairs of one cell
 
+    @property
+    def given(self) -> str:
+        """In which form ours gets what has the zeros: "array", "packed" weight, "float" mask or "bits"."""
+        return self.mask if self.zeros_in in MASKS else "packed" if self.packed else "array"
+
     def sparse_operand(self, which: str) -> str:
-        """The operand of a pass that has the zeros."""
-        return {"forward": "input", "backward_data": "grad_output"}.get(which, self.zeros_in)
+        """What has the zeros in a pass that has such zeros: an operand, or a mask."""
+        return ZEROS_IN[self.zeros_in][which]
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ class Cell:
     sparsity: float  # the highest of the operands whose zeros the pass could skip
     seconds: float
     peer_seconds: float
+    zeros_in: str = "input"  # names of those operands, with + between them
     name: str = ""  # of the layer in its network, where the zeros are real
     zeros: str = "random"  # or "real"
 
@@ -70,9 +82,9 @@ def measure(
 
 
 def _random_cell(layer: Layer, which: str, sparsity: float, settings: Settings) -> Cell:
-    zeros = {settings.sparse_operand(which): sparsity}
-    operands = random_operands(layer, zeros, batch=settings.batch, layout=settings.layout)
-    return Cell(layer, which, len(operands.x), sparsity, *compare(which, operands, settings))
+    operand = settings.sparse_operand(which)
+    operands = random_operands(layer, {operand: sparsity}, batch=settings.batch, layout=settings.layout)
+    return Cell(layer, which, len(operands.x), sparsity, *compare(which, operands, settings), operand)
 
 
 def measure_saved(saved: Iterable[Saved], passes: Iterable[str], settings: Settings) -> Iterator[list[Cell]]:
@@ -84,17 +96,20 @@ def measure_saved(saved: Iterable[Saved], passes: Iterable[str], settings: Setti
             real, batch = one.operands, len(one.operands.x)
             sparsities = {name: real.sparsity(name) for name in ("input", "grad_output")}
             random = random_operands(real.layer, sparsities, batch=batch, layout=real.layout)
-            most = max(sparsities[name] for name in SPARSE_OPERANDS[which])
+            sparse = SPARSE_OPERANDS[which] + (("output",) if settings.zeros_in == "output" else ())
+            most, names = max(map(real.sparsity, sparse)), "+".join(sparse)
             yield [
-                Cell(real.layer, which, batch, most, *compare(which, operands, settings), one.name, zeros)
+                Cell(real.layer, which, batch, most, *compare(which, operands, settings), names, one.name, zeros)
                 for operands, zeros in ((real, "real"), (random, "random"))
             ]
 
 
 def compare(which: str, operands: Operands, settings: Settings) -> tuple[float, float]:
     """The times of one pass on these operands: ours and the peer's."""
-    skip = settings.sparse_operand(which) if settings.skip == "sparse" else settings.skip
-    our_call = ours(which, operands, threads=settings.threads, skip=skip)
+    sparse = settings.sparse_operand(which)
+    skip = _SKIP_WORDS.get(sparse, sparse) if settings.skip == "sparse" else settings.skip
+    mask = settings.mask if sparse in MASKS else None
+    our_call = ours(which, operands, threads=settings.threads, skip=skip, mask=mask, packed=settings.packed)
     peer_call = PEERS[settings.against](which, operands, threads=settings.threads)
     return fastest_of_pairs(our_call, peer_call, settings.seconds)
 

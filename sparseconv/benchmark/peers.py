@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Callable
 
+import numpy as np
+
 import sparseconv
 from sparseconv.benchmark.operands import Operands
 
@@ -16,8 +18,11 @@ __all__ = ["PEERS", "default_peer", "ours", "prepare_torch"]
 ONEDNN_ISAS = {"avx2": "AVX2", "scalar": "SSE41"}
 
 
-def ours(which: str, operands: Operands, *, threads: int, skip: str = "auto") -> Callable[[], object]:
-    """A call of this library, through its public function, with plain weights: packing them counts.
+def ours(
+    which: str, operands: Operands, *, threads: int, skip: str = "auto", mask: str | None = None, packed: bool = False,
+    **options: object,
+) -> Callable[[], object]:  # fmt: skip
+    """A call of this library, through its public function.
 
     Parameters
     ----------
@@ -26,14 +31,29 @@ def ours(which: str, operands: Operands, *, threads: int, skip: str = "auto") ->
     operands
     threads
     skip
+    mask
+        What says which results are needed: "float", an array of their shape (backward_data: the input;
+        backward_weight: the weight), "bits", the bit mask of it, or nothing.
+    packed
+        Whether the call gets a `PackedWeight`. Plain weights it packs itself, and that counts.
+    options
+        More keywords of the function.
     """
     layer, x, weight, grad_output = operands.layer, operands.x, operands.weight, operands.grad_output
-    options = layer.options | {"layout": operands.layout, "skip": skip, "num_threads": threads}
+    options |= layer.options | {"layout": operands.layout, "skip": skip, "num_threads": threads}
+    if mask:
+        options["output_mask"] = _mask(x if which == "backward_data" else weight, mask)
+    if packed:
+        weight = sparseconv.pack_weight(weight, groups=layer.groups)
     if which == "forward":
         return lambda: sparseconv.conv2d(x, weight, **options)
     if which == "backward_data":
         return lambda: sparseconv.conv2d_backward_data(grad_output, weight, x.shape, **options)
     return lambda: sparseconv.conv2d_backward_weight(x, grad_output, layer.kernel, **options)
+
+
+def _mask(array: np.ndarray, kind: str) -> np.ndarray:
+    return sparseconv.masks.nonzero_mask(array) if kind == "bits" else array
 
 
 def dense(which: str, operands: Operands, *, threads: int) -> Callable[[], object]:

@@ -30,6 +30,8 @@ COLUMNS = (
     "batch",
     "layout",
     "skip",
+    "zeros_in",
+    "given",
 )
 
 _PEER_NAMES = {"torch": "oneDNN", "dense": "dense"}
@@ -111,5 +113,7 @@ def save_csv(cells: Iterable[Cell], settings: Settings, isa: str, path: str | Pa
                     cell.batch,
                     settings.layout,
                     settings.skip,
+                    cell.zeros_in,
+                    settings.given,
                 )
             )
