@@ -175,6 +175,34 @@ def test_bias_and_relu(amx):
         assert_exact(y, oracle(case, "forward", *plain, bias=bias, activation="relu"))
 
 
+@pytest.mark.parametrize("case", [*CASES[::4], *TRANSPOSED_CASES[::4], *BIG_CASES], ids=str)
+def test_output_mask(built, case):
+    """Results that are not needed are cleared, whatever the kind of the mask and the layouts."""
+    first, second, whole = prepared(case, "backward_data", 0.3)
+    needed = sparse_ints(whole.shape, 0.5, 4)
+    masks = (needed, needed != 0, np.packbits(needed != 0, bitorder="little"))
+    products = built.counter("products")
+    with built.active():
+        for mask in masks:
+            actual = call(sc, case, "backward_data", first, second, skip="none", output_mask=mask)
+            assert_exact(actual, whole * (needed != 0))
+            assert not actual.view(np.uint32)[needed == 0].any()
+    assert built.counter("products") > products or not case.batch
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["first", "second"])
+def test_output_mask_where_tiles_give_up(amx_or_vectors, which):
+    """Results that are left to vectors, for infinities or NaN, are cleared too."""
+    for case in (*FEW_CASES, BIG_CASES[1]):
+        pair = [one.copy() for one in prepared(case, "backward_data", 0.0)[:2]]
+        pair[which].flat[:: pair[which].size // 3 + 1] = np.inf, np.nan, -np.inf
+        whole = call(sc, case, "backward_data", *pair, skip="none")
+        needed = sparse_ints(whole.shape, 0.5, 4) != 0
+        actual = call(sc, case, "backward_data", *pair, skip="none", output_mask=needed)
+        assert not np.isfinite(whole[~needed]).all()
+        assert_exact(actual, np.where(needed, whole, np.float32(0)))
+
+
 def test_views_and_linear(amx):
     case = FEW_CASES[0]
     x, weight = operands(case, "forward", 0.3)
