@@ -443,7 +443,7 @@ def test_guard_pages(isa, case, at_end):
     at_end=st.booleans(),
 )
 def test_guard_pages_any_geometry(isa, case, skip, kind, at_end):
-    first, second, floats, expected = masked(case, 0.5)
+    first, second, floats, expected = masked(case, 0.5, 0.5)
     arrays, mask = (guarded(first, at_end), guarded(second, at_end)), guarded(as_kind(floats, kind), at_end)
     out = guarded(np.full(expected.shape, CANARY), at_end, writable=True)
     call(sc, case, NAME, *arrays, skip=skip, output_mask=mask, out=out)

