@@ -46,7 +46,9 @@ needs_compiler = pytest.mark.skipif(
 def structs():
     """{name: ctypes.Structure} of problem.h, whose fields are numbers, pointers and structs before them."""
     found = {}
-    scalars = {"int64_t": ctypes.c_int64, "float": ctypes.c_float}
+    scalars = {
+        "int64_t": ctypes.c_int64, "uint32_t": ctypes.c_uint32, "float": ctypes.c_float, "double": ctypes.c_double
+    }  # fmt: skip
     text = re.sub(r"//.*", "", (KERNELS / "problem.h").read_text(encoding="utf-8"))
     for body, name in re.findall(r"typedef struct \{(.*?)\} (\w+);", text, re.DOTALL):
         fields = []

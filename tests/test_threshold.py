@@ -52,9 +52,14 @@ def thresholded(array, threshold):
     return np.where(np.abs(array) <= array.dtype.type(threshold), array.dtype.type(0), array)
 
 
+def place(name, skip):
+    """Which operand of a pass `skip` means."""
+    return int(skip == "weight" or (name, skip) == ("backward_weight", "grad_output"))
+
+
 def small_are_zero(name, skip, arrays, threshold):
     """The operands of a pass, `threshold` applied to the one that `skip` means."""
-    index = 1 if (name, skip) == ("backward_weight", "grad_output") else 0
+    index = place(name, skip)
     return [thresholded(array, threshold) if i == index else array for i, array in enumerate(arrays)]
 
 
@@ -93,7 +98,7 @@ def test_same_bits_as_thresholding_first(isa, case, name, skip):
 def test_neighbours_of_the_threshold(isa, name, skip):
     """One element in each lane: equal to the threshold as float32 has it, or the next float on either side."""
     case = Case(80, 80, (3, 4), (1, 1), batch=1, kind=1)
-    index = 1 if (name, skip) == ("backward_weight", "grad_output") else 0
+    index = place(name, skip)
     for threshold in (0.1, 1 / 3, 1.0, 2.0**-126):
         limit = np.float32(threshold)
         above = np.nextafter(limit, np.float32(np.inf))
@@ -116,7 +121,7 @@ def test_neighbours_of_the_threshold(isa, name, skip):
 def test_nan_and_infinity_are_above_any_threshold(isa, case, name, skip, bad):
     """The one element that is not below the threshold: it reaches what the oracle says, and nothing else does."""
     arrays = [array.copy() for array in operands(case, name, 0.0)]
-    index = 1 if (name, skip) == ("backward_weight", "grad_output") else 0
+    index = place(name, skip)
     arrays[index][(0, 5, *(size // 2 for size in arrays[index].shape[2:]))] = bad
     expected = oracle(case, name, *small_are_zero(name, skip, arrays, 4))
     actual = call(sc, case, name, *in_layout(case, name, *arrays), skip=skip, threshold=4.0)

@@ -24,8 +24,8 @@
 // - at stride 2 (two taps and one), Q = 8 instead of 4: 128,128,56 at 50% 122 against 150, at 80% 220 against 283;
 // - chunks of fewer columns, so that inputs of many channels stay in L2: 256,64,56 1x1 252 against 260, 512,512,7
 //   351 to 511 against 560 at 90%, since weights are read more often.
-// - the scalar taken through a general register (vpbroadcastd) instead of by a broadcasting load: 1.4% faster on the mean
-//   of seven layers and passes, but on Intel's CPUs it would take the place of a multiply-add.
+// - the scalar taken through a general register (vpbroadcastd) instead of by a broadcasting load: 1.4% faster on the
+//   mean of seven layers and passes, but on Intel's CPUs it would take the place of a multiply-add.
 //
 // What bounds it on Zen 4 (3.7 GHz, 118 GF/s; sums and inputs in L2, 3 taps x 4 vectors), in cycles, from this kernel
 // called alone, minima of hundreds of runs on a machine that others used too:
