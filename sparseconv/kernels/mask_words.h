@@ -95,6 +95,7 @@ static void keep_needed(const sc_mask &mask, const mask_columns &columns, int64_
             const int64_t end = smaller(64, channels - first);
             mask_words(mask, some, channel + first, (int)end, words);
             for (int64_t i = 0; i < some.count; ++i) {
+                if (words[i] == low_bits((int)end)) continue;
                 float *to = pixels + (done + i) * pitch + first;
                 for (int64_t c = 0; c < end; c += 16) {
                     const uint32_t bits = words[i] >> c & 0xffff;
