@@ -51,13 +51,14 @@ class Rows:
         )  # fmt: skip
         kernel = kernels("skip")
         seen = operands.get(f"{self.scalar}_mask", source)
-        candidates = {self.scalar: Candidate(seen, kernel.each, kernel.fixed)}
+        masking = planning.masking_cost(self.problem, self.backward) if self.needed else 0.0
+        candidates = {self.scalar: Candidate(seen, kernel.each, kernel.fixed + masking)}
         if self.needed:
             output = kernels("output")
             candidates["output"] = Candidate(operands["output_mask"], output.each, output.fixed)
         self._consider_weight(candidates, weight, kernels)
         skip = self.scalar if threshold and self.skip == "auto" else self.skip
-        choice = planning.choose(skip, 1.0 / kernel.tile_gain, candidates, threshold)
+        choice = planning.choose(skip, 1.0 / kernel.tile_gain + masking, candidates, threshold)
         if choice.skip == "weight":
             skipping = kernels("sparse weight" if choice.density["weight"] <= planning.WEIGHT_SPARSE else "weight")
             lists = self._lists(weight, skipping.threads)
@@ -85,7 +86,7 @@ class Rows:
             return
         kernel = kernels("sparse weight" if density <= planning.WEIGHT_SPARSE else "weight")
         packing = 0 if is_packed else planning.packing_cost(self.problem, self.backward)
-        masking = planning.MASKING_COST if self.needed else 0
+        masking = 3 * planning.masking_cost(self.problem, self.backward) if self.needed else 0.0  # in NumPy
         candidates["weight"] = Candidate(density, kernel.each, kernel.fixed + packing + masking)
 
     def _lists(self, weight: np.ndarray | PackedWeight, threads: int) -> _conv.Lists:
