@@ -9,7 +9,8 @@ The package, from the outside in (each line uses what stands below it):
 
 ==================================  ===================================================================================
 conv, transpose, linear, bias       public functions
-prepare, checks                     from arguments to a checked call; what only forms decide is kept for the next one
+prepare                             from arguments to a checked call; what only forms decide is kept for the next one
+operations, checks                  what that is: each operation checked, and its pass
 passes, planning                    the three passes: which kernel, why, and the call
 blocking, blocking_tiles            block sizes, on vectors and on the tile registers of AMX
 geometry, lines, layout             rows and columns that meet; strides

@@ -1,0 +1,316 @@
+"""What each operation makes of the forms of its arrays and of its words: a pass (passes.py), or an error.
+
+Everything that can be seen without an array's address or elements is checked here, once for all calls of equal forms
+and words: prepare.py keeps the passes. Names are those of the public functions, for any number of dimensions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from . import checks, passes
+from .arrays import Form
+from .layout import Layout, parse
+from .passes import Gradient, Rows, WithoutKernel
+from .problem import Problem
+
+FORWARD = ("auto", "none", "input", "weight")
+BACKWARD_DATA = ("auto", "none", "grad_output", "weight", "output")
+BACKWARD_WEIGHT = ("auto", "none", "input", "grad_output")
+PRECISIONS = ("highest", "high", "medium")
+KNOWN_ZEROS = ("input_mask", "grad_output_mask")  # masks that say what is there anyway
+
+Pass = Rows | Gradient | WithoutKernel
+
+
+class Options:
+    """The words that all convolutions share, checked."""
+
+    def __init__(
+        self, dims: int, skips: tuple[str, ...], *, layout: str, skip: str = "auto", precision: str = "highest",
+        stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1,
+    ) -> None:  # fmt: skip
+        self.dims = dims
+        self.order: Layout = parse(layout, dims)
+        self.skip: str = checks.word("skip", skip, skips)
+        self.precision: str = checks.word("precision", precision, PRECISIONS)
+        self.groups: int = checks.whole("groups", groups, 1)
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+
+    def problem(
+        self, batch: int, in_channels: int, out_channels: int, in_size: tuple, kernel: tuple, **more: Any
+    ) -> Problem:
+        """The convolution with these sizes and this call's geometry."""
+        return checks.problem(
+            self.dims, batch, in_channels, out_channels, in_size, kernel, self.stride, self.padding, self.dilation,
+            self.groups, **more,
+        )  # fmt: skip
+
+    def needed(self, mask: Form | None, shape: tuple[int, ...], dtype: np.dtype) -> Form | None:
+        """The form of `output_mask` for results of this shape; skip="output" needs one."""
+        if mask is None and self.skip == "output":
+            raise ValueError("output_mask: got None, expected a mask with skip='output'")
+        return checks.mask("output_mask", mask, shape, dtype)
+
+    def reference(self, name: str, problem: Problem, result: Form, **more: Any) -> WithoutKernel:
+        """float64 runs on the NumPy oracle."""
+        more |= {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+        more["skip"] = self.skip
+        return _reference(name.format(self.dims), problem, result, layout=self.order.name, **more)
+
+
+def _reference(name: str, problem: Problem, result: Form, **words: Any) -> WithoutKernel:
+    from . import reference  # 4 ms that float32 users need not spend
+
+    function = getattr(reference, name)
+    why = "float64 is computed in NumPy"
+
+    def compute(operands: passes.Operands, threshold: float) -> np.ndarray:
+        given = {name: array for name, array in operands.items() if name not in KNOWN_ZEROS}
+        return function(**given, threshold=threshold, **words)
+
+    return WithoutKernel(problem, result, "reference", why, compute)
+
+
+def conv(
+    dims: int, x: Form, weight: Form, bias: Form | None = None, input_mask: Form | None = None, *, out: Form | None,
+    activation: Any = None, **options: Any,
+) -> Pass:  # fmt: skip
+    call = Options(dims, FORWARD, **options)
+    checks.word("activation", activation, (None, "relu"))
+    checks.tensor("x", x, call.order)
+    checks.weights(weight, dims)
+    in_channels = weight.shape[1] * call.groups
+    checks.channels("x", x, call.order, in_channels)
+    checks.bias(bias, weight.shape[0])
+    dtype = checks.same_dtype(x=x, weight=weight, bias=bias)
+    problem = call.problem(x.shape[0], in_channels, weight.shape[0], call.order.size(x.shape), weight.shape[2:])
+    shape = call.order.shape(problem.batch, problem.out_channels, problem.out_size)
+    result = checks.result(out, shape, dtype)
+    live = checks.mask("input_mask", input_mask, x.shape, dtype)
+    if dtype == np.float64:
+        return call.reference("conv{}d", problem, result, activation=activation)
+    relu = activation == "relu"
+    return passes.rows(
+        problem, call.order, x, weight, result, backward=False, relu=relu, skip=call.skip, scalar="input",
+        precision=call.precision, live=live,
+    )  # fmt: skip
+
+
+def conv_backward_data(
+    dims: int, grad_output: Form, weight: Form, output_mask: Form | None = None, grad_output_mask: Form | None = None,
+    *, out: Form | None, input_shape: Any, **options: Any,
+) -> Pass:  # fmt: skip
+    call = Options(dims, BACKWARD_DATA, **options)
+    checks.tensor("grad_output", grad_output, call.order)
+    checks.weights(weight, dims)
+    dtype = checks.same_dtype(grad_output=grad_output, weight=weight)
+    shape = checks.full_shape("input_shape", input_shape, call.order)
+    in_channels, size = weight.shape[1] * call.groups, call.order.size(shape)
+    checks.sizes("input_shape", shape, call.order.shape(shape[0], in_channels, size))
+    problem = call.problem(shape[0], in_channels, weight.shape[0], size, weight.shape[2:])
+    expected = call.order.shape(problem.batch, problem.out_channels, problem.out_size)
+    checks.sizes("grad_output", grad_output.shape, expected)
+    result = checks.result(out, shape, dtype)
+    needed = call.needed(output_mask, shape, dtype)
+    live = checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype)
+    if dtype == np.float64:
+        return call.reference("conv{}d_backward_data", problem, result, input_shape=shape)
+    return passes.rows(
+        problem, call.order, grad_output, weight, result, backward=True, skip=call.skip, scalar="grad_output",
+        precision=call.precision, needed=needed, live=live,
+    )  # fmt: skip
+
+
+def conv_backward_weight(
+    dims: int, x: Form, grad_output: Form, input_mask: Form | None = None, grad_output_mask: Form | None = None, *,
+    out: Form | None, kernel_size: Any, **options: Any,
+) -> Pass:  # fmt: skip
+    call = Options(dims, BACKWARD_WEIGHT, **options)
+    checks.tensor("x", x, call.order)
+    checks.tensor("grad_output", grad_output, call.order)
+    dtype = checks.same_dtype(x=x, grad_output=grad_output)
+    kernel, shape = _weight_shape(kernel_size, call, inner=x, outer=grad_output)
+    checks.channels("x", x, call.order, shape[1] * call.groups)
+    problem = call.problem(x.shape[0], shape[1] * call.groups, shape[0], call.order.size(x.shape), kernel)
+    expected = call.order.shape(problem.batch, problem.out_channels, problem.out_size)
+    checks.sizes("grad_output", grad_output.shape, expected)
+    result = checks.result(out, shape, dtype)
+    live = (
+        checks.mask("input_mask", input_mask, x.shape, dtype),
+        checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype),
+    )
+    if dtype == np.float64:
+        return call.reference("conv{}d_backward_weight", problem, result, kernel_size=shape)
+    return passes.gradient(
+        problem, call.order, x, grad_output, result, skip=call.skip, precision=call.precision, live=live
+    )
+
+
+def conv_transpose(
+    dims: int, x: Form, weight: Form, bias: Form | None = None, input_mask: Form | None = None, *, out: Form | None,
+    output_padding: Any = 0, activation: Any = None, **options: Any,
+) -> Pass:  # fmt: skip
+    call = Options(dims, FORWARD, **options)
+    checks.word("activation", activation, (None, "relu"))
+    checks.tensor("x", x, call.order)
+    checks.weights(weight, dims)
+    channels = weight.shape[1] * call.groups
+    checks.channels("x", x, call.order, weight.shape[0])
+    checks.bias(bias, channels)
+    dtype = checks.same_dtype(x=x, weight=weight, bias=bias)
+    size = call.order.size(x.shape)
+    target = checks.transposed_size(size, weight.shape[2:], output_padding, call.stride, call.padding, call.dilation)
+    problem = call.problem(x.shape[0], channels, weight.shape[0], target, weight.shape[2:], out_size=size)
+    result = checks.result(out, call.order.shape(x.shape[0], channels, target), dtype)
+    live = checks.mask("input_mask", input_mask, x.shape, dtype)
+    if dtype == np.float64:
+        extra = {"output_padding": output_padding, "activation": activation}
+        return call.reference("conv_transpose{}d", problem, result, **extra)
+    relu = activation == "relu"
+    return passes.rows(
+        problem, call.order, x, weight, result, backward=True, relu=relu, skip=call.skip, scalar="input",
+        precision=call.precision, live=live,
+    )  # fmt: skip
+
+
+def conv_transpose_backward_data(
+    dims: int, grad_output: Form, weight: Form, output_mask: Form | None = None, grad_output_mask: Form | None = None,
+    *, out: Form | None, input_shape: Any, **options: Any,
+) -> Pass:  # fmt: skip
+    call = Options(dims, BACKWARD_DATA, **options)
+    checks.tensor("grad_output", grad_output, call.order)
+    checks.weights(weight, dims)
+    channels = weight.shape[1] * call.groups
+    checks.channels("grad_output", grad_output, call.order, channels)
+    dtype = checks.same_dtype(grad_output=grad_output, weight=weight)
+    shape = checks.full_shape("input_shape", input_shape, call.order)
+    size = call.order.size(shape)
+    checks.sizes("input_shape", shape, call.order.shape(grad_output.shape[0], weight.shape[0], size))
+    target = call.order.size(grad_output.shape)
+    problem = call.problem(shape[0], channels, weight.shape[0], target, weight.shape[2:], out_size=size)
+    checks.transposed_gradient(size, weight.shape[2:], target, call.stride, call.padding, call.dilation)
+    result = checks.result(out, shape, dtype)
+    needed = call.needed(output_mask, shape, dtype)
+    live = checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype)
+    if dtype == np.float64:
+        return call.reference("conv_transpose{}d_backward_data", problem, result, input_shape=shape)
+    return passes.rows(
+        problem, call.order, grad_output, weight, result, backward=False, skip=call.skip, scalar="grad_output",
+        precision=call.precision, needed=needed, live=live,
+    )  # fmt: skip
+
+
+def conv_transpose_backward_weight(
+    dims: int, grad_output: Form, x: Form, input_mask: Form | None = None, grad_output_mask: Form | None = None, *,
+    out: Form | None, kernel_size: Any, **options: Any,
+) -> Pass:  # fmt: skip
+    call = Options(dims, BACKWARD_WEIGHT, **options)
+    checks.tensor("x", x, call.order)
+    checks.tensor("grad_output", grad_output, call.order)
+    dtype = checks.same_dtype(x=x, grad_output=grad_output)
+    kernel, shape = _weight_shape(kernel_size, call, inner=grad_output, outer=x)
+    channels, size = shape[1] * call.groups, call.order.size(x.shape)
+    target = call.order.size(grad_output.shape)
+    checks.sizes("x", x.shape, call.order.shape(x.shape[0], shape[0], size))
+    checks.sizes("grad_output", grad_output.shape, call.order.shape(x.shape[0], channels, target))
+    problem = call.problem(x.shape[0], channels, shape[0], target, kernel, out_size=size)
+    checks.transposed_gradient(size, kernel, target, call.stride, call.padding, call.dilation)
+    result = checks.result(out, shape, dtype)
+    if dtype == np.float64:
+        return call.reference("conv_transpose{}d_backward_weight", problem, result, kernel_size=shape)
+    live = (
+        checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype),
+        checks.mask("input_mask", input_mask, x.shape, dtype),
+    )
+    swapped = {"grad_output": "input", "input": "grad_output"}
+    return passes.gradient(
+        problem, call.order, grad_output, x, result, skip=call.skip, precision=call.precision, live=live,
+        roles=swapped,
+    )  # fmt: skip
+
+
+def linear(
+    dims: int, x: Form, weight: Form, bias: Form | None = None, input_mask: Form | None = None, *, out: Form | None,
+    activation: Any = None, **options: Any,
+) -> Pass:  # fmt: skip
+    checks.features("x", x)
+    checks.weights(weight, 0)
+    checks.sizes("x", x.shape, (*x.shape[:-1], weight.shape[1]))
+    result = _linear_result(out, (*x.shape[:-1], weight.shape[0]), x=x, weight=weight)
+    options |= {"activation": activation, "layout": "NWC"}
+    live = _row_mask("input_mask", input_mask, x)
+    made = conv(dims, x.as_row(), _pointwise(weight), bias, live, out=result.as_row(), **options)
+    return _linear_pass("linear", made, result, options)
+
+
+def linear_backward_data(
+    dims: int, grad_output: Form, weight: Form, output_mask: Form | None = None, grad_output_mask: Form | None = None,
+    *, out: Form | None, **options: Any,
+) -> Pass:  # fmt: skip
+    checks.features("grad_output", grad_output)
+    checks.weights(weight, 0)
+    checks.sizes("grad_output", grad_output.shape, (*grad_output.shape[:-1], weight.shape[0]))
+    shape = (*grad_output.shape[:-1], weight.shape[1])
+    result = _linear_result(out, shape, grad_output=grad_output, weight=weight)
+    row = result.as_row()
+    needed = _row_mask("output_mask", output_mask, result)
+    live = _row_mask("grad_output_mask", grad_output_mask, grad_output)
+    options |= {"input_shape": row.shape, "layout": "NWC"}
+    made = conv_backward_data(dims, grad_output.as_row(), _pointwise(weight), needed, live, out=row, **options)
+    return _linear_pass("linear_backward_data", made, result, options)
+
+
+def linear_backward_weight(
+    dims: int, x: Form, grad_output: Form, input_mask: Form | None = None, grad_output_mask: Form | None = None, *,
+    out: Form | None, **options: Any,
+) -> Pass:  # fmt: skip
+    checks.features("x", x)
+    checks.features("grad_output", grad_output)
+    checks.sizes("grad_output", grad_output.shape, (*x.shape[:-1], *grad_output.shape[-1:]))
+    result = checks.result(out, (grad_output.shape[-1], x.shape[-1]), checks.same_dtype(x=x, grad_output=grad_output))
+    options |= {"kernel_size": 1, "layout": "NWC"}
+    live = _row_mask("input_mask", input_mask, x), _row_mask("grad_output_mask", grad_output_mask, grad_output)
+    made = conv_backward_weight(dims, x.as_row(), grad_output.as_row(), *live, out=_pointwise(result), **options)
+    return _linear_pass("linear_backward_weight", made, result, options)
+
+
+def _row_mask(name: str, mask: Form | None, masked: Form) -> Form | None:
+    """A mask of an array (..., features) as one of a row; bits are as they are."""
+    made = checks.mask(name, mask, masked.shape, masked.dtype)
+    return mask if made is None or mask.dtype == np.uint8 else made.as_row()
+
+
+def _linear_result(out: Form | None, shape: tuple[int, ...], **operands: Form) -> Form:
+    """The form of a linear function's result, whose rows must be reachable as one."""
+    result = checks.result(out, shape, checks.same_dtype(**operands))
+    if result.as_row() is None:
+        raise ValueError(f"out: got strides {result.strides}, expected dimensions before the last that lie in one row")
+    return result
+
+
+def _linear_pass(name: str, made: Pass, result: Form, options: dict[str, Any]) -> Pass:
+    """The pass of a convolution of one row, for operands and a result of any dimensions with the same memory."""
+    if result.dtype == np.float64:
+        words = {word: options[word] for word in ("activation", "skip") if word in options}
+        return _reference(name, made.problem, result, **words)
+    return dataclasses.replace(made, result=result)
+
+
+def _pointwise(weight: Form) -> Form:
+    """(out, in) as (out, in, one tap)."""
+    return Form((*weight.shape, 1), (*weight.strides, weight.itemsize), weight.dtype)
+
+
+def _weight_shape(kernel_size: Any, call: Options, inner: Form, outer: Form) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(kernel, shape of the weight gradient); channel counts from the arrays unless a whole weight shape is given."""
+    kernel, given = checks.kernel_and_channels(kernel_size, call.dims)
+    if given is None:
+        channels = call.order.channels(inner.shape)
+        if channels % call.groups:
+            raise ValueError(f"groups: got {call.groups}, expected a divisor of {channels} channels")
+        given = (call.order.channels(outer.shape), channels // call.groups)
+    return kernel, (*given, *kernel)
