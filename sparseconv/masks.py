@@ -185,9 +185,11 @@ def needed_pairs(mask: np.ndarray) -> np.ndarray:
 
 
 def keep(array: np.ndarray, mask: np.ndarray) -> None:
-    """Write zeros into `array` where `mask`, an array of its shape or bits, is zero."""
-    needed = unpack(mask, array.shape) if mask.dtype == np.uint8 else mask != 0
-    np.copyto(array, 0, where=~needed)
+    """Write zeros into `array` where `mask`, an array of its shape or bits, is zero; denormals are, as in kernels."""
+    if mask.dtype == np.uint8:
+        mask = unpack(mask, array.shape)
+    unneeded = ~mask if mask.dtype == np.bool_ else np.abs(mask) < np.finfo(mask.dtype).tiny
+    np.copyto(array, 0, where=unneeded)
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
