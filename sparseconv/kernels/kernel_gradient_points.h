@@ -151,6 +151,7 @@ static void find_channel_words(const sc_gradient_task &task, int64_t rows, int64
             const int count = (int)smaller(points_scratch::word_channels, channels - c);
             mask_words(task.live, columns, first + c, count, live + c / points_scratch::word_channels * pitch);
         }
+        read_pixels(scratch.rows[row].a + first, a_step, columns.count, channels);
         live += columns.count;
     }
     for (int64_t row = 0; row < rows && !task.live.data; ++row) {

@@ -171,7 +171,10 @@ static int64_t find_sources(const sc_rows_task &task, const row_chunk &chunk, in
                 mask_words(task.live, columns, channel + first,
                            (int)smaller(task.channel_block, task.channels - first), live + block * chunk.in_columns);
             }
-            if (task.live.data) continue;
+            if (task.live.data) {
+                read_pixels(source.pixels + chunk.in_column * pitch, pitch, chunk.in_columns, task.channels);
+                continue;
+            }
             for (int64_t column = 0; column < chunk.in_columns; ++column) {
                 const float *pixel = source.pixels + (chunk.in_column + column) * pitch;
                 for (int64_t block = 0; block < blocks; ++block) {
