@@ -5,7 +5,7 @@
 //
 // Loop order, outermost first, and what each level re-uses:
 //   item         (group, chunk of output rows, share of the lane blocks), as in kernel_rows.h. All input rows that the
-//                chunk meets are split once, into planes [32 channels][part][slot][column][16 pairs] (L2, tile_planes.h)
+//                chunk meets are split once (tile_planes.h): planes [32 channels][part][slot][column][16 pairs] (L2)
 //   lane block   up to lane_vectors vectors: its weights as tiles [vector][32 channels][tap][part] (tile_weights.h)
 //   part of rows (row_parts.h), pass: one long row of positions, 32 at a time
 //   two lane vectors: 2 x 2 tiles of sums stay in registers over all channels and taps of the pass
