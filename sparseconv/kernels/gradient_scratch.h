@@ -63,7 +63,6 @@ struct gradient_scratch {
             return slots + order + partner + runs + needed + needed_list + gradient + channels + live + lanes;
         }
     };
-    static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
     // Whether the channels of a position stay side by side, as they are in memory.
     static bool pixels(const sc_gradient_task &task) { return channels_contiguous(task.a); }
     static sizes measure(const sc_gradient_task &task) {

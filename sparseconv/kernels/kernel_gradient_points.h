@@ -86,7 +86,6 @@ struct points_scratch {
         int64_t gradient, needed, live, rows, live_pitch;
         int64_t total() const { return gradient + needed + live + rows; }
     };
-    static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
     static sizes measure(const sc_gradient_task &task) {
         sizes size = {};
         size.live_pitch = task.chunk_rows * task.segment;

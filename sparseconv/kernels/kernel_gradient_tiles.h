@@ -62,7 +62,6 @@ struct tile_gradient_scratch {
                    sums + vectors;
         }
     };
-    static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
     static int64_t channel_pitch(int64_t steps) { return steps * TILE_POSITIONS + 16; }  // load_channels fills vectors
     static sizes measure(const sc_gradient_task &task) {
         const gradient_extent extent(task);

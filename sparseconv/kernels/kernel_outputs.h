@@ -54,15 +54,10 @@ static void pack_outputs_tile(const sc_rows_task &task, const lane_block &block,
     if (nonzero(ends)) *tile = 1;
 }
 
-static void pack_outputs_weights(const sc_rows_task *whole, int64_t begin, int64_t end, void *) {
-    const sc_rows_task &task = *whole;
-    const lane_blocks blocks(task.lanes, task.lane_vectors);
-    const int64_t channel_blocks = ceil_div(task.channels, task.channel_block);
-    for (int64_t item = begin; item < end; ++item) {
-        const int64_t index = item / channel_blocks, channel = item % channel_blocks * task.channel_block;
-        const lane_block block = lane_block_of(task, blocks, index / blocks.count, index % blocks.count);
-        pack_outputs_tile(task, block, channel, packed_outputs_tile(task, block, index % blocks.count, channel));
-    }
+static void pack_outputs_weights(const sc_rows_task *task, int64_t begin, int64_t end, void *) {
+    for_each_weight_tile(*task, begin, end, [task](const lane_block &block, int64_t index, int64_t channel) {
+        pack_outputs_tile(*task, block, channel, packed_outputs_tile(*task, block, index, channel));
+    });
 }
 
 // A chunk's share of the lane blocks, and where their words and sums are.

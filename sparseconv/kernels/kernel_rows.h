@@ -42,15 +42,10 @@ static void pack_tile(const sc_rows_task &task, const lane_block &block, int64_t
     move_weights<true>(tile, tile_shape(task, block, channel), view, data, task.lanes - lane);
 }
 
-static void pack_weights(const sc_rows_task *whole, int64_t begin, int64_t end, void *) {
-    const sc_rows_task &task = *whole;
-    const lane_blocks blocks(task.lanes, task.lane_vectors);
-    const int64_t channel_blocks = ceil_div(task.channels, task.channel_block);
-    for (int64_t item = begin; item < end; ++item) {
-        const int64_t index = item / channel_blocks, channel = item % channel_blocks * task.channel_block;
-        const lane_block block = lane_block_of(task, blocks, index / blocks.count, index % blocks.count);
-        pack_tile(task, block, channel, packed_tile(task, block, channel));
-    }
+static void pack_weights(const sc_rows_task *task, int64_t begin, int64_t end, void *) {
+    for_each_weight_tile(*task, begin, end, [task](const lane_block &block, int64_t, int64_t channel) {
+        pack_tile(*task, block, channel, packed_tile(*task, block, channel));
+    });
 }
 
 // Inputs are read as they are, or packed: [column][channel], for kernel_outputs.h with zeros up to whole vectors.
@@ -96,7 +91,6 @@ struct row_scratch {
                 task.pack_ahead ? 0 : smaller(task.channel_block, packed_pitch(task)) * weights + 16,
                 line(outputs * blocks * task.lane_vectors * 16 + 16)};
     }
-    static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
 
     // the input rows (over all images) that the output rows [first, first + count) can meet
     struct span {

@@ -44,7 +44,6 @@ struct weights_scratch {
         return {outer * task.channels * task.width * 16, filters * task.tile * 16, line(filters),
                 line(2 * task.channel_block * outer * task.map.inner_taps), outer * 32, line(2 * outer)};
     }
-    static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
 
     weights_scratch(const sc_weights_task &task, void *memory) {
         const sizes size = measure(task);

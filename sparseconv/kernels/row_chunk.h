@@ -15,6 +15,17 @@ SC_INLINE lane_block lane_block_of(const sc_rows_task &task, const lane_blocks &
     return {group, vector, vectors, smaller(vectors * 16, task.lanes - vector * 16)};
 }
 
+// Calls pack(lane block, its index in the group, first channel) for items of packing ahead: lane block x channel block.
+template <class Pack>
+SC_INLINE void for_each_weight_tile(const sc_rows_task &task, int64_t begin, int64_t end, Pack pack) {
+    const lane_blocks blocks(task.lanes, task.lane_vectors);
+    const int64_t channel_blocks = ceil_div(task.channels, task.channel_block);
+    for (int64_t item = begin; item < end; ++item) {
+        const int64_t group = item / channel_blocks / blocks.count, index = item / channel_blocks % blocks.count;
+        pack(lane_block_of(task, blocks, group, index), index, item % channel_blocks * task.channel_block);
+    }
+}
+
 // A chunk: consecutive output rows (over all images) and one segment of their columns.
 struct row_chunk {
     int64_t first, rows;           // rows first .. first + rows of batch * out_rows

@@ -61,7 +61,6 @@ struct tile_row_scratch {
             return tables + steps + pixels + weights + tiles + tops + planes + sums + vectors;
         }
     };
-    static int64_t line(int64_t floats) { return (floats + 15) / 16 * 16; }
     static sizes measure(const sc_rows_task &task) {
         const sc_map &map = task.map;
         const row_parts::sizes parts = row_parts::measure(map, task.batch, task.chunk_rows);
