@@ -116,7 +116,7 @@ units = [f"{KERNELS}/{name}.cpp" for name in ("dispatch", "run", "threads", *(f"
 setup(
     cmdclass={"build_ext": BuildExt, "bdist_wheel": Wheel},
     ext_modules=cythonize(
-        [extension("_cpu", *units), extension("_conv"), extension("_masks"), extension("_pruning")],
+        [extension("_cpu", *units), *map(extension, ("_conv", "_weights", "_masks", "_pruning"))],
         build_dir="build/cython",
     ),
 )

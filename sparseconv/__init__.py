@@ -16,7 +16,8 @@ blocking, blocking_tiles            block sizes, on vectors and on the tile regi
 geometry, lines, layout             rows and columns that meet; strides
 packed                              weights as lists of their nonzeros
 problem, arrays                     the sizes of one convolution; views of memory, forms, aligned results
-_conv, _masks, _pruning, _cpu       Cython: structs filled, kernels called without the GIL
+_conv, _weights, _masks, _pruning   Cython: structs filled, kernels called without the GIL
+_cpu                                Cython: instruction sets, threads; the one extension that holds the kernels
 kernels/                            C++: one source per kernel, compiled once per instruction set
 ==================================  ===================================================================================
 

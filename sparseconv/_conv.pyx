@@ -1,35 +1,18 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True
 """Thin classes over the C structs of kernels/problem.h: filled once, then called with the addresses of arrays."""
 
-from libc.math cimport fabsf
 from libc.stdint cimport int64_t, uint8_t, uint16_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, malloc
 
 from ._cpu cimport (
-    active_table, address, call_bias_gradient, call_gradient, call_lists, call_rows, call_weights, gradient_scratch,
-    packed_bytes, rows_scratch,
+    active_table, address, call_bias_gradient, call_gradient, call_rows, gradient_scratch, packed_bytes, rows_scratch,
 )
 from ._kernels cimport (
-    sc_bias_task, sc_gradient_task, sc_lists, sc_lists_task, sc_map, sc_mask, sc_nonzero, sc_pass, sc_rows_task,
-    sc_table, sc_tap, sc_view, sc_weight_view, sc_weights_task,
+    sc_bias_task, sc_gradient_task, sc_mask, sc_pass, sc_rows_task, sc_table, sc_tap, sc_weight_view,
 )
 
-cdef extern from *:
-    """
-    static inline int popcount(unsigned char byte) { return __builtin_popcount(byte); }
-    """
-    int popcount(unsigned char) nogil
-
 cdef extern from "Python.h":
-    ctypedef struct Py_buffer:
-        void *buf
-        int ndim
-        Py_ssize_t itemsize
-        Py_ssize_t *shape
-        Py_ssize_t *strides
     int PyBUF_STRIDED_RO, PyBUF_STRIDED, PyBUF_WRITABLE
-    int PyObject_GetBuffer(object, Py_buffer *, int) except -1
-    void PyBuffer_Release(Py_buffer *)
 
 
 cdef void *filled(values) except NULL:
@@ -47,9 +30,6 @@ cdef void *filled(values) except NULL:
 cdef class Map:
     """An sc_map: which rows and columns meet. Made by geometry.py."""
 
-    cdef sc_map c
-    cdef readonly tuple shape
-
     def __init__(self, *, out_rows, out_columns, in_rows, in_columns, outer_taps, inner_taps, row_table, outer_passes,
                  passes, taps):
         self.c.out_rows, self.c.out_columns = out_rows, out_columns
@@ -61,13 +41,17 @@ cdef class Map:
         self.c.passes = <const sc_pass *>filled(passes)
         self.c.pass_count = len(passes)
         self.c.taps = <const sc_tap *>filled(taps)
-        self.shape = (out_rows, out_columns, in_rows, in_columns)
 
     def __dealloc__(self):
         free(<void *>self.c.row_table)
         free(<void *>self.c.outer_passes)
         free(<void *>self.c.passes)
         free(<void *>self.c.taps)
+
+    @property
+    def shape(self):
+        """Rows and columns of `out`, then of `in`."""
+        return self.c.out_rows, self.c.out_columns, self.c.in_rows, self.c.in_columns
 
     @property
     def most_outer_taps(self):
@@ -102,8 +86,6 @@ cdef class Map:
 
 cdef class View:
     """An sc_view without its address: where the rows, columns and channels of an array lie. Made by layout.py."""
-
-    cdef sc_view c
 
     def __init__(self, image, rows, column, channel, block):
         self.c.image_stride, self.c.column_stride = image, column
@@ -246,127 +228,6 @@ cdef class Gradient:
             call_gradient(self.table, &task, threads)
 
 
-# The record behind each list, and a cache line: lists of equal length would meet in few cache sets as they are filled.
-cdef enum:
-    BEHIND_LIST = 9
-
-
-cdef class Lists:
-    """The nonzero weights of one direction (sc_lists), with memory of their own. Made by packed.py.
-
-    They are to be used only if `finite`: then they are complete, and no weight is Inf or NaN.
-    """
-
-    cdef sc_lists c
-    cdef sc_lists_task filling
-    cdef int64_t items, capacity
-    cdef readonly int64_t count  # nonzeros
-    cdef readonly bint finite
-
-    def __init__(self, *, groups, rows, channels, taps, inner_taps, class_ends, class_taps, block_channels,
-                 group_stride, row_stride, channel_stride, item_rows):
-        cdef sc_lists *c = &self.c
-        c.groups, c.rows, c.channels, c.classes = groups, rows, channels, len(class_ends)
-        c.taps, c.inner_taps = taps, inner_taps
-        c.class_ends, c.class_taps = <const int64_t *>filled(class_ends), <const int64_t *>filled(class_taps)
-        c.block_channels, c.blocks = block_channels, -(-channels // block_channels)
-        self.items = groups * -(-(rows // groups) // item_rows)
-        c.starts = <int64_t *>malloc(c.classes * c.rows * (c.blocks + 1) * sizeof(int64_t))
-        self.filling.not_finite = <int64_t *>malloc(self.items * sizeof(int64_t))
-        self.filling.not_whole = <int64_t *>malloc(self.items * sizeof(int64_t))
-        if c.starts == NULL or self.filling.not_finite == NULL or self.filling.not_whole == NULL:
-            raise MemoryError("no memory for the lists of nonzero weights")
-        self.filling.group_stride, self.filling.row_stride = group_stride, row_stride
-        self.filling.channel_stride, self.filling.item_rows = channel_stride, item_rows
-
-    def __dealloc__(self):
-        free(self.c.nonzeros)
-        free(self.c.starts)
-        free(<void *>self.c.class_ends)
-        free(<void *>self.c.class_taps)
-        free(self.filling.not_finite)
-        free(self.filling.not_whole)
-
-    @property
-    def nbytes(self):
-        """Bytes of the lists."""
-        cdef int64_t starts = self.c.classes * self.c.rows * (self.c.blocks + 1)
-        return self.capacity * sizeof(sc_nonzero) + starts * sizeof(int64_t)
-
-    def fill(self, weight, int threads):
-        """Makes the lists of these weights, a C-contiguous array; memory is taken anew only if they do not fit."""
-        self.finite = False  # whatever ends this early
-        cdef sc_lists_task task = self.filling
-        cdef const sc_table *table = active_table()
-        cdef int64_t lists = self.c.classes * self.c.rows, place = 0, count, i, block
-        cdef int64_t *starts = self.c.starts
-        cdef sc_nonzero *memory
-        task.data = <const float *>address(weight, PyBUF_STRIDED_RO)
-        task.lists = self.c
-        with nogil:
-            call_lists(table, &task, 0, threads)
-            for i in range(lists):
-                for block in range(self.c.blocks):
-                    count = starts[block]
-                    starts[block] = place
-                    place += count
-                starts[self.c.blocks] = place
-                place += BEHIND_LIST
-                starts += self.c.blocks + 1
-        if place > self.capacity:
-            memory = <sc_nonzero *>realloc(self.c.nonzeros, place * sizeof(sc_nonzero))
-            if memory == NULL:
-                raise MemoryError("no memory for the lists of nonzero weights")
-            self.c.nonzeros, self.capacity = memory, place
-            task.lists = self.c
-        with nogil:
-            call_lists(table, &task, 1, threads)
-        self.count, self.finite, self.c.whole_rows = place - BEHIND_LIST * lists, True, True
-        for i in range(self.items):
-            self.finite = self.finite and task.not_finite[i] == 0
-            self.c.whole_rows = self.c.whole_rows and task.not_whole[i] == 0
-
-
-cdef class Weights:
-    """A forward or backward_data call that skips zero weights, ready but for its arrays (sc_weights_task)."""
-
-    cdef sc_weights_task c
-    cdef const sc_table *table
-    cdef tuple kept
-
-    def __init__(self, Map map not None, View source not None, View target not None, *, batch, groups, channels,
-                 filters, relu, stream, phases, tile, segments, in_advance, first_column, column_places, width,
-                 tap_places, channel_block, chunk_steps, shares):
-        self.kept, self.table = (map, source, target), table_for(0)
-        self.c.map, self.c.in_, self.c.out = map.c, source.c, target.c
-        self.c.batch, self.c.groups, self.c.channels, self.c.filters = batch, groups, channels, filters
-        self.c.relu, self.c.stream = relu, stream
-        self.c.phases, self.c.tile, self.c.segments = phases, tile, segments
-        self.c.in_advance, self.c.first_column, self.c.span = in_advance, first_column, len(column_places)
-        self.c.column_places, self.c.width = <const int64_t *>filled(column_places), width
-        self.c.tap_places = <const int64_t *>filled(tap_places)
-        self.c.channel_block, self.c.chunk_steps, self.c.shares = channel_block, chunk_steps, shares
-
-    def __dealloc__(self):
-        free(<void *>self.c.column_places)
-        free(<void *>self.c.tap_places)
-
-    @property
-    def scratch_bytes(self):
-        """Memory beside the arrays and lists: (0, scratch per thread)."""
-        return 0, self.table.weights_scratch(&self.c)
-
-    def run(self, source, Lists lists not None, bias, target, int threads):
-        cdef sc_weights_task task = self.c
-        task.lists = lists.c
-        task.in_.data = <float *>address(source, PyBUF_STRIDED_RO)
-        if bias is not None:
-            task.bias = <float *>address(bias, PyBUF_STRIDED_RO)
-        task.out.data = <float *>address(target, PyBUF_STRIDED)
-        with nogil:
-            call_weights(self.table, &task, threads)
-
-
 def bias_gradient(View view not None, source, target, int64_t batch, int64_t rows, int64_t columns, int64_t channels,
                   int threads):
     """Sums `source` over images, rows and columns into `target` (channels,)."""
@@ -377,67 +238,3 @@ def bias_gradient(View view not None, source, target, int64_t batch, int64_t row
     task.out = <float *>address(target, PyBUF_STRIDED)
     with nogil:
         call_bias_gradient(&task, threads)
-
-
-def sampled_density(array, int most_runs, float threshold=0):
-    """The share of elements above `threshold` in runs of up to 64 elements, spread over an array of any strides.
-
-    There are at most `most_runs` of them, and fewer in small arrays, of which they see about 3%. Each run starts at a
-    scattered place (multiplicative hashing), so that it does not meet the same channels again and again. Arrays are of
-    floats, of bools, or of bytes that hold bits, eight elements each.
-    """
-    cdef Py_buffer buffer
-    PyObject_GetBuffer(array, &buffer, PyBUF_STRIDED_RO)
-    cdef int64_t shape[64]
-    cdef int64_t strides[64]
-    cdef int dims = 0
-    cdef int inner = -1
-    cdef int axis
-    cdef int64_t size = 1
-    for axis in range(buffer.ndim):
-        size *= buffer.shape[axis]
-        if buffer.shape[axis] > 1:
-            shape[dims], strides[dims] = buffer.shape[axis], buffer.strides[axis] // buffer.itemsize
-            if inner < 0 or abs(strides[dims]) <= abs(strides[inner]):
-                inner = dims
-            dims += 1
-    cdef const char *data = <const char *>buffer.buf
-    cdef int width = buffer.itemsize
-    PyBuffer_Release(&buffer)
-    cdef bint bits = width == 1 and array.dtype.char == "B"
-    cdef const char *start
-    cdef int64_t nonzero = 0, seen = 0, length = 0, place, offset, size_
-    cdef unsigned long long state = 0x9e3779b97f4a7c15ull, draw
-    cdef int run, dim, i
-    if size == 0:
-        return 0.0
-    if dims == 0:
-        dims, inner, shape[0], strides[0] = 1, 0, 1, 1
-    cdef int runs = <int>max(1, min(most_runs, size // 2048))
-    with nogil:
-        for run in range(runs):
-            start = data
-            for dim in range(dims):
-                state = state * 6364136223846793005ull + 1442695040888963407ull
-                draw = state >> 33
-                size_ = shape[dim]
-                if dim == inner:
-                    length = 64 if size_ > 64 else size_
-                    place = <int64_t>(draw % <unsigned long long>(size_ - length + 1))
-                else:
-                    place = <int64_t>(draw % <unsigned long long>size_)
-                start += place * strides[dim] * width
-            offset = strides[inner]
-            if bits:
-                for i in range(length):
-                    nonzero += popcount(<unsigned char>start[i * offset])
-            elif width == 1:
-                for i in range(length):
-                    nonzero += start[i * offset] != 0
-            elif offset == 1:
-                nonzero += active_table().count_above(<const float *>start, length, threshold)
-            else:
-                for i in range(length):
-                    nonzero += not fabsf((<const float *>start)[i * offset]) <= threshold
-            seen += length * 8 if bits else length
-    return nonzero / <double>seen

@@ -1,13 +1,31 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True
-"""The kernels of masks and of packed nonzeros on contiguous memory; masks.py and compressed.py check and shape."""
+"""The kernels of masks and of packed nonzeros on contiguous memory; masks.py and compressed.py check and shape.
 
+And the samples by which planning.py knows densities, of arrays of any strides.
+"""
+
+from libc.math cimport fabsf
 from libc.stdint cimport int64_t, uint8_t
 
 from ._cpu cimport active_table, address, call_compress, call_count_blocks, call_expand
 from ._kernels cimport SC_COMPRESSED_BLOCK, SC_COMPRESSED_ITEM, sc_compress_task
 
+cdef extern from *:
+    """
+    static inline int popcount(unsigned char byte) { return __builtin_popcount(byte); }
+    """
+    int popcount(unsigned char) nogil
+
 cdef extern from "Python.h":
-    int PyBUF_ANY_CONTIGUOUS, PyBUF_WRITABLE
+    ctypedef struct Py_buffer:
+        void *buf
+        int ndim
+        Py_ssize_t itemsize
+        Py_ssize_t *shape
+        Py_ssize_t *strides
+    int PyBUF_ANY_CONTIGUOUS, PyBUF_STRIDED_RO, PyBUF_WRITABLE
+    int PyObject_GetBuffer(object, Py_buffer *, int) except -1
+    void PyBuffer_Release(Py_buffer *)
 
 
 def count_nonzero(array, int64_t count):
@@ -51,6 +69,70 @@ def live_vectors(array, int64_t count, int64_t width):
     with nogil:
         count = active_table().mask_live_vectors(data, count, width)
     return count
+
+
+def sampled_density(array, int most_runs, float threshold=0):
+    """The share of elements above `threshold` in runs of up to 64 elements, spread over an array of any strides.
+
+    There are at most `most_runs` of them, and fewer in small arrays, of which they see about 3%. Each run starts at a
+    scattered place (multiplicative hashing), so that it does not meet the same channels again and again. Arrays are of
+    floats, of bools, or of bytes that hold bits, eight elements each.
+    """
+    cdef Py_buffer buffer
+    PyObject_GetBuffer(array, &buffer, PyBUF_STRIDED_RO)
+    cdef int64_t shape[64]
+    cdef int64_t strides[64]
+    cdef int dims = 0
+    cdef int inner = -1
+    cdef int axis
+    cdef int64_t size = 1
+    for axis in range(buffer.ndim):
+        size *= buffer.shape[axis]
+        if buffer.shape[axis] > 1:
+            shape[dims], strides[dims] = buffer.shape[axis], buffer.strides[axis] // buffer.itemsize
+            if inner < 0 or abs(strides[dims]) <= abs(strides[inner]):
+                inner = dims
+            dims += 1
+    cdef const char *data = <const char *>buffer.buf
+    cdef int width = buffer.itemsize
+    PyBuffer_Release(&buffer)
+    cdef bint bits = width == 1 and array.dtype.char == "B"
+    cdef const char *start
+    cdef int64_t nonzero = 0, seen = 0, length = 0, place, offset, size_
+    cdef unsigned long long state = 0x9e3779b97f4a7c15ull, draw
+    cdef int run, dim, i
+    if size == 0:
+        return 0.0
+    if dims == 0:
+        dims, inner, shape[0], strides[0] = 1, 0, 1, 1
+    cdef int runs = <int>max(1, min(most_runs, size // 2048))
+    with nogil:
+        for run in range(runs):
+            start = data
+            for dim in range(dims):
+                state = state * 6364136223846793005ull + 1442695040888963407ull
+                draw = state >> 33
+                size_ = shape[dim]
+                if dim == inner:
+                    length = 64 if size_ > 64 else size_
+                    place = <int64_t>(draw % <unsigned long long>(size_ - length + 1))
+                else:
+                    place = <int64_t>(draw % <unsigned long long>size_)
+                start += place * strides[dim] * width
+            offset = strides[inner]
+            if bits:
+                for i in range(length):
+                    nonzero += popcount(<unsigned char>start[i * offset])
+            elif width == 1:
+                for i in range(length):
+                    nonzero += start[i * offset] != 0
+            elif offset == 1:
+                nonzero += active_table().count_above(<const float *>start, length, threshold)
+            else:
+                for i in range(length):
+                    nonzero += not fabsf((<const float *>start)[i * offset]) <= threshold
+            seen += length * 8 if bits else length
+    return nonzero / <double>seen
 
 
 # What kernels/problem.h says of packed nonzeros: elements of a block, and of what one thread does at a time.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _conv, arrays, checks, cpu
+from . import _weights, arrays, checks, cpu
 
 Classes = tuple[tuple[int, ...], ...]  # taps that meet the same outputs: lines.tap_classes
 
@@ -51,7 +51,7 @@ class PackedWeight:
         self._dense = arrays.empty(weight.shape, weight.dtype)
         self.dense = self._dense.view()  # what kernels read
         self.dense.flags.writeable = False
-        self._lists: dict[tuple[bool, Classes], _conv.Lists] = {}
+        self._lists: dict[tuple[bool, Classes], _weights.Lists] = {}
         self._lock = threading.Lock()
         self._write(weight)
 
@@ -93,7 +93,7 @@ class PackedWeight:
         checks.sizes("weight", weight.shape, self.shape)
         self._write(weight)
 
-    def lists(self, backward: bool, classes: Classes) -> _conv.Lists:
+    def lists(self, backward: bool, classes: Classes) -> _weights.Lists:
         """The nonzeros of each out channel, or of each in channel (`backward`), by classes of taps."""
         key = backward, classes
         lists = self._lists.get(key)
@@ -181,7 +181,7 @@ def block_channels(taps: int) -> int:
 
 def nonzero_lists(
     weight: np.ndarray, groups: int, backward: bool, classes: Classes, threads: int | None = None
-) -> _conv.Lists:
+) -> _weights.Lists:
     """Lists of the nonzeros of a weight (out, in / groups, *kernel)."""
     weight = np.ascontiguousarray(weight)
     out_channels, in_channels = weight.shape[0] // groups, weight.shape[1]
@@ -194,7 +194,7 @@ def nonzero_lists(
     rows, channels = out_channels, in_channels
     if backward:
         row, channel, rows, channels = channel, row, channels, rows
-    lists = _conv.Lists(
+    lists = _weights.Lists(
         groups=groups, rows=groups * rows, channels=channels, taps=taps,
         inner_taps=weight.shape[-1] if weight.ndim > 2 else 1, class_ends=ends, class_taps=flat,
         block_channels=block_channels(taps), group_stride=out_channels * in_channels * taps, row_stride=row,

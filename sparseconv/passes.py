@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _conv, _cpu, lines, masks, packed, planning
+from . import _cpu, _weights, lines, masks, packed, planning
 from .arrays import Form
 from .layout import BLOCK, Layout, Strides
 from .packed import PackedWeight
@@ -89,7 +89,7 @@ class Rows:
         masking = 3 * planning.masking_cost(self.problem, self.backward) if self.needed else 0.0  # in NumPy
         candidates["weight"] = Candidate(density, kernel.each, kernel.fixed + packing + masking)
 
-    def _lists(self, weight: np.ndarray | PackedWeight, threads: int) -> _conv.Lists:
+    def _lists(self, weight: np.ndarray | PackedWeight, threads: int) -> _weights.Lists:
         """The nonzeros of the weights: kept by a packed weight, made for the call from an array."""
         classes = lines.tap_classes(self.problem, self.backward)
         if isinstance(weight, PackedWeight):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _conv, _cpu, blocking, blocking_tiles, geometry, layout
+from . import _conv, _cpu, _masks, _weights, blocking, blocking_tiles, geometry, layout
 from .layout import Strides
 from .problem import Problem
 
@@ -160,7 +160,7 @@ def choose(skip: str, dense: float, candidates: dict[str, Candidate], threshold:
     for operand, (array, each, fixed) in candidates.items():
         if skip == "auto" or skip == operand:
             known = isinstance(array, float)
-            density[operand] = array if known else _conv.sampled_density(array, SAMPLED_RUNS, threshold)
+            density[operand] = array if known else _masks.sampled_density(array, SAMPLED_RUNS, threshold)
             cost = each * density[operand] + fixed
             if cost < least:
                 best, least = operand, cost
@@ -237,14 +237,14 @@ class Prepared(NamedTuple):
     name: str
     scalar: str  # the operand whose elements are the scalars
     threads: int
-    task: _conv.Rows | _conv.Gradient | _conv.Weights | None  # none where NumPy is the kernel
+    task: _conv.Rows | _conv.Gradient | _weights.Weights | None  # none where NumPy is the kernel
     tiles: dict[str, int]
     each: float
     fixed: float
     sparse: float = 0.0
     tile_gain: float = 1.0
     note: str = ""  # what a plan says of it
-    lists: _conv.Lists | None = None  # of these weights, "weights_skip" alone
+    lists: _weights.Lists | None = None  # of these weights, "weights_skip" alone
 
 
 @lru_cache(maxsize=2048)
@@ -313,7 +313,7 @@ def _weights_kernel(
 ) -> Prepared:  # fmt: skip
     made = blocking.weights(problem, channels, filters, variant, backward, threads)
     tiles = {name: value for name, value in made.tiles.items() if name != "percent"}
-    task = _conv.Weights(
+    task = _weights.Weights(
         used, *views, batch=problem.batch, groups=problem.groups, channels=channels, filters=filters,
         relu=relu, **made.tables._asdict() | tiles,
     )  # fmt: skip
@@ -324,8 +324,8 @@ def _weights_kernel(
 def weight_density(weight: np.ndarray) -> float:
     """A sample of a plain weight's density; runs of weights may not end where a kernel does."""
     if weight.flags.c_contiguous:
-        return _conv.sampled_density(weight.reshape(-1), WEIGHT_RUNS)
-    return _conv.sampled_density(weight, SAMPLED_RUNS)
+        return _masks.sampled_density(weight.reshape(-1), WEIGHT_RUNS)
+    return _masks.sampled_density(weight, SAMPLED_RUNS)
 
 
 def packing_cost(problem: Problem, backward: bool) -> float:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from sparseconv import _conv, _cpu, _masks, _pruning
+from sparseconv import _conv, _cpu, _masks, _pruning, _weights
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNELS = ROOT / "sparseconv" / "kernels"
@@ -31,6 +31,7 @@ EXPORTED = {
     _conv: {"PyInit__conv"},
     _masks: {"PyInit__masks"},
     _pruning: {"PyInit__pruning"},
+    _weights: {"PyInit__weights"},
 }
 INNER_KERNEL = re.compile(r"::(rows|gradient|weights)_(skip|dense|points)\w*<|::outputs_(held<|careful\()")
 VECTOR = re.compile(r"%[xyz]mm\d")
@@ -124,7 +125,9 @@ def test_exported_symbols(module):
     assert {name for _, name in symbols(module.__file__, "-D", "--defined-only")} == EXPORTED[module]
 
 
-@pytest.mark.parametrize("module", [_conv, _masks, _pruning], ids=lambda module: module.__name__.rpartition(".")[2])
+@pytest.mark.parametrize(
+    "module", [one for one in EXPORTED if one is not _cpu], ids=lambda module: module.__name__.rpartition(".")[2]
+)
 def test_kernels_are_in_one_extension(module):
     """The others hold no instruction beyond baseline x86-64."""
     wide = [one for code in functions(module.__file__).values() for one in code if beyond_baseline(one)]

@@ -33,7 +33,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sparseconv as sc
-from sparseconv import _conv, planning, reference
+from sparseconv import _masks, planning, reference
 
 NAME = "backward_data"
 SKIPS = ("auto", "none", "grad_output", "weight", "output")
@@ -629,10 +629,10 @@ def test_sampled_density(density):
     floats = forward_input((32, 64, 14, 28), density, 2)
     bools = floats != 0
     for view in (np.asarray, np.asfortranarray, nhwc_memory, gapped, backwards):
-        measured = _conv.sampled_density(view(bools), planning.SAMPLED_RUNS)
+        measured = _masks.sampled_density(view(bools), planning.SAMPLED_RUNS)
         assert abs(measured - density) <= (0.05 if 0 < density < 1 else 0)
     for one in (floats, as_kind(floats, "bits")):
-        measured = _conv.sampled_density(one, planning.SAMPLED_RUNS)
+        measured = _masks.sampled_density(one, planning.SAMPLED_RUNS)
         assert abs(measured - density) <= (0.05 if 0 < density < 1 else 0)
 
 

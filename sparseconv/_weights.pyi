@@ -1,0 +1,61 @@
+from collections.abc import Sequence
+
+import numpy as np
+
+from ._conv import Map, View
+
+class Lists:
+    def __init__(
+        self,
+        *,
+        groups: int,
+        rows: int,
+        channels: int,
+        taps: int,
+        inner_taps: int,
+        class_ends: Sequence[int],
+        class_taps: Sequence[int],
+        block_channels: int,
+        group_stride: int,
+        row_stride: int,
+        channel_stride: int,
+        item_rows: int,
+    ) -> None: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def finite(self) -> bool: ...
+    @property
+    def nbytes(self) -> int: ...
+    def fill(self, weight: np.ndarray, threads: int) -> None: ...
+
+class Weights:
+    def __init__(
+        self,
+        map: Map,
+        source: View,
+        target: View,
+        *,
+        batch: int,
+        groups: int,
+        channels: int,
+        filters: int,
+        relu: bool,
+        stream: int,
+        phases: int,
+        tile: int,
+        segments: int,
+        in_advance: int,
+        first_column: int,
+        column_places: Sequence[int],
+        width: int,
+        tap_places: Sequence[int],
+        channel_block: int,
+        chunk_steps: int,
+        shares: int,
+    ) -> None: ...
+    @property
+    def scratch_bytes(self) -> tuple[int, int]: ...
+    def run(
+        self, source: np.ndarray, lists: Lists, bias: np.ndarray | None, target: np.ndarray, threads: int
+    ) -> None: ...

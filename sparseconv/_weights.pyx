@@ -1,0 +1,132 @@
+# cython: language_level=3, freethreading_compatible=True, binding=True
+"""What skips zero weights: their lists, and the calls that read them, as the classes of _conv.pyx are made."""
+
+from libc.stdint cimport int64_t
+from libc.stdlib cimport free, malloc, realloc
+
+from ._conv cimport Map, View, filled
+from ._cpu cimport active_table, address, call_lists, call_weights
+from ._kernels cimport sc_lists, sc_lists_task, sc_nonzero, sc_table, sc_weights_task
+
+cdef extern from "Python.h":
+    int PyBUF_STRIDED_RO, PyBUF_STRIDED
+
+# The record behind each list, and a cache line: lists of equal length would meet in few cache sets as they are filled.
+cdef enum:
+    BEHIND_LIST = 9
+
+
+cdef class Lists:
+    """The nonzero weights of one direction (sc_lists), with memory of their own. Made by packed.py.
+
+    They are to be used only if `finite`: then they are complete, and no weight is Inf or NaN.
+    """
+
+    cdef sc_lists c
+    cdef sc_lists_task filling
+    cdef int64_t items, capacity
+    cdef readonly int64_t count  # nonzeros
+    cdef readonly bint finite
+
+    def __init__(self, *, groups, rows, channels, taps, inner_taps, class_ends, class_taps, block_channels,
+                 group_stride, row_stride, channel_stride, item_rows):
+        cdef sc_lists *c = &self.c
+        c.groups, c.rows, c.channels, c.classes = groups, rows, channels, len(class_ends)
+        c.taps, c.inner_taps = taps, inner_taps
+        c.class_ends, c.class_taps = <const int64_t *>filled(class_ends), <const int64_t *>filled(class_taps)
+        c.block_channels, c.blocks = block_channels, -(-channels // block_channels)
+        self.items = groups * -(-(rows // groups) // item_rows)
+        c.starts = <int64_t *>malloc(c.classes * c.rows * (c.blocks + 1) * sizeof(int64_t))
+        self.filling.not_finite = <int64_t *>malloc(self.items * sizeof(int64_t))
+        self.filling.not_whole = <int64_t *>malloc(self.items * sizeof(int64_t))
+        if c.starts == NULL or self.filling.not_finite == NULL or self.filling.not_whole == NULL:
+            raise MemoryError("no memory for the lists of nonzero weights")
+        self.filling.group_stride, self.filling.row_stride = group_stride, row_stride
+        self.filling.channel_stride, self.filling.item_rows = channel_stride, item_rows
+
+    def __dealloc__(self):
+        free(self.c.nonzeros)
+        free(self.c.starts)
+        free(<void *>self.c.class_ends)
+        free(<void *>self.c.class_taps)
+        free(self.filling.not_finite)
+        free(self.filling.not_whole)
+
+    @property
+    def nbytes(self):
+        """Bytes of the lists."""
+        cdef int64_t starts = self.c.classes * self.c.rows * (self.c.blocks + 1)
+        return self.capacity * sizeof(sc_nonzero) + starts * sizeof(int64_t)
+
+    def fill(self, weight, int threads):
+        """Makes the lists of these weights, a C-contiguous array; memory is taken anew only if they do not fit."""
+        self.finite = False  # whatever ends this early
+        cdef sc_lists_task task = self.filling
+        cdef const sc_table *table = active_table()
+        cdef int64_t lists = self.c.classes * self.c.rows, place = 0, count, i, block
+        cdef int64_t *starts = self.c.starts
+        cdef sc_nonzero *memory
+        task.data = <const float *>address(weight, PyBUF_STRIDED_RO)
+        task.lists = self.c
+        with nogil:
+            call_lists(table, &task, 0, threads)
+            for i in range(lists):
+                for block in range(self.c.blocks):
+                    count = starts[block]
+                    starts[block] = place
+                    place += count
+                starts[self.c.blocks] = place
+                place += BEHIND_LIST
+                starts += self.c.blocks + 1
+        if place > self.capacity:
+            memory = <sc_nonzero *>realloc(self.c.nonzeros, place * sizeof(sc_nonzero))
+            if memory == NULL:
+                raise MemoryError("no memory for the lists of nonzero weights")
+            self.c.nonzeros, self.capacity = memory, place
+            task.lists = self.c
+        with nogil:
+            call_lists(table, &task, 1, threads)
+        self.count, self.finite, self.c.whole_rows = place - BEHIND_LIST * lists, True, True
+        for i in range(self.items):
+            self.finite = self.finite and task.not_finite[i] == 0
+            self.c.whole_rows = self.c.whole_rows and task.not_whole[i] == 0
+
+
+cdef class Weights:
+    """A forward or backward_data call that skips zero weights, ready but for its arrays (sc_weights_task)."""
+
+    cdef sc_weights_task c
+    cdef const sc_table *table
+    cdef tuple kept
+
+    def __init__(self, Map map not None, View source not None, View target not None, *, batch, groups, channels,
+                 filters, relu, stream, phases, tile, segments, in_advance, first_column, column_places, width,
+                 tap_places, channel_block, chunk_steps, shares):
+        self.kept, self.table = (map, source, target), active_table()
+        self.c.map, self.c.in_, self.c.out = map.c, source.c, target.c
+        self.c.batch, self.c.groups, self.c.channels, self.c.filters = batch, groups, channels, filters
+        self.c.relu, self.c.stream = relu, stream
+        self.c.phases, self.c.tile, self.c.segments = phases, tile, segments
+        self.c.in_advance, self.c.first_column, self.c.span = in_advance, first_column, len(column_places)
+        self.c.column_places, self.c.width = <const int64_t *>filled(column_places), width
+        self.c.tap_places = <const int64_t *>filled(tap_places)
+        self.c.channel_block, self.c.chunk_steps, self.c.shares = channel_block, chunk_steps, shares
+
+    def __dealloc__(self):
+        free(<void *>self.c.column_places)
+        free(<void *>self.c.tap_places)
+
+    @property
+    def scratch_bytes(self):
+        """Memory beside the arrays and lists: (0, scratch per thread)."""
+        return 0, self.table.weights_scratch(&self.c)
+
+    def run(self, source, Lists lists not None, bias, target, int threads):
+        cdef sc_weights_task task = self.c
+        task.lists = lists.c
+        task.in_.data = <float *>address(source, PyBUF_STRIDED_RO)
+        if bias is not None:
+            task.bias = <float *>address(bias, PyBUF_STRIDED_RO)
+        task.out.data = <float *>address(target, PyBUF_STRIDED)
+        with nogil:
+            call_weights(self.table, &task, threads)
