@@ -440,3 +440,15 @@ def cases(draw, transposed=False):
         transposed=transposed,
         output_padding=output_padding,
     )
+
+
+# --- pruning ---
+
+# Every network of pruning/networks.py with each of its data sets.
+NETWORKS = [
+    *((name, data) for name in ("vgg16", "resnet18", "resnet34", "resnet50") for data in ("cifar10", "imagenet")),
+    ("wrn_16_8", "cifar10"),
+    ("wrn_50_2", "imagenet"),
+    ("densenet121", "cifar10"),
+    ("densenet121", "imagenet"),
+]
