@@ -1,0 +1,36 @@
+"""The tables by which the kernel of zero weights finds its columns."""
+
+import itertools
+
+import numpy as np
+from helpers import LAYOUTS, cases
+from hypothesis import given
+
+import sparseconv as sc
+from sparseconv import lines
+
+
+@given(case=cases())
+def test_lines(case):
+    """Every tap of every phase meets the packed column that the definition says."""
+    x = np.zeros((0, *case.x_shape[1:]), np.float32)
+    problem = sc.prepare.conv(
+        case.ndim, x, np.ones(case.weight_shape, np.float32), layout=LAYOUTS[case.ndim][0], **case.options
+    ).made.problem
+    stride, dilation, padding = problem.stride[-1], problem.dilation[-1], problem.padding[-1]
+    for backward, tile in itertools.product((False, True), (1, 2, 5)):
+        made = lines.lines(problem, backward, tile)
+        columns = {place: made.first_column + i for i, place in enumerate(made.column_places) if place >= 0}
+        assert sorted(columns) == list(range(made.width))
+        taps = itertools.product(range(made.phases), range(problem.kernel[-1]))
+        for (phase, tap), place in zip(taps, made.tap_places, strict=True):
+            for m in range(tile):
+                out = phase + m * made.phases
+                if out >= (problem.in_size if backward else problem.out_size)[-1]:
+                    continue
+                if not backward:
+                    assert columns[place + m] == out * stride + tap * dilation - padding
+                elif place >= 0:
+                    assert columns[place + m] * stride + tap * dilation - padding == out
+                else:
+                    assert (out + padding - tap * dilation) % stride
