@@ -1,10 +1,12 @@
 import os
+import sys
 
 import pytest
 from amx_emulated import emulation
 from hypothesis import HealthCheck, settings
 
 from sparseconv import cpu
+from sparseconv.benchmark import command, peers
 
 pytest.register_assert_rewrite("children", "helpers")
 
@@ -25,3 +27,17 @@ def isa(request):
     """Run the test once on every instruction set of this machine."""
     with cpu.use_isa(request.param):
         yield request.param
+
+
+@pytest.fixture
+def unchanged_process(monkeypatch):
+    """What ``sparseconv bench`` does to its process for good must not reach other tests."""
+    monkeypatch.setattr(command, "keep_memory", lambda: True)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    if cpu.isa() in peers.ONEDNN_ISAS:  # a run of the tests with SPARSECONV_ISA
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", peers.ONEDNN_ISAS[cpu.isa()])
+    torch = sys.modules.get("torch")
+    threads = torch and torch.get_num_threads()
+    yield
+    if torch:
+        torch.set_num_threads(threads)

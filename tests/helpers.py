@@ -16,6 +16,7 @@ import pytest
 from hypothesis import strategies as st
 
 from sparseconv import reference
+from sparseconv.__main__ import main
 
 SPARSITIES = (0.0, 0.3, 0.5, 0.9, 1.0)
 SKIPS = {
@@ -440,6 +441,14 @@ def cases(draw, transposed=False):
         transposed=transposed,
         output_padding=output_padding,
     )
+
+
+# --- commands ---
+
+
+def bench(*arguments):
+    """``sparseconv bench`` on few images, each side timed once; to be used with `unchanged_process`."""
+    return main(["bench", "--seconds", "0", "--batch", "2", *arguments])
 
 
 # --- pruning ---
