@@ -1,6 +1,5 @@
 """backward_data with `output_mask`: zeros where the mask has them and, with skip="output", no work for them."""
 
-import functools
 from itertools import cycle
 
 import numpy as np
@@ -18,9 +17,7 @@ from helpers import (
     assert_within_bound,
     call,
     cases,
-    guarded,
     in_layout,
-    needs_mprotect,
     operands,
     oracle,
     prepared,
@@ -31,43 +28,22 @@ from helpers import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from output_masks import (
+    BLOCK_CASES,
+    DENSITIES,
+    KINDS,
+    NAME,
+    SKIPS,
+    as_kind,
+    assert_masked,
+    forward_input,
+    masked,
+    times_mask,
+)
 
 import sparseconv as sc
-from sparseconv import _masks, planning, reference
+from sparseconv import reference
 
-NAME = "backward_data"
-SKIPS = ("auto", "none", "grad_output", "weight", "output")
-KINDS = ("float", "bool", "bits")
-DENSITIES = (0.0, 0.1, 0.5, 0.9, 1.0)
-CANARY = np.float32(-7777)
-
-# Both sides of what kernel_outputs.h cuts a problem into: words of 64 channels of the result, patches of up to 8
-# vectors of channels of grad_output, rows in segments of 512 columns, chunks of rows, weights packed ahead or for each.
-BLOCK_CASES = (
-    Case(1, 300, (3, 7), (3, 3), padding=1),
-    Case(300, 1, (2, 3), (3, 3), batch=1, padding=1),
-    Case(63, 65, (4, 14), (3, 3), padding=1),
-    Case(65, 63, (3, 57), (1, 1), kind=1),
-    Case(64, 64, (7, 7), (3, 3), batch=5, padding=1, kind=1),
-    Case(130, 64, (2, 14), (3, 3), batch=5, stride=2, padding=1, kind=1),
-    Case(300, 130, (2, 2), (1, 1), batch=5, kind=1),
-    Case(130, 300, (1, 7), (1, 7), padding=(0, 3)),
-    Case(65, 17, (9, 7), (5, 5), padding=2, kind=2),
-    Case(17, 64, (9, 9), (7, 7), padding=3, kind=1),
-    Case(64, 48, (5, 1), (3, 3), padding=1, kind=1),
-    Case(64, 48, (5, 2), (2, 2), padding=((0, 2), (2, 1))),
-    Case(65, 16, (5, 14), (3, 2), stride=2, padding="same", kind=1),
-    Case(48, 65, (9, 16), (3, 3), stride=3, dilation=2, padding=2, kind=1),
-    Case(64, 32, (5, 16), (2, 3), dilation=3, padding="same"),
-    Case(130, 96, (5, 7), (3, 3), groups=2, padding=1, kind=1),
-    Case(128, 66, (5, 7), (1, 1), groups=2),
-    Case(17, 16, (1, 1100), (1, 3), batch=1, padding=(0, 1)),  # rows longer than a segment
-    Case(16, 32, (2, 1100), (2, 2), stride=(1, 2), kind=1),
-    Case(33, 17, (1500,), (3,), dilation=3, padding=((0, 4),), kind=1),
-    Case(40, 16, (24, 57), (1, 1), kind=1),  # one row of all positions
-    Case(80, 48, (30, 57), (3, 3), padding=1, kind=1),  # several chunks; weights packed ahead
-    Case(130, 34, (40, 29), (3, 3), groups=2, padding=1),
-)
 # No kernel multiplies padding here, whatever the weights are.
 UNPADDED = (
     Case(17, 33, (5, 14), (3, 3)),
@@ -75,45 +51,6 @@ UNPADDED = (
     Case(16, 64, (9, 11), (2, 2), stride=2, kind=1),
     Case(33, 17, (4, 5), (1, 1), transposed=True),
 )
-
-
-# --- masks ---
-
-
-def forward_input(shape, density, seed):
-    """What a mask is made of: some of the zeros are -0.0, some of the nonzeros NaN, infinite or tiny."""
-    rng = np.random.default_rng((seed, 4))
-    zeros = rng.choice(np.float32([0.0, -0.0]), shape)
-    others = rng.choice(np.float32([1, -2, 0.5, np.nan, np.inf, 1.2e-38]), shape)
-    return np.where(rng.random(shape) < density, others, zeros)
-
-
-def as_kind(floats, kind):
-    """The same mask as floats, bools or bits."""
-    if kind == "float":
-        return floats
-    return floats != 0 if kind == "bool" else np.packbits(floats != 0, bitorder="little")
-
-
-def times_mask(result, floats):
-    """What a mask means, written independently of the oracle."""
-    return np.where(floats == 0, np.float32(0), result)
-
-
-@functools.lru_cache(maxsize=1024)
-def masked(case, density, sparsity=0.3, seed=0):
-    """(grad_output, weight, mask as floats, expected) in the layout of the case; lanes without a channel are needed."""
-    first, second, whole = prepared(case, NAME, sparsity, seed)
-    floats = to_layout(forward_input(case.x_shape, density, seed), case.layout, pad=np.nan)
-    expected = times_mask(whole, floats)
-    for array in (floats, expected):
-        array.flags.writeable = False
-    return first, second, floats, expected
-
-
-def assert_masked(actual, floats, message=""):
-    """+0.0 wherever the mask is zero."""
-    assert not np.ascontiguousarray(actual).view(np.uint32)[floats == 0].any(), message
 
 
 # --- exactness ---
@@ -272,6 +209,24 @@ def test_float64(case):
         assert_exact(actual, expected, f"skip={skip!r} {kind}")
 
 
+@pytest.mark.parametrize("layout", LAYOUTS[2])
+def test_empty_results(isa, layout):
+    """Masks of nothing."""
+    case = Case(17, 16, (4, 5), (3, 3), batch=0, padding=1, kind=LAYOUTS[2].index(layout))
+    first, second, floats, expected = masked(case, 0.5)
+    for kind in KINDS:
+        for skip in SKIPS:
+            actual = call(sc, case, NAME, first, second, skip=skip, output_mask=as_kind(floats, kind))
+            assert_exact(actual, expected)
+    empty = result_in_layout(case, NAME, np.zeros((2, 17, 4, 0), np.float32))
+    nothing = result_in_layout(case, NAME, np.zeros((2, 16, 4, 0), np.float32))
+    mask = np.zeros(empty.shape, bool)
+    actual = sc.conv2d_backward_data(
+        nothing, np.ones((16, 17, 1, 1), np.float32), empty.shape, layout=layout, skip="output", output_mask=mask
+    )
+    assert_exact(actual, empty)
+
+
 # --- infinities and NaN ---
 
 
@@ -338,258 +293,11 @@ def test_denormals_of_a_float_mask(isa):
         assert_exact(call(sc, case, NAME, first, second, skip=skip, output_mask=tiny), expected, f"skip={skip!r}")
 
 
-# --- memory ---
-
-
-def nhwc_memory(array):
-    """Channels last in memory."""
-    return np.ascontiguousarray(np.moveaxis(array, 1, -1)).transpose(0, array.ndim - 1, *range(1, array.ndim - 1))
-
-
-def gapped(array):
-    """A part of a larger array whose other elements are needed."""
-    room = np.ones([2 * size + 1 for size in array.shape], array.dtype)
-    at = tuple(slice(1, None, 2) for _ in array.shape)
-    room[at] = array
-    return room[at]
-
-
-def backwards(array):
-    at = tuple(slice(None, None, -1) for _ in array.shape)
-    return array[at].copy()[at]
-
-
-def unaligned(array):
-    room = np.zeros(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
-    room[...] = array
-    return room
-
-
-@pytest.mark.parametrize("view", [np.asfortranarray, nhwc_memory, gapped, backwards, unaligned])
-@pytest.mark.parametrize("case", [*FEW_CASES, BLOCK_CASES[2], TRANSPOSED_CASES[0]], ids=str)
-def test_strides_of_masks(isa, case, view):
-    """A mask may lie in memory otherwise than the result, also one of bits."""
-    first, second, floats, expected = masked(case, 0.5)
-    for kind in KINDS:
-        mask = as_kind(floats, kind)
-        if view is not nhwc_memory or kind != "bits":
-            mask = view(mask)
-        for skip in SKIPS:
-            actual = call(sc, case, NAME, first, second, skip=skip, output_mask=mask)
-            assert_exact(actual, expected, f"skip={skip!r} {kind}")
-
-
-def test_strides_of_masks_of_linear(isa):
-    grad_output, weight = sparse_ints((2, 3, 17), 0.2, 1), sparse_ints((17, 70), 0.2, 2)
-    floats = forward_input((2, 3, 70), 0.5, 1)
-    expected = times_mask(reference.linear_backward_data(grad_output, weight), floats)
-    for kind in KINDS:
-        for view in (np.asfortranarray, gapped, backwards):
-            mask = view(as_kind(floats, kind))
-            for skip in SKIPS:
-                actual = sc.linear_backward_data(grad_output, weight, skip=skip, output_mask=mask)
-                assert_exact(actual, expected, f"skip={skip!r} {kind} {view.__name__}")
-
-
-def test_broadcast_masks(isa):
-    """Masks with strides of zero: one for all images, one for all channels."""
-    for case in FEW_CASES[:2]:
-        first, second, whole = prepared(case, NAME, 0.3)
-        for shape in ((1, *whole.shape[1:]), (whole.shape[0], 1, *whole.shape[2:]), (1, 1, 1, whole.shape[3])):
-            mask = np.broadcast_to(np.random.default_rng(1).random(shape) < 0.5, whole.shape)
-            for skip in SKIPS:
-                assert_exact(call(sc, case, NAME, first, second, skip=skip, output_mask=mask), whole * mask)
-
-
-@pytest.mark.parametrize("case", [*FEW_CASES, BLOCK_CASES[2], TRANSPOSED_CASES[0]], ids=str)
-def test_strides_of_out(isa, case):
-    """Every element of any `out` is written, and nothing between them."""
-    first, second, floats, expected = masked(case, 0.5)
-    for skip, kind in zip(SKIPS, cycle(KINDS), strict=False):
-        for make in (np.asfortranarray, nhwc_memory):
-            out = make(np.full(expected.shape, np.nan, np.float32))
-            call(sc, case, NAME, first, second, skip=skip, output_mask=as_kind(floats, kind), out=out)
-            assert_exact(out, expected, f"skip={skip!r} {kind}")
-            assert_masked(out, floats)
-        room = np.full([2 * size + 1 for size in expected.shape], CANARY)
-        at = tuple(slice(1, None, 2) for _ in expected.shape)
-        call(sc, case, NAME, first, second, skip=skip, output_mask=as_kind(floats, kind), out=room[at])
-        assert_exact(room[at], expected, f"gaps, skip={skip!r} {kind}")
-        room[at] = CANARY
-        assert (room == CANARY).all()
-
-
-@needs_mprotect
-@pytest.mark.parametrize("at_end", [True, False], ids=["end", "start"])
-@pytest.mark.parametrize("case", [*FEW_CASES, *TRANSPOSED_CASES[::6], *BLOCK_CASES[:16:3], BLOCK_CASES[17]], ids=str)
-def test_guard_pages(isa, case, at_end):
-    """No byte beyond an operand, a mask or the result is touched; operands and masks are read-only memory."""
-    first, second, floats, expected = masked(case, 0.5)
-    arrays = guarded(first, at_end), guarded(second, at_end)
-    out = guarded(np.full(expected.shape, CANARY), at_end, writable=True)
-    for kind in KINDS:
-        mask = guarded(as_kind(floats, kind), at_end)
-        for skip in SKIPS:
-            out[...] = CANARY
-            call(sc, case, NAME, *arrays, skip=skip, output_mask=mask, out=out)
-            assert_exact(out, expected, f"skip={skip!r} {kind}")
-
-
-@needs_mprotect
-@settings(max_examples=30)
-@given(
-    case=st.one_of(cases(), cases(transposed=True)),
-    skip=st.sampled_from(SKIPS),
-    kind=st.sampled_from(KINDS),
-    at_end=st.booleans(),
-)
-def test_guard_pages_any_geometry(isa, case, skip, kind, at_end):
-    first, second, floats, expected = masked(case, 0.5, 0.5)
-    arrays, mask = (guarded(first, at_end), guarded(second, at_end)), guarded(as_kind(floats, kind), at_end)
-    out = guarded(np.full(expected.shape, CANARY), at_end, writable=True)
-    call(sc, case, NAME, *arrays, skip=skip, output_mask=mask, out=out)
-    assert_exact(out, expected)
-
-
-@pytest.mark.parametrize("size", range(1, 20))
-@needs_mprotect
-def test_guard_pages_of_bits(isa, size):
-    """Every number of bits in the last byte, words that begin anywhere in one."""
-    case = Case(5, 3, (size,), (1,), batch=1)
-    for density in (0.5, 1.0):
-        first, second, floats, expected = masked(case, density)
-        for at_end in (True, False):
-            bits = guarded(as_kind(floats, "bits"), at_end)
-            for skip in SKIPS:
-                assert_exact(call(sc, case, NAME, first, second, skip=skip, output_mask=bits), expected)
-
-
-def test_overlapping_out():
-    """The mask is an input: `out` must not share memory with it."""
-    buffer = np.ones(1000, np.float32)
-    grad_output, weight = sparse_ints((2, 4, 5, 5), 0, 1), sparse_ints((4, 4, 3, 3), 0, 2)
-    masks = {
-        "float": buffer[300:500].reshape(2, 4, 5, 5),
-        "bool": buffer.view(np.bool_)[2000:2200].reshape(2, 4, 5, 5),
-        "bits": buffer.view(np.uint8)[2000:2025],
-        "bits with gaps": buffer.view(np.uint8)[1990:2040:2],
-    }
-    before = buffer.tobytes()
-    for mask in masks.values():
-        for start in (350, 499):
-            out = buffer[start : start + 200].reshape(2, 4, 5, 5)
-            with pytest.raises(ValueError, match=r"^out: .*overlaps output_mask"):
-                sc.conv2d_backward_data(grad_output, weight, out.shape, padding=1, output_mask=mask, out=out)
-    assert buffer.tobytes() == before
-    out = buffer[550:750].reshape(2, 4, 5, 5)
-    sc.conv2d_backward_data(grad_output, weight, out.shape, padding=1, output_mask=masks["float"], out=out)
-    assert_exact(out, reference.conv2d_backward_data(grad_output, weight, out.shape, padding=1))
-
-
-# --- what is no mask ---
-
-
-def ones(*shape):
-    return np.ones(shape, np.float32)
-
-
-FUNCTIONS = {
-    "conv1d_backward_data": (ones(2, 6, 3), ones(6, 4, 3), (2, 4, 5)),
-    "conv2d_backward_data": (ones(2, 6, 3, 4), ones(6, 4, 3, 3), (2, 4, 5, 6)),
-    "conv3d_backward_data": (ones(2, 6, 3, 4, 2), ones(6, 4, 3, 3, 1), (2, 4, 5, 6, 2)),
-    "conv_transpose1d_backward_data": (ones(2, 4, 5), ones(6, 4, 3), (2, 6, 3)),
-    "conv_transpose2d_backward_data": (ones(2, 4, 5, 6), ones(6, 4, 3, 3), (2, 6, 3, 4)),
-    "conv_transpose3d_backward_data": (ones(2, 4, 5, 6, 2), ones(6, 4, 3, 3, 1), (2, 6, 3, 4, 2)),
-    "linear_backward_data": (ones(5, 6), ones(6, 4)),
-}
-BAD_MASKS = {  # from a right one; the exception and what its message says was expected
-    "list": (lambda mask: mask.tolist(), TypeError, "list.*expected an array"),
-    "tuple": (lambda mask: (1, 0), TypeError, "tuple.*expected an array"),
-    "number": (lambda mask: 1.0, TypeError, "float.*expected an array"),
-    "float64": (lambda mask: mask.astype(np.float64), TypeError, "float64, expected float32, bool"),
-    "float16": (lambda mask: mask.astype(np.float16), TypeError, "float16, expected float32"),
-    "int32": (lambda mask: mask.astype(np.int32), TypeError, "int32, expected float32"),
-    "int8": (lambda mask: mask.astype(np.int8), TypeError, "int8, expected float32"),
-    "object": (lambda mask: mask.astype(object), TypeError, "object, expected float32"),
-    "big-endian": (lambda mask: mask.astype(">f4"), TypeError, "expected float32"),
-    "masked": (lambda mask: np.ma.masked_array(mask), TypeError, "masked array, expected"),
-    "rank": (lambda mask: mask[..., None], ValueError, r"shape \(.*, expected \("),
-    "flat": (lambda mask: mask.ravel(), ValueError, r"shape \(.*, expected \("),
-    "short": (lambda mask: mask[..., :-1] != 0, ValueError, r"shape \(.*, expected \("),
-    "one for all": (lambda mask: mask[:1], ValueError, r"shape \(.*, expected \("),
-    "bytes": (lambda mask: mask.astype(np.uint8), ValueError, r"shape \(.*, expected a bit mask of shape \(\d+,\)"),
-    "few bits": (lambda mask: bits_of(mask)[:-1], ValueError, r"shape \(.*, expected a bit mask of shape \(\d+,\)"),
-    "more bits": (lambda mask: np.r_[bits_of(mask), 1].astype("B"), ValueError, "expected a bit mask of shape"),
-    "bits in rows": (lambda mask: bits_of(mask)[None], ValueError, "expected a bit mask of shape"),
-}
-
-
-def bits_of(mask):
-    return as_kind(mask, "bits")
-
-
-@pytest.mark.parametrize("kind", BAD_MASKS)
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_bad_mask(name, kind):
-    function, arrays = getattr(sc, name), FUNCTIONS[name]
-    make, error, message = BAD_MASKS[kind]
-    whole = function(*arrays)
-    out = np.full_like(whole, CANARY)
-    for options in ({}, {"skip": "output"}, {"skip": "none"}, {"out": out}):
-        with pytest.raises(error, match=rf"(?s)^output_mask: got .*{message}"):
-            function(*arrays, output_mask=make(ones(*whole.shape)), **options)
-    assert (out == CANARY).all()
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_output_cannot_be_skipped_without_a_mask(name):
-    function, arrays = getattr(sc, name), FUNCTIONS[name]
-    out = np.full_like(function(*arrays), CANARY)
-    for more in ({}, {"output_mask": None}):
-        with pytest.raises(ValueError, match=r"^output_mask: got None, expected a mask with skip='output'"):
-            function(*arrays, skip="output", out=out, **more)
-    assert (out == CANARY).all()
-    wide = [array.astype(np.float64) if isinstance(array, np.ndarray) else array for array in arrays]
-    with pytest.raises(ValueError, match=r"^output_mask: got None"):
-        function(*wide, skip="output")
-    with pytest.raises(TypeError, match=r"^output_mask: got dtype float32, expected float64, bool"):
-        function(*wide, output_mask=ones(*out.shape))
-
-
-def test_masks_of_torch():
-    """Tensors are masks like arrays, also channels last."""
-    torch = pytest.importorskip("torch")
-    case = FEW_CASES[0]
-    first, second, floats, expected = masked(case, 0.5)
-    tensor = torch.from_numpy(floats.copy())
-    tensors = {
-        "float": tensor,
-        "bool": tensor != 0,
-        "channels last": (tensor != 0).contiguous(memory_format=torch.channels_last),
-        "bits": torch.from_numpy(as_kind(floats, "bits")),
-    }
-    for kind, mask in tensors.items():
-        for skip in SKIPS:
-            assert_exact(call(sc, case, NAME, first, second, skip=skip, output_mask=mask), expected, kind)
-    with pytest.raises(TypeError, match=r"^output_mask: "):
-        call(sc, case, NAME, first, second, output_mask=tensor.double())
-
-
-def test_masks_of_the_package():
-    """What `masks` makes of an activation is a mask."""
-    case = FEW_CASES[0]
-    first, second, floats, expected = masked(case, 0.5)
-    floats = np.where(np.isfinite(floats), floats, np.float32(1))
-    for bits in (sc.masks.nonzero_mask(floats), sc.masks.pack(floats != 0), sc.masks.relu(np.abs(floats))[1]):
-        for mask in (bits, memoryview(bits), bits.tobytes()):
-            assert_exact(call(sc, case, NAME, first, second, skip="output", output_mask=mask), expected)
-
-
 # --- plans ---
 
 
 def plan_of(grad_sparsity, density, kind="float", **options):
-    grad_output, weight = sparse_floats((2, 64, 20, 20), grad_sparsity, 1), ones(64, 64, 3, 3)
+    grad_output, weight = sparse_floats((2, 64, 20, 20), grad_sparsity, 1), np.ones((64, 64, 3, 3), np.float32)
     mask = as_kind(forward_input((2, 64, 20, 20), density, 1), kind)
     return sc.plan(
         "conv2d_backward_data", grad_output, weight, grad_output.shape, padding=1, output_mask=mask, **options
@@ -621,52 +329,3 @@ def test_what_is_asked_for_is_planned(isa):
         assert plan.kernel == kernel
         assert plan.density.keys() == ({skip} - {"none"})
     assert plan_of(0.5, 0.5, skip="output").scratch_bytes > 0
-
-
-@pytest.mark.parametrize("density", [0.0, 0.05, 0.3, 0.5, 0.8, 1.0])
-def test_sampled_density(density):
-    """Of bools in every order of memory, and of bits."""
-    floats = forward_input((32, 64, 14, 28), density, 2)
-    bools = floats != 0
-    for view in (np.asarray, np.asfortranarray, nhwc_memory, gapped, backwards):
-        measured = _masks.sampled_density(view(bools), planning.SAMPLED_RUNS)
-        assert abs(measured - density) <= (0.05 if 0 < density < 1 else 0)
-    for one in (floats, as_kind(floats, "bits")):
-        measured = _masks.sampled_density(one, planning.SAMPLED_RUNS)
-        assert abs(measured - density) <= (0.05 if 0 < density < 1 else 0)
-
-
-def test_nothing_kept_stands_for_another_mask(isa):
-    """The same call with masks of every kind, with none, and with other words, one after the other."""
-    case = FEW_CASES[0]
-    first, second, whole = prepared(case, NAME, 0.3)
-    results = {"none": (None, whole)}
-    for number, kind in enumerate(KINDS):
-        floats = forward_input(case.x_shape, 0.5, number)
-        results[kind] = (as_kind(floats, kind), times_mask(whole, floats))
-    channels_last = nhwc_memory(results["bool"][0])
-    results["bool, channels last"] = (channels_last, results["bool"][1])
-    results["another bool"] = (~results["bool"][0], whole - results["bool"][1])
-    for _ in range(2):
-        for kind, (mask, expected) in results.items():
-            for skip in SKIPS:
-                if mask is not None or skip != "output":
-                    assert_exact(call(sc, case, NAME, first, second, skip=skip, output_mask=mask), expected, kind)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS[2])
-def test_empty_results(isa, layout):
-    """Masks of nothing."""
-    case = Case(17, 16, (4, 5), (3, 3), batch=0, padding=1, kind=LAYOUTS[2].index(layout))
-    first, second, floats, expected = masked(case, 0.5)
-    for kind in KINDS:
-        for skip in SKIPS:
-            actual = call(sc, case, NAME, first, second, skip=skip, output_mask=as_kind(floats, kind))
-            assert_exact(actual, expected)
-    empty = result_in_layout(case, NAME, np.zeros((2, 17, 4, 0), np.float32))
-    nothing = result_in_layout(case, NAME, np.zeros((2, 16, 4, 0), np.float32))
-    mask = np.zeros(empty.shape, bool)
-    actual = sc.conv2d_backward_data(
-        nothing, ones(16, 17, 1, 1), empty.shape, layout=layout, skip="output", output_mask=mask
-    )
-    assert_exact(actual, empty)
