@@ -254,16 +254,6 @@ def _flat(array):
     return array.reshape(*array.shape[:2], math.prod(array.shape[2:]))
 
 
-def _masked(result, mask):
-    """Zeros in `result` where `mask` is zero: an array of its shape, or one bit per element."""
-    if mask is not None:
-        mask = np.asarray(mask)
-        if mask.dtype == np.uint8:
-            mask = np.unpackbits(mask, count=result.size, bitorder="little").reshape(result.shape)
-        result[mask == 0] = 0
-    return result
-
-
 def _forward(x, weight, out_size, *geometry):
     y = np.zeros((weight.shape[0], weight.shape[1], x.shape[2], *out_size))
     for tap, out_at, in_at in _taps(x.shape[3:], out_size, weight.shape[3:], *geometry):
@@ -287,11 +277,6 @@ def _backward_weight(x, grad_output, kernel, *geometry):
     return grad
 
 
-def _weight_result(grad, output_mask, layout, dtype, out):
-    """(groups, K / groups, C / groups, *kernel) -> (K, C / groups, *kernel), zeros where the mask is zero."""
-    return _finish(_masked(grad.reshape(-1, *grad.shape[2:]), output_mask), layout, dtype, out)
-
-
 def _masked(result, mask):
     """`result` where a mask of its shape, or a bit mask (uint8, lowest bit first), is not zero; zeros elsewhere."""
     if mask is None:
@@ -302,6 +287,19 @@ def _masked(result, mask):
     if mask.shape != result.shape:
         raise ValueError(f"output_mask: got shape {mask.shape}, expected {result.shape}")
     return np.where(mask != 0, result, 0)
+
+
+def _data_result(grad, input_shape, output_mask, layout, dtype, out):
+    """(groups, C / groups, N, *spatial) -> `input_shape`, which is in `layout`, zeros where the mask is zero."""
+    result = _from_channels_first(_join_groups(grad), layout)
+    if result.shape != tuple(input_shape):
+        raise ValueError(f"input_shape: got {tuple(input_shape)}, expected {result.shape}")
+    return _finish(_masked(result, output_mask), "", dtype, out)
+
+
+def _weight_result(grad, output_mask, layout, dtype, out):
+    """(groups, K / groups, C / groups, *kernel) -> (K, C / groups, *kernel), zeros where the mask is zero."""
+    return _finish(_masked(grad.reshape(-1, *grad.shape[2:]), output_mask), layout, dtype, out)
 
 
 def _add_bias(y, bias, activation):
@@ -388,10 +386,7 @@ def _functions(ndim):
         geometry = geometry_of(kernel, in_size, stride, padding, dilation)
         _check_size(grads.shape[2:], _out_size(in_size, kernel, *geometry))
         grad = _backward_data(_split_groups(grads, groups), _weight_groups(weight, groups), in_size, *geometry)
-        result = _finish(_join_groups(grad), layout, grad_output.dtype, out)
-        if result.shape != tuple(input_shape):
-            raise ValueError(f"input_shape: got {tuple(input_shape)}, expected {result.shape}")
-        return _masked(result, output_mask)
+        return _data_result(grad, input_shape, output_mask, layout, grad_output.dtype, out)
 
     @_silent
     def conv_backward_weight(
@@ -483,10 +478,7 @@ def _functions(ndim):
         in_size = _spatial_of(input_shape, layout)
         _check_transposed(in_size, grads.shape[2:], kernel, geometry)
         grad = _forward(_split_groups(grads, groups), _weight_groups(weight, groups), in_size, *geometry)
-        result = _finish(_join_groups(grad), layout, grad_output.dtype, out)
-        if result.shape != tuple(input_shape):
-            raise ValueError(f"input_shape: got {tuple(input_shape)}, expected {result.shape}")
-        return _masked(result, output_mask)
+        return _data_result(grad, input_shape, output_mask, layout, grad_output.dtype, out)
 
     @_silent
     def conv_transpose_backward_weight(
@@ -573,9 +565,8 @@ def linear_backward_data(
     """Gradient of `linear` with respect to x: (..., in)."""
     grad_output, weight = _thresholded(skip, threshold, grad_output=grad_output, weight=weight)
     _check_channels("grad_output", grad_output.shape[-1], weight.shape[0])
-    grad = _rows(grad_output) @ weight.astype(np.float64)
-    result = _finish(grad.reshape(*grad_output.shape[:-1], weight.shape[1]), "", grad_output.dtype, out)
-    return _masked(result, output_mask)
+    grad = (_rows(grad_output) @ weight.astype(np.float64)).reshape(*grad_output.shape[:-1], weight.shape[1])
+    return _finish(_masked(grad, output_mask), "", grad_output.dtype, out)
 
 
 @_silent

@@ -6,7 +6,19 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import FEW_CASES, GEOMETRIES, LAYOUTS, PASSES, TRANSPOSED, Case, call, operands, sparse_ints, to_layout
+from helpers import (
+    FEW_CASES,
+    GEOMETRIES,
+    LAYOUTS,
+    PASSES,
+    TRANSPOSED,
+    Case,
+    call,
+    operands,
+    prepared,
+    sparse_ints,
+    to_layout,
+)
 
 from sparseconv import reference
 
@@ -137,6 +149,23 @@ def test_layouts(case, name):
         out = np.full_like(expected, 99)
         assert call(reference, case, name, moved, other, layout=layout, out=out) is out
         np.testing.assert_array_equal(out, expected, err_msg=layout)
+
+
+@pytest.mark.parametrize("name", PASSES[1:])
+def test_out_under_a_mask(name):
+    """What is not needed is zero in `out`, too, which is what is returned."""
+    for case in FEW_CASES:
+        first, second, whole = prepared(case, name, 0.3)
+        mask = np.random.default_rng(1).random(whole.shape) < 0.5
+        out = np.full_like(whole, 99)
+        assert call(reference, case, name, first, second, output_mask=mask, out=out) is out
+        np.testing.assert_array_equal(out, whole * mask)
+    first, second = sparse_ints((5, 6), 0, 1), sparse_ints((6, 4) if name == "backward_data" else (5, 4), 0, 2)
+    function = getattr(reference, f"linear_{name}")
+    whole = function(first, second)
+    mask, out = np.eye(*whole.shape, dtype=bool), np.full_like(whole, 99)
+    assert function(first, second, output_mask=mask, out=out) is out
+    np.testing.assert_array_equal(out, whole * mask)
 
 
 def test_float32_is_rounded_once():
