@@ -49,6 +49,28 @@ def images_for(seconds, threads):
         endless(images, threads)
     return int(images * seconds / spent)
 
+def interrupted(call):
+    # seconds from a Ctrl-C to the KeyboardInterrupt that it raises, None if the call ended before
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sent = []
+
+    def press():
+        time.sleep(0.3)
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    caught = None
+    try:
+        call()
+        thread.join()
+        time.sleep(1)
+    except KeyboardInterrupt:
+        caught = time.perf_counter()
+    thread.join()
+    return caught and caught - sent[0]
+
 def subnormals_survive():
     return (np.full(64, 1e-38, np.float32) * np.float32(0.1)).all()
 

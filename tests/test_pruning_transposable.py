@@ -1,7 +1,6 @@
 """Transposable N:M masks: full rows and columns, the optimum, and how near to it the fast methods come."""
 
 import itertools
-import textwrap
 
 import numpy as np
 import pytest
@@ -288,34 +287,15 @@ def test_everything_kept():
 
 def test_interrupt():
     """Ctrl-C ends a long search soon, with the usual exception; the next call is right."""
-    lines = run(
-        textwrap.dedent("""
-        import os, signal, threading, time
-        import numpy as np
+    lines = run("""
         from sparseconv.pruning import transposable_nm_mask
 
         w = np.random.default_rng(0).standard_normal((32, 64)).astype(np.float32)
         expected = transposable_nm_mask(w, 16, 32)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         many = np.tile(w, (512, 16))  # about ten seconds
-        sent = []
-
-        def press():
-            time.sleep(0.3)
-            sent.append(time.perf_counter())
-            os.kill(os.getpid(), signal.SIGINT)
-
-        thread = threading.Thread(target=press)
-        thread.start()
-        try:
-            transposable_nm_mask(many, 16, 32)
-        except KeyboardInterrupt:
-            print(time.perf_counter() - sent[0])
-        thread.join()
+        print(interrupted(lambda: transposable_nm_mask(many, 16, 32)))
         assert np.array_equal(transposable_nm_mask(w, 16, 32), expected)
-        """),
-        prelude="",
-    )
+        """)
     assert float(lines[-1]) < 2
 
 

@@ -1,37 +1,9 @@
 """Signals during a call: interrupts, exceptions of handlers, handlers that call the library. All in child processes."""
 
-import textwrap
-
 import pytest
 from children import run
 
 from sparseconv import cpu
-
-INTERRUPT = """
-def interrupted(call):
-    # seconds from a Ctrl-C to the KeyboardInterrupt that it raises, None if the call ended before
-    sent = []
-
-    def press():
-        time.sleep(0.3)
-        sent.append(time.perf_counter())
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=press)
-    thread.start()
-    caught = None
-    try:
-        call()
-        thread.join()
-        time.sleep(1)
-    except KeyboardInterrupt:
-        caught = time.perf_counter()
-    thread.join()
-    return caught and caught - sent[0]
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-expected = passes(1)
-"""
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -39,13 +11,13 @@ expected = passes(1)
 def test_interrupt_of_backward_weight(name, threads):
     """Ctrl-C ends a call of many seconds soon, with the usual exception; the next call is right."""
     lines = run(
-        INTERRUPT
-        + textwrap.dedent(f"""
+        f"""
+        expected = passes(1)
         images = images_for(20, {threads})
         print(interrupted(lambda: endless(images, {threads})))
         assert same(passes({threads}), expected)
         assert subnormals_survive()
-        """),
+        """,
         SPARSECONV_ISA=name,
     )
     assert float(lines[-1]) < 2
@@ -56,8 +28,8 @@ def test_interrupt_of_backward_weight(name, threads):
 def test_interrupt_of_forward(threads, skip):
     """`out` may be partly written then."""
     lines = run(
-        INTERRUPT
-        + textwrap.dedent(f"""
+        f"""
+        expected = passes(1)
         # a channel again and again; the packed weights are what takes memory
         x = np.broadcast_to(ints((1, 1, 64, 64), 5), (4, 4096, 64, 64))
         w = np.broadcast_to(ints((1, 1, 5, 5), 6), (512, 4096, 5, 5))
@@ -70,18 +42,17 @@ def test_interrupt_of_forward(threads, skip):
         print(interrupted(call))
         assert same(passes({threads}), expected)
         assert subnormals_survive()
-        """)
+        """
     )
     assert float(lines[-1]) < 2
 
 
 def test_interrupt_of_grad_bias():
     lines = run(
-        INTERRUPT
-        + textwrap.dedent("""
+        """
         g = np.broadcast_to(G[:1, :32], (2_000_000, 32, 20, 20))  # 100 GB to add up
         print(interrupted(lambda: sc.grad_bias(g)))
-        """)
+        """
     )
     assert float(lines[-1]) < 2
 
