@@ -237,6 +237,33 @@ def check_exact(module, case, name):
             assert_exact(actual, expected, f"sparsity={sparsity} skip={skip!r}")
 
 
+def check_drawn(module, case, name, sparsity, skip, seed):
+    """One case of one pass as hypothesis draws it: equal to the oracle."""
+    first, second = operands(case, name, sparsity, seed)
+    expected = oracle(case, name, first, second)
+    assert_exact(call(module, case, name, *in_layout(case, name, first, second), skip=skip), expected)
+
+
+def check_out(module, case, name):
+    """Every element of `out` is written, and it is what is returned."""
+    first, second, expected = prepared(case, name, 0.5)
+    for skip in SKIPS[name]:
+        out = np.full(expected.shape, 99, np.float32)
+        assert call(module, case, name, first, second, skip=skip, out=out) is out
+        assert_exact(out, expected, f"skip={skip!r}")
+
+
+def check_bias_and_activation(module, case, activation):
+    """forward with a bias, every way of skipping: equal to the oracle."""
+    first, second = operands(case, "forward", 0.5)
+    bias = sparse_ints((case.out_c,), 0.2, 7)
+    expected = oracle(case, "forward", first, second, bias=bias, activation=activation)
+    first, second = in_layout(case, "forward", first, second)
+    for skip in SKIPS["forward"]:
+        actual = call(module, case, "forward", first, second, bias=bias, activation=activation, skip=skip)
+        assert_exact(actual, expected, f"skip={skip!r}")
+
+
 def check_floats(module, case, name, seed=0):
     """One case of one pass on random floats: within the error bound of the float64 result."""
     first, second = operands(case, name, 0.5, seed, sparse_floats)

@@ -10,12 +10,13 @@ from helpers import (
     assert_exact,
     call,
     cases,
+    check_drawn,
     check_exact,
     check_floats,
+    check_out,
     in_layout,
     operands,
     oracle,
-    prepared,
     sparse_ints,
 )
 from hypothesis import given
@@ -37,10 +38,7 @@ def test_exact(isa, case):
     seed=st.integers(0, 99),
 )
 def test_any_geometry(isa, case, sparsity, skip, seed):
-    first, second = operands(case, "backward_data", sparsity, seed)
-    expected = oracle(case, "backward_data", first, second)
-    actual = call(sparseconv, case, "backward_data", *in_layout(case, "backward_data", first, second), skip=skip)
-    assert_exact(actual, expected)
+    check_drawn(sparseconv, case, "backward_data", sparsity, skip, seed)
 
 
 @pytest.mark.parametrize("case", FEW_CASES, ids=str)
@@ -50,12 +48,7 @@ def test_floats(isa, case):
 
 @pytest.mark.parametrize("case", FEW_CASES, ids=str)
 def test_out(isa, case):
-    """Every element of `out` is written, also those which no gradient reaches."""
-    first, second, expected = prepared(case, "backward_data", 0.5)
-    for skip in SKIPS["backward_data"]:
-        out = np.full(expected.shape, 99, np.float32)
-        assert call(sparseconv, case, "backward_data", first, second, skip=skip, out=out) is out
-        assert_exact(out, expected, f"skip={skip!r}")
+    check_out(sparseconv, case, "backward_data")
 
 
 @pytest.mark.parametrize("remainder", [0, 1, 2])

@@ -13,12 +13,13 @@ from helpers import (
     assert_within_bound,
     call,
     cases,
+    check_drawn,
     check_exact,
     check_floats,
+    check_out,
     in_layout,
     operands,
     oracle,
-    prepared,
     sparse_floats,
     sparse_ints,
     to_layout,
@@ -42,10 +43,7 @@ def test_exact(isa, case):
     seed=st.integers(0, 99),
 )
 def test_any_geometry(isa, case, sparsity, skip, seed):
-    first, second = operands(case, "backward_weight", sparsity, seed)
-    expected = oracle(case, "backward_weight", first, second)
-    actual = call(sparseconv, case, "backward_weight", *in_layout(case, "backward_weight", first, second), skip=skip)
-    assert_exact(actual, expected)
+    check_drawn(sparseconv, case, "backward_weight", sparsity, skip, seed)
 
 
 @pytest.mark.parametrize("case", FEW_CASES, ids=str)
@@ -55,11 +53,7 @@ def test_floats(isa, case):
 
 @pytest.mark.parametrize("case", FEW_CASES, ids=str)
 def test_out(isa, case):
-    first, second, expected = prepared(case, "backward_weight", 0.5)
-    for skip in SKIPS["backward_weight"]:
-        out = np.full(expected.shape, 99, np.float32)
-        assert call(sparseconv, case, "backward_weight", first, second, skip=skip, out=out) is out
-        assert_exact(out, expected, f"skip={skip!r}")
+    check_out(sparseconv, case, "backward_weight")
 
 
 @pytest.mark.parametrize("sparse", ["input", "grad_output"])

@@ -10,8 +10,11 @@ from helpers import (
     assert_exact,
     call,
     cases,
+    check_bias_and_activation,
+    check_drawn,
     check_exact,
     check_floats,
+    check_out,
     in_layout,
     operands,
     oracle,
@@ -35,10 +38,7 @@ def test_exact(isa, case):
     case=cases(), sparsity=st.sampled_from(SPARSITIES), skip=st.sampled_from(SKIPS["forward"]), seed=st.integers(0, 99)
 )
 def test_any_geometry(isa, case, sparsity, skip, seed):
-    first, second = operands(case, "forward", sparsity, seed)
-    expected = oracle(case, "forward", first, second)
-    actual = call(sparseconv, case, "forward", *in_layout(case, "forward", first, second), skip=skip)
-    assert_exact(actual, expected)
+    check_drawn(sparseconv, case, "forward", sparsity, skip, seed)
 
 
 @pytest.mark.parametrize("case", FEW_CASES, ids=str)
@@ -49,13 +49,7 @@ def test_floats(isa, case):
 @pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("case", [case for case in CASES if case.in_c in (17, 24, 33)][::2], ids=str)
 def test_bias_and_activation(isa, case, activation):
-    first, second = operands(case, "forward", 0.5)
-    bias = sparse_ints((case.out_c,), 0.2, 7)
-    expected = oracle(case, "forward", first, second, bias=bias, activation=activation)
-    first, second = in_layout(case, "forward", first, second)
-    for skip in SKIPS["forward"]:
-        actual = call(sparseconv, case, "forward", first, second, bias=bias, activation=activation, skip=skip)
-        assert_exact(actual, expected, f"skip={skip!r}")
+    check_bias_and_activation(sparseconv, case, activation)
 
 
 PAD_LANES = [case for case in CASES if case.kind == 2 and case.out_c % 16 and case.batch][::4]
@@ -72,11 +66,7 @@ def test_pad_lanes_stay_zero_with_bias(isa, case):
 
 @pytest.mark.parametrize("case", FEW_CASES, ids=str)
 def test_out(isa, case):
-    first, second, expected = prepared(case, "forward", 0.5)
-    for skip in SKIPS["forward"]:
-        out = np.full(expected.shape, 99, np.float32)
-        assert call(sparseconv, case, "forward", first, second, skip=skip, out=out) is out
-        assert_exact(out, expected, f"skip={skip!r}")
+    check_out(sparseconv, case, "forward")
 
 
 @pytest.mark.parametrize("case", FEW_CASES, ids=str)

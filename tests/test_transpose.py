@@ -11,13 +11,11 @@ from helpers import (
     assert_exact,
     call,
     cases,
+    check_bias_and_activation,
+    check_drawn,
     check_exact,
     check_floats,
-    in_layout,
-    operands,
-    oracle,
     prepared,
-    sparse_ints,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,11 +37,7 @@ def test_exact(isa, case, name):
     seed=st.integers(0, 99),
 )
 def test_any_geometry(isa, name, case, sparsity, skip, seed):
-    first, second = operands(case, name, sparsity, seed)
-    expected = oracle(case, name, first, second)
-    words = SKIPS[name]
-    actual = call(sparseconv, case, name, *in_layout(case, name, first, second), skip=words[skip % len(words)])
-    assert_exact(actual, expected)
+    check_drawn(sparseconv, case, name, sparsity, SKIPS[name][skip % len(SKIPS[name])], seed)
 
 
 @pytest.mark.parametrize("name", PASSES)
@@ -55,13 +49,7 @@ def test_floats(isa, case, name):
 @pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("case", TRANSPOSED_CASES[1::3], ids=str)
 def test_bias_and_activation(isa, case, activation):
-    first, second = operands(case, "forward", 0.5)
-    bias = sparse_ints((case.out_c,), 0.2, 7)
-    expected = oracle(case, "forward", first, second, bias=bias, activation=activation)
-    first, second = in_layout(case, "forward", first, second)
-    for skip in SKIPS["forward"]:
-        actual = call(sparseconv, case, "forward", first, second, bias=bias, activation=activation, skip=skip)
-        assert_exact(actual, expected, f"skip={skip!r}")
+    check_bias_and_activation(sparseconv, case, activation)
 
 
 @pytest.mark.parametrize("name", PASSES)
