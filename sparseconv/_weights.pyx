@@ -1,5 +1,5 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True
-"""What skips zero weights: their lists, and the calls that read them, as the classes of _conv.pyx are made."""
+"""Calls that skip zero weights, and lists of the others, which they read; thin classes like those of _conv.pyx."""
 
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc, realloc
