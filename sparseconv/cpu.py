@@ -72,11 +72,13 @@ def checked_threads(count: int | None) -> int:
     """`count`, or the default for None; ValueError or TypeError if it is no number of threads."""
     if count is None:
         return _cpu.get_num_threads()
-    if isinstance(count, bool) or not hasattr(count, "__index__"):
-        raise TypeError(f"num_threads: got {count!r}, expected a whole number or None")
-    if not 1 <= count.__index__() <= 1024:
+    if type(count) is not int:
+        if isinstance(count, bool) or not hasattr(count, "__index__"):
+            raise TypeError(f"num_threads: got {count!r}, expected a whole number or None")
+        count = count.__index__()
+    if not 1 <= count <= 1024:
         raise ValueError(f"num_threads: got {count}, expected 1 to 1024")
-    return count.__index__()
+    return count
 
 
 def _from_environment() -> int:
