@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from pathlib import Path
 from types import TracebackType
 
 from . import _cpu
+
+# Held by whoever switches the instruction set, or binds a kernel to it (planning.py): a fork waits for both.
+switching = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=switching.acquire, after_in_parent=switching.release, after_in_child=switching.release)
 
 
 def isa() -> str:
@@ -48,14 +54,16 @@ class use_isa:
     """
 
     def __init__(self, name: str) -> None:
-        self._before = _cpu.current()
-        _cpu.use(name)
+        with switching:
+            self._before = _cpu.current()
+            _cpu.use(name)
 
     def __enter__(self) -> use_isa:
         return self
 
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        _cpu.use(self._before)
+        with switching:
+            _cpu.use(self._before)
 
 
 def num_threads() -> int:

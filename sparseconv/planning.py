@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _conv, _cpu, blocking, blocking_tiles, geometry, layout
+from . import _conv, _cpu, blocking, blocking_tiles, cpu, geometry, layout
 from .layout import Strides
 from .problem import Problem
 
@@ -240,6 +240,15 @@ class Prepared(NamedTuple):
     lists: _conv.Lists | None = None  # of these weights, "weights_skip" alone
 
 
+def _bound(isa: str, bind: Callable[..., Prepared], *which: str) -> Prepared:
+    """A kernel whose tiles and code are of one instruction set, even if another thread has switched to another one."""
+    with cpu.switching:
+        if _cpu.current() == isa:
+            return bind(*which)
+        with cpu.use_isa(isa):
+            return bind(*which)
+
+
 @lru_cache(maxsize=2048)
 def rows_kernels(
     problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], needed: Mask | None,
@@ -251,9 +260,8 @@ def rows_kernels(
     density of at most SPARSE, "weight" and "sparse weight", which skip zeros of the weights (WEIGHT_SPARSE), and, where
     there is a mask of what is needed, "output". Tiles depend on the instruction set, so `isa` is part of the key.
     """
-    return cache(
-        partial(_rows_kernel, problem, backward, source, target, weight, needed, live, relu, precision, threads)
-    )
+    bind = partial(_rows_kernel, problem, backward, source, target, weight, needed, live, relu, precision, threads)
+    return cache(partial(_bound, isa, bind))
 
 
 def _rows_kernel(
@@ -339,7 +347,8 @@ def gradient_kernels(
     The other operand becomes the lanes. "sparse" is, where channels are contiguous, kernel_gradient_points.h for
     pointwise kernels, and otherwise the skipping kernel with more positions and fewer lanes.
     """
-    return cache(partial(_gradient_kernel, problem, x, grad_output, weight, live, precision, threads))
+    bind = partial(_gradient_kernel, problem, x, grad_output, weight, live, precision, threads)
+    return cache(partial(_bound, isa, bind))
 
 
 def _gradient_kernel(
