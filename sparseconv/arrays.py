@@ -15,7 +15,8 @@ ALIGNMENT = 64
 INT64_MAX = 2**63 - 1
 CPU_DEVICES = (1, 3)  # DLPack kDLCPU, and pinned host memory
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-MASK_DTYPES = (*DTYPES, np.dtype(np.bool_), np.dtype(np.uint8))
+BYTE = np.dtype(np.uint8)
+MASK_DTYPES = (*DTYPES, np.dtype(np.bool_), BYTE)
 
 
 class Form(NamedTuple):
@@ -156,9 +157,10 @@ def _tensor_memory(name: str, value: Any) -> np.ndarray | None:
 
 def addressable(array: np.ndarray) -> np.ndarray:
     """The array itself if its elements lie at whole multiples of their size, and bits side by side, else a copy."""
-    if array.flags.aligned and (array.flags.c_contiguous or array.dtype != np.uint8):
+    flags = array.flags
+    if flags.aligned and (flags.c_contiguous or array.dtype != np.uint8):
         return array
-    return np.ascontiguousarray(array).copy() if array.flags.c_contiguous else np.ascontiguousarray(array)
+    return np.ascontiguousarray(array).copy() if flags.c_contiguous else np.ascontiguousarray(array)
 
 
 def in_rows(array: np.ndarray) -> np.ndarray:
@@ -216,5 +218,5 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         raise ValueError(
             f"result: its shape {shape} has a product that overflows int64, expected less than 2**63 bytes"
         )
-    memory = np.empty(size + ALIGNMENT, np.uint8)
+    memory = np.empty(size + ALIGNMENT, BYTE)
     return np.ndarray(shape, dtype, memory, -_cpu.address_of(memory) % ALIGNMENT)

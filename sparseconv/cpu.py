@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from pathlib import Path
 from types import TracebackType
 
 from . import _cpu
+
+# Held by whoever switches the instruction set, or binds a kernel to it (planning.py): a fork waits for both.
+switching = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=switching.acquire, after_in_parent=switching.release, after_in_child=switching.release)
 
 
 def isa() -> str:
@@ -48,14 +54,16 @@ class use_isa:
     """
 
     def __init__(self, name: str) -> None:
-        self._before = _cpu.current()
-        _cpu.use(name)
+        with switching:
+            self._before = _cpu.current()
+            _cpu.use(name)
 
     def __enter__(self) -> use_isa:
         return self
 
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        _cpu.use(self._before)
+        with switching:
+            _cpu.use(self._before)
 
 
 def num_threads() -> int:
@@ -72,11 +80,13 @@ def checked_threads(count: int | None) -> int:
     """`count`, or the default for None; ValueError or TypeError if it is no number of threads."""
     if count is None:
         return _cpu.get_num_threads()
-    if isinstance(count, bool) or not hasattr(count, "__index__"):
-        raise TypeError(f"num_threads: got {count!r}, expected a whole number or None")
-    if not 1 <= count.__index__() <= 1024:
+    if type(count) is not int:
+        if isinstance(count, bool) or not hasattr(count, "__index__"):
+            raise TypeError(f"num_threads: got {count!r}, expected a whole number or None")
+        count = count.__index__()
+    if not 1 <= count <= 1024:
         raise ValueError(f"num_threads: got {count}, expected 1 to 1024")
-    return count.__index__()
+    return count
 
 
 def _from_environment() -> int:

@@ -155,22 +155,11 @@ def vector_density(x: Any, width: int = 16) -> float:
     return _masks.live_vectors(array, array.size, width) / vectors
 
 
-def needed(name: str, mask: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """What a mask of an array of that shape says of its elements, for callers that take a mask in every form.
-
-    A mask is a bool array of the shape, a float array of the shape (nonzero counts), or a bit mask. The result is a
-    C-contiguous bool array of the shape: the mask itself, if it is one already. Errors call the mask `name`.
-    """
-    array = arrays.shared(name, mask)
-    if array.dtype == np.uint8:
-        size = -(-math.prod(shape) // 8)
-        if array.shape != (size,):
-            raise ValueError(f"{name}: got shape {array.shape} of uint8, expected ({size},), a bit mask for {shape}")
-        return unpack(array, shape)
-    if array.dtype != np.bool_ and array.dtype not in arrays.DTYPES:
-        raise TypeError(f"{name}: got dtype {array.dtype!s}, expected bool, float32, float64 or uint8 (a bit mask)")
-    checks.sizes(name, array.shape, shape)
-    return np.ascontiguousarray(array if array.dtype == np.bool_ else array != 0)
+def bools(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A checked mask of an array of that shape, in any of its forms, as bools; denormals are zeros, as in kernels."""
+    if mask.dtype == np.uint8:
+        return unpack(mask, shape)
+    return mask if mask.dtype == np.bool_ else ~(np.abs(mask) < np.finfo(mask.dtype).tiny)
 
 
 def needed_pairs(mask: np.ndarray) -> np.ndarray:
@@ -185,11 +174,8 @@ def needed_pairs(mask: np.ndarray) -> np.ndarray:
 
 
 def keep(array: np.ndarray, mask: np.ndarray) -> None:
-    """Write zeros into `array` where `mask`, an array of its shape or bits, is zero; denormals are, as in kernels."""
-    if mask.dtype == np.uint8:
-        mask = unpack(mask, array.shape)
-    unneeded = ~mask if mask.dtype == np.bool_ else np.abs(mask) < np.finfo(mask.dtype).tiny
-    np.copyto(array, 0, where=unneeded)
+    """Write zeros into `array` where `mask`, an array of its shape or bits, is zero."""
+    np.copyto(array, 0, where=~bools(mask, array.shape))
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

@@ -14,14 +14,13 @@ import numpy as np
 from . import checks, passes
 from .arrays import Form
 from .layout import Layout, parse
-from .passes import Gradient, Rows, WithoutKernel
+from .passes import KNOWN_ZEROS, Gradient, Rows, WithoutKernel
 from .problem import Problem
 
 FORWARD = ("auto", "none", "input", "weight")
 BACKWARD_DATA = ("auto", "none", "grad_output", "weight", "output")
 BACKWARD_WEIGHT = ("auto", "none", "input", "grad_output")
 PRECISIONS = ("highest", "high", "medium")
-KNOWN_ZEROS = ("input_mask", "grad_output_mask")  # masks that say what is there anyway
 
 Pass = Rows | Gradient | WithoutKernel
 
@@ -49,11 +48,10 @@ class Options:
             self.groups, **more,
         )  # fmt: skip
 
-    def needed(self, mask: Form | None, shape: tuple[int, ...], dtype: np.dtype) -> Form | None:
-        """The form of `output_mask` for results of this shape; skip="output" needs one."""
-        if mask is None and self.skip == "output":
-            raise ValueError("output_mask: got None, expected a mask with skip='output'")
-        return checks.mask("output_mask", mask, shape, dtype)
+    def rows(self, problem: Problem, source: Form, weight: Form, result: Form, **more: Any) -> Rows | WithoutKernel:
+        """forward or backward_data of float32; `more` is what `passes.rows` says."""
+        words = {"skip": self.skip, "precision": self.precision}
+        return passes.rows(problem, self.order, source, weight, result, **words, **more)
 
     def reference(self, name: str, problem: Problem, result: Form, **more: Any) -> WithoutKernel:
         """float64 runs on the NumPy oracle."""
@@ -69,7 +67,7 @@ def _reference(name: str, problem: Problem, result: Form, **words: Any) -> Witho
     why = "float64 is computed in NumPy"
 
     def compute(operands: passes.Operands, threshold: float) -> np.ndarray:
-        given = {name: array for name, array in operands.items() if name not in KNOWN_ZEROS}
+        given = {name: array for name, array in operands.items() if name not in KNOWN_ZEROS.values()}
         return function(**given, threshold=threshold, **words)
 
     return WithoutKernel(problem, result, "reference", why, compute)
@@ -93,11 +91,7 @@ def conv(
     live = checks.mask("input_mask", input_mask, x.shape, dtype)
     if dtype == np.float64:
         return call.reference("conv{}d", problem, result, activation=activation)
-    relu = activation == "relu"
-    return passes.rows(
-        problem, call.order, x, weight, result, backward=False, relu=relu, skip=call.skip, scalar="input",
-        precision=call.precision, live=live,
-    )  # fmt: skip
+    return call.rows(problem, x, weight, result, backward=False, scalar="input", live=live, relu=activation == "relu")
 
 
 def conv_backward_data(
@@ -107,46 +101,33 @@ def conv_backward_data(
     call = Options(dims, BACKWARD_DATA, **options)
     checks.tensor("grad_output", grad_output, call.order)
     checks.weights(weight, dims)
-    dtype = checks.same_dtype(grad_output=grad_output, weight=weight)
+    checks.same_dtype(grad_output=grad_output, weight=weight)
     shape = checks.full_shape("input_shape", input_shape, call.order)
     in_channels, size = weight.shape[1] * call.groups, call.order.size(shape)
     checks.sizes("input_shape", shape, call.order.shape(shape[0], in_channels, size))
     problem = call.problem(shape[0], in_channels, weight.shape[0], size, weight.shape[2:])
     expected = call.order.shape(problem.batch, problem.out_channels, problem.out_size)
     checks.sizes("grad_output", grad_output.shape, expected)
-    result = checks.result(out, shape, dtype)
-    needed = call.needed(output_mask, shape, dtype)
-    live = checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype)
-    if dtype == np.float64:
-        return call.reference("conv{}d_backward_data", problem, result, input_shape=shape)
-    return passes.rows(
-        problem, call.order, grad_output, weight, result, backward=True, skip=call.skip, scalar="grad_output",
-        precision=call.precision, needed=needed, live=live,
-    )  # fmt: skip
+    return _backward_data(
+        "conv{}d", call, problem, shape, grad_output, weight, output_mask, grad_output_mask, out, backward=True
+    )
 
 
 def conv_backward_weight(
-    dims: int, x: Form, grad_output: Form, input_mask: Form | None = None, grad_output_mask: Form | None = None, *,
-    out: Form | None, kernel_size: Any, **options: Any,
+    dims: int, x: Form, grad_output: Form, output_mask: Form | None = None, input_mask: Form | None = None,
+    grad_output_mask: Form | None = None, *, out: Form | None, kernel_size: Any, **options: Any,
 ) -> Pass:  # fmt: skip
     call = Options(dims, BACKWARD_WEIGHT, **options)
     checks.tensor("x", x, call.order)
     checks.tensor("grad_output", grad_output, call.order)
-    dtype = checks.same_dtype(x=x, grad_output=grad_output)
+    checks.same_dtype(x=x, grad_output=grad_output)
     kernel, shape = _weight_shape(kernel_size, call, inner=x, outer=grad_output)
     checks.channels("x", x, call.order, shape[1] * call.groups)
     problem = call.problem(x.shape[0], shape[1] * call.groups, shape[0], call.order.size(x.shape), kernel)
     expected = call.order.shape(problem.batch, problem.out_channels, problem.out_size)
     checks.sizes("grad_output", grad_output.shape, expected)
-    result = checks.result(out, shape, dtype)
-    live = (
-        checks.mask("input_mask", input_mask, x.shape, dtype),
-        checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype),
-    )
-    if dtype == np.float64:
-        return call.reference("conv{}d_backward_weight", problem, result, kernel_size=shape)
-    return passes.gradient(
-        problem, call.order, x, grad_output, result, skip=call.skip, precision=call.precision, live=live
+    return _backward_weight(
+        "conv{}d", call, problem, shape, x, grad_output, output_mask, input_mask, grad_output_mask, out
     )
 
 
@@ -170,11 +151,7 @@ def conv_transpose(
     if dtype == np.float64:
         extra = {"output_padding": output_padding, "activation": activation}
         return call.reference("conv_transpose{}d", problem, result, **extra)
-    relu = activation == "relu"
-    return passes.rows(
-        problem, call.order, x, weight, result, backward=True, relu=relu, skip=call.skip, scalar="input",
-        precision=call.precision, live=live,
-    )  # fmt: skip
+    return call.rows(problem, x, weight, result, backward=True, scalar="input", live=live, relu=activation == "relu")
 
 
 def conv_transpose_backward_data(
@@ -186,32 +163,27 @@ def conv_transpose_backward_data(
     checks.weights(weight, dims)
     channels = weight.shape[1] * call.groups
     checks.channels("grad_output", grad_output, call.order, channels)
-    dtype = checks.same_dtype(grad_output=grad_output, weight=weight)
+    checks.same_dtype(grad_output=grad_output, weight=weight)
     shape = checks.full_shape("input_shape", input_shape, call.order)
     size = call.order.size(shape)
     checks.sizes("input_shape", shape, call.order.shape(grad_output.shape[0], weight.shape[0], size))
     target = call.order.size(grad_output.shape)
     problem = call.problem(shape[0], channels, weight.shape[0], target, weight.shape[2:], out_size=size)
     checks.transposed_gradient(size, weight.shape[2:], target, call.stride, call.padding, call.dilation)
-    result = checks.result(out, shape, dtype)
-    needed = call.needed(output_mask, shape, dtype)
-    live = checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype)
-    if dtype == np.float64:
-        return call.reference("conv_transpose{}d_backward_data", problem, result, input_shape=shape)
-    return passes.rows(
-        problem, call.order, grad_output, weight, result, backward=False, skip=call.skip, scalar="grad_output",
-        precision=call.precision, needed=needed, live=live,
+    return _backward_data(
+        "conv_transpose{}d", call, problem, shape, grad_output, weight, output_mask, grad_output_mask, out,
+        backward=False,
     )  # fmt: skip
 
 
 def conv_transpose_backward_weight(
-    dims: int, grad_output: Form, x: Form, input_mask: Form | None = None, grad_output_mask: Form | None = None, *,
-    out: Form | None, kernel_size: Any, **options: Any,
+    dims: int, grad_output: Form, x: Form, output_mask: Form | None = None, input_mask: Form | None = None,
+    grad_output_mask: Form | None = None, *, out: Form | None, kernel_size: Any, **options: Any,
 ) -> Pass:  # fmt: skip
     call = Options(dims, BACKWARD_WEIGHT, **options)
     checks.tensor("x", x, call.order)
     checks.tensor("grad_output", grad_output, call.order)
-    dtype = checks.same_dtype(x=x, grad_output=grad_output)
+    checks.same_dtype(x=x, grad_output=grad_output)
     kernel, shape = _weight_shape(kernel_size, call, inner=grad_output, outer=x)
     channels, size = shape[1] * call.groups, call.order.size(x.shape)
     target = call.order.size(grad_output.shape)
@@ -219,18 +191,48 @@ def conv_transpose_backward_weight(
     checks.sizes("grad_output", grad_output.shape, call.order.shape(x.shape[0], channels, target))
     problem = call.problem(x.shape[0], channels, shape[0], target, kernel, out_size=size)
     checks.transposed_gradient(size, kernel, target, call.stride, call.padding, call.dilation)
-    result = checks.result(out, shape, dtype)
-    if dtype == np.float64:
-        return call.reference("conv_transpose{}d_backward_weight", problem, result, kernel_size=shape)
-    live = (
-        checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype),
-        checks.mask("input_mask", input_mask, x.shape, dtype),
-    )
-    swapped = {"grad_output": "input", "input": "grad_output"}
-    return passes.gradient(
-        problem, call.order, grad_output, x, result, skip=call.skip, precision=call.precision, live=live,
-        roles=swapped,
+    return _backward_weight(
+        "conv_transpose{}d", call, problem, shape, x, grad_output, output_mask, input_mask, grad_output_mask, out,
+        swapped=True,
     )  # fmt: skip
+
+
+def _backward_data(
+    name: str, call: Options, problem: Problem, shape: tuple[int, ...], grad_output: Form, weight: Form,
+    output_mask: Form | None, grad_output_mask: Form | None, out: Form | None, *, backward: bool,
+) -> Pass:  # fmt: skip
+    """How both backward_data functions end, once the sizes of the gradient and of its result are checked."""
+    dtype = weight.dtype
+    result = checks.result(out, shape, dtype)
+    if output_mask is None and call.skip == "output":
+        raise ValueError("output_mask: got None, expected a mask with skip='output'")
+    needed = checks.mask("output_mask", output_mask, shape, dtype)
+    live = checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype)
+    if dtype == np.float64:
+        return call.reference(f"{name}_backward_data", problem, result, input_shape=shape)
+    return call.rows(
+        problem, grad_output, weight, result, backward=backward, scalar="grad_output", needed=needed, live=live
+    )
+
+
+def _backward_weight(
+    name: str, call: Options, problem: Problem, shape: tuple[int, ...], x: Form, grad_output: Form,
+    output_mask: Form | None, input_mask: Form | None, grad_output_mask: Form | None, out: Form | None, *,
+    swapped: bool = False,
+) -> Pass:  # fmt: skip
+    """The same of backward_weight; with `swapped`, the kernels take x and grad_output in each other's place."""
+    dtype = x.dtype
+    result = checks.result(out, shape, dtype)
+    checks.mask("output_mask", output_mask, shape, dtype)
+    x_live = checks.mask("input_mask", input_mask, x.shape, dtype)
+    grad_live = checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype)
+    if dtype == np.float64:
+        return call.reference(f"{name}_backward_weight", problem, result, kernel_size=shape)
+    sides = [("input", x, x_live), ("grad_output", grad_output, grad_live)]
+    names, operands, live = zip(*(reversed(sides) if swapped else sides), strict=True)
+    return passes.gradient(
+        problem, call.order, *operands, result, names=names, skip=call.skip, precision=call.precision, live=live
+    )
 
 
 def linear(
@@ -265,16 +267,18 @@ def linear_backward_data(
 
 
 def linear_backward_weight(
-    dims: int, x: Form, grad_output: Form, input_mask: Form | None = None, grad_output_mask: Form | None = None, *,
-    out: Form | None, **options: Any,
+    dims: int, x: Form, grad_output: Form, output_mask: Form | None = None, input_mask: Form | None = None,
+    grad_output_mask: Form | None = None, *, out: Form | None, **options: Any,
 ) -> Pass:  # fmt: skip
     checks.features("x", x)
     checks.features("grad_output", grad_output)
     checks.sizes("grad_output", grad_output.shape, (*x.shape[:-1], *grad_output.shape[-1:]))
     result = checks.result(out, (grad_output.shape[-1], x.shape[-1]), checks.same_dtype(x=x, grad_output=grad_output))
     options |= {"kernel_size": 1, "layout": "NWC"}
+    checks.mask("output_mask", output_mask, result.shape, result.dtype)
     live = _row_mask("input_mask", input_mask, x), _row_mask("grad_output_mask", grad_output_mask, grad_output)
-    made = conv_backward_weight(dims, x.as_row(), grad_output.as_row(), *live, out=_pointwise(result), **options)
+    rows = x.as_row(), grad_output.as_row()
+    made = conv_backward_weight(dims, *rows, None, *live, out=_pointwise(result), **options)
     return _linear_pass("linear_backward_weight", made, result, options)
 
 

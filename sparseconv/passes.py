@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import _cpu, _weights, lines, masks, packed, planning
 from .arrays import Form
-from .layout import BLOCK, Layout, Strides
+from .layout import BLOCK, Layout
 from .packed import PackedWeight
 from .planning import Candidate, Choice, Mask, Plan, Prepared
 from .problem import Problem
 
 Operands = dict[str, Any]  # arrays, and packed weights, by their public names, in the order of the public function
+KNOWN_ZEROS = {"input": "input_mask", "grad_output": "grad_output_mask"}  # masks that say what is there anyway
+BOUND = 16  # numbers of threads and instruction sets for which a pass keeps its kernels at hand
 
 
 @dataclass(frozen=True)
@@ -31,34 +34,23 @@ class Rows:
     result: Form
     layout: Layout
     backward: bool
-    relu: bool
     skip: str
     scalar: str  # what `skip` calls the source
-    precision: str
-    source: Strides
-    target: Strides
-    weight: tuple[int, ...]
-    needed: Mask | None
-    live: Mask | None  # of the source
     mask_in_order: bool  # the kernels write whole vectors in the order of the result's mask
+    kernels: Callable[[int, str], Callable[[str], Prepared]]  # by threads and instruction set, and by variant
 
     def decide(self, operands: Operands, threads: int, threshold: float) -> tuple[Choice, Prepared]:
         """What to skip in these arrays, and the kernel for it."""
         source, weight, *_ = operands.values()
-        kernels = planning.rows_kernels(
-            self.problem, self.backward, self.source, self.target, self.weight, self.needed, self.live, self.relu,
-            self.precision, planning.threads_for(self.problem, threads), _cpu.current(),
-        )  # fmt: skip
+        kernels = self.kernels(planning.threads_for(self.problem, threads), _cpu.current())
         kernel = kernels("skip")
-        seen = operands.get(f"{self.scalar}_mask", source)
-        masking = planning.masking_cost(self.problem, self.backward) if self.needed else 0.0
-        candidates = {self.scalar: Candidate(seen, kernel.each, kernel.fixed + masking)}
-        if self.needed:
+        candidates = {self.scalar: (operands.get(KNOWN_ZEROS[self.scalar], source), kernel.each, kernel.fixed)}
+        if "output_mask" in operands:
             output = kernels("output")
-            candidates["output"] = Candidate(operands["output_mask"], output.each, output.fixed)
-        self._consider_weight(candidates, weight, kernels)
+            candidates["output"] = operands["output_mask"], output.each, output.fixed
+        self._consider_weight(candidates, operands, kernels)
         skip = self.scalar if threshold and self.skip == "auto" else self.skip
-        choice = planning.choose(skip, 1.0 / kernel.tile_gain + masking, candidates, threshold)
+        choice = planning.choose(skip, kernel.dense, candidates, threshold)
         if choice.skip == "weight":
             skipping = kernels("sparse weight" if choice.density["weight"] <= planning.WEIGHT_SPARSE else "weight")
             lists = self._lists(weight, skipping.threads)
@@ -66,15 +58,16 @@ class Rows:
                 return choice, skipping._replace(lists=lists)
             choice = planning.no_choice("Inf or NaN among the weights")
         if choice.skip == "none":
-            return choice, kernels("tiles" if kernel.tile_gain > 1 else "dense")
+            return choice, kernels("dense")
         if choice.skip == "output":
             return choice, kernels("output")
         return choice, kernels("sparse") if choice.density[self.scalar] <= kernel.sparse else kernel
 
     def _consider_weight(
-        self, candidates: dict[str, Candidate], weight: np.ndarray | PackedWeight, kernels: Callable[[str], Prepared]
+        self, candidates: dict[str, Candidate], operands: Operands, kernels: Callable[[str], Prepared]
     ) -> None:
         """Adds what `planning.choose` asks of skipping zero weights, where that may pay at all."""
+        weight = operands["weight"]
         is_packed = isinstance(weight, PackedWeight)
         if self.skip == "auto":
             if not is_packed and self.problem.macs < planning.WEIGHT_MACS:
@@ -86,8 +79,9 @@ class Rows:
             return
         kernel = kernels("sparse weight" if density <= planning.WEIGHT_SPARSE else "weight")
         packing = 0 if is_packed else planning.packing_cost(self.problem, self.backward)
-        masking = 3 * planning.masking_cost(self.problem, self.backward) if self.needed else 0.0  # in NumPy
-        candidates["weight"] = Candidate(density, kernel.each, kernel.fixed + packing + masking)
+        masked = "output_mask" in operands
+        masking = 3 * planning.masking_cost(self.problem, self.backward) if masked else 0.0  # in NumPy
+        candidates["weight"] = density, kernel.each, kernel.fixed + packing + masking
 
     def _lists(self, weight: np.ndarray | PackedWeight, threads: int) -> _weights.Lists:
         """The nonzeros of the weights: kept by a packed weight, made for the call from an array."""
@@ -112,7 +106,7 @@ class Rows:
             if return_mask and self.mask_in_order and not kernel.tiles["parts"]:
                 mask = np.empty(-(-out.size // 8), np.uint8)
             dense = weight.dense if isinstance(weight, PackedWeight) else weight
-            live = operands.get(f"{self.scalar}_mask")
+            live = operands.get(KNOWN_ZEROS[self.scalar])
             kernel.task.run(source, dense, bias, out, kernel.threads, threshold, mask, needed, live)
         self.layout.clear_padding(out, self.problem.in_channels if self.backward else self.problem.out_channels)
         return mask
@@ -125,62 +119,54 @@ class Gradient:
     problem: Problem
     result: Form
     skip: str
-    precision: str
-    roles: dict[str, str]  # "input" and "grad_output", by what `skip` calls them
-    work: dict[str, float]  # what skipping either of them costs without zeros
-    dense: str  # which of them has the dense kernel's scalars
-    x: Strides
-    grad_output: Strides
-    weight: tuple[int, ...]
-    live: tuple[Mask | None, Mask | None]  # of x and of grad_output
+    roles: dict[str, str]  # "input" and "grad_output", by what `skip` calls them: themselves, or each other
+    kernels: Callable[[int, str], Callable[[str, str], Prepared]]  # by threads and instruction set; role and variant
 
     def decide(self, operands: Operands, threads: int, threshold: float) -> tuple[Choice, Prepared]:
         """What to skip in these arrays, and the kernel for it."""
-        pairs = _needed_pairs(operands)
+        _, pairs = self._needed(operands)
         choice, kernel = self._decide(operands, pairs, threads, threshold)
         return (choice if pairs is None else choice._replace(needed=kernel.task.needed(pairs))), kernel
+
+    def _needed(self, operands: Operands) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The elements and the (out channel, in channel) pairs that output_mask, if there is one, needs."""
+        if "output_mask" not in operands:
+            return None, None
+        needed = np.ascontiguousarray(masks.bools(operands["output_mask"], self.result.shape))
+        return needed, masks.needed_pairs(needed)
 
     def _decide(
         self, operands: Operands, pairs: np.ndarray | None, threads: int, threshold: float
     ) -> tuple[Choice, Prepared]:
-        kernels = planning.gradient_kernels(
-            self.problem, self.x, self.grad_output, self.weight, self.live, self.precision,
-            planning.threads_for(self.problem, threads), _cpu.current(),
-        )  # fmt: skip
-        candidates = {}
+        kernels = self.kernels(planning.threads_for(self.problem, threads), _cpu.current())
+        candidates, dense, least = {}, "", inf
         for (name, role), array in zip(self.roles.items(), operands.values(), strict=False):
             kernel = kernels(role, "skip")
-            work = self.work[role]
+            share = dense_share = 1.0
             if pairs is not None:
-                work *= planning.needed_share(kernel, pairs)
-            seen = operands.get(f"{name}_mask", array)
-            candidates[name] = Candidate(seen, work * kernel.each, work * kernel.fixed)
-        variant = "tiles" if kernel.tile_gain > 1 else "dense"  # the gain is that of either role
-        dense, least = self.dense, self.work[self.dense]
-        if pairs is not None:
-            masked = {
-                role: work * planning.needed_share(kernels(role, variant), pairs) for role, work in self.work.items()
-            }
-            dense = min(masked, key=masked.__getitem__)
-            least = masked[dense]
+                share = planning.needed_share(kernel, pairs)
+                dense_share = planning.needed_share(kernels(role, "dense"), pairs)
+            seen = operands.get(KNOWN_ZEROS[name], array)
+            candidates[name] = seen, share * kernel.each, share * kernel.fixed
+            if dense_share * kernel.dense < least:
+                dense, least = role, dense_share * kernel.dense
         skip = "input" if threshold and self.skip == "auto" else self.skip
-        choice = planning.choose(skip, least / kernel.tile_gain, candidates, threshold)
+        choice = planning.choose(skip, least, candidates, threshold)
         if choice.skip == "none":
-            return choice, kernels(dense, variant)
+            return choice, kernels(dense, "dense")
         kernel = kernels(self.roles[choice.skip], "skip")
         if choice.density[choice.skip] <= kernel.sparse:
-            kernel = kernels(self.roles[choice.skip], "sparse")
+            kernel = kernels(kernel.scalar, "sparse")
         return choice, kernel
 
     def run(self, operands: Operands, out: np.ndarray, threads: int, threshold: float, return_mask: bool) -> None:
         """Writes the result to `out`."""
-        pairs = _needed_pairs(operands)
+        needed, pairs = self._needed(operands)
         _, kernel = self._decide(operands, pairs, threads, threshold)
         x, grad_output, *_ = operands.values()
         a, b = (grad_output, x) if kernel.scalar == "grad_output" else (x, grad_output)
-        name = next(name for name, role in self.roles.items() if role == kernel.scalar)
-        live = operands.get(f"{name}_mask")
-        kernel.task.run(a, b, out, kernel.threads, threshold, operands.get("output_mask"), pairs, live)
+        live = operands.get(KNOWN_ZEROS[self.roles[kernel.scalar]])
+        kernel.task.run(a, b, out, kernel.threads, threshold, needed, pairs, live)
 
 
 @dataclass(frozen=True)
@@ -237,39 +223,33 @@ def rows(
     """forward or backward_data for arrays of these forms; `scalar` is what `skip` calls the source."""
     if problem.empty:
         return WithoutKernel(problem, result, "none", "nothing to sum", partial(_only_bias, layout, relu))
-    target = layout.strides(result)
+    source, target = layout.strides(source), layout.strides(result)
     lanes = (problem.in_channels if backward else problem.out_channels) // problem.groups
     mask_in_order = relu and lanes % BLOCK == 0 and target.contiguous_channels and result.c_contiguous
-    return Rows(
-        problem, result, layout, backward, relu, skip, scalar, precision, layout.strides(source), target, weight.steps,
-        _mask(layout, needed), _mask(layout, live), mask_in_order,
-    )  # fmt: skip
+    masks_of = _mask(layout, needed), _mask(layout, live)
+    kernels = partial(
+        planning.rows_kernels, problem, backward, source, target, weight.steps, *masks_of, relu, precision
+    )
+    return Rows(problem, result, layout, backward, skip, scalar, mask_in_order, lru_cache(BOUND)(kernels))
 
 
 def gradient(
-    problem: Problem, layout: Layout, x: Form, grad_output: Form, result: Form, *, skip: str, precision: str,
-    live: tuple[Form | None, Form | None] = (None, None), roles: dict[str, str] | None = None,
+    problem: Problem, layout: Layout, x: Form, grad_output: Form, result: Form, *, names: tuple[str, str], skip: str,
+    precision: str, live: tuple[Form | None, Form | None],
 ) -> Gradient | WithoutKernel:  # fmt: skip
-    """backward_weight for arrays of these forms; `roles` says which is which where `skip` calls them otherwise."""
+    """backward_weight for arrays of these forms; `names` is what `skip` calls them."""
     if problem.empty:
         return WithoutKernel(problem, result, "none", "nothing to sum", lambda operands, threshold: 0)
-    roles = roles or {"input": "input", "grad_output": "grad_output"}
-    work = {role: planning.gradient_work(problem, role) for role in roles.values()}
-    dense = min(work, key=work.__getitem__)  # where fewer lanes are padding
+    roles = dict(zip(names, ("input", "grad_output"), strict=True))
     steps = layout.strides(x), layout.strides(grad_output), result.steps
     masks_of = _mask(layout, live[0]), _mask(layout, live[1])
-    return Gradient(problem, result, skip, precision, roles, work, dense, *steps, masks_of)
+    kernels = partial(planning.gradient_kernels, problem, *steps, masks_of, precision)
+    return Gradient(problem, result, skip, roles, lru_cache(BOUND)(kernels))
 
 
 def _mask(layout: Layout, mask: Form | None) -> Mask | None:
     """Where a mask of this form in this layout has its elements."""
     return None if mask is None else Mask(layout.strides(mask), mask.dtype.char)
-
-
-def _needed_pairs(operands: Operands) -> np.ndarray | None:
-    """The (out channel, in channel) pairs that output_mask needs, if there is one."""
-    mask = operands.get("output_mask")
-    return None if mask is None else masks.needed_pairs(mask)
 
 
 def _only_bias(layout: Layout, relu: bool, operands: Operands, threshold: float) -> np.ndarray | int:

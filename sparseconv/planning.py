@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _conv, _cpu, _masks, _weights, blocking, blocking_tiles, geometry, layout
+from . import _conv, _cpu, _masks, _weights, blocking, blocking_tiles, cpu, geometry, layout
 from .layout import Strides
 from .problem import Problem
 
@@ -133,15 +133,8 @@ class Plan:
         )
 
 
-class Candidate(NamedTuple):
-    """An operand that a kernel could skip, and the time of that kernel: `each` times the density, and `fixed`.
-
-    Both are in units of the dense kernel's vector multiply-adds.
-    """
-
-    array: np.ndarray | float  # or its density, if that is known
-    each: float
-    fixed: float
+# An operand that a kernel could skip, or its density, if known, and `each` and `fixed` of that kernel (see Prepared).
+Candidate = tuple[np.ndarray | float, float, float]
 
 
 def slope() -> float:
@@ -152,7 +145,7 @@ def slope() -> float:
 def choose(skip: str, dense: float, candidates: dict[str, Candidate], threshold: float = 0.0) -> Choice:
     """The operand to skip, or "none"; elements of up to `threshold` count as zeros.
 
-    `dense` is what the dense kernel takes, in the candidates' units.
+    `dense` is what the dense kernel costs, in the candidates' units.
     """
     if skip == "none":
         return no_choice("asked for")
@@ -188,7 +181,7 @@ def masking_cost(problem: Problem, backward: bool) -> float:
 
 def threads_for(problem: Problem, wanted: int) -> int:
     """As many threads as the work is worth."""
-    return max(1, min(wanted, problem.macs // SERIAL_MACS))
+    return 1 if wanted == 1 else max(1, min(wanted, problem.macs // SERIAL_MACS))
 
 
 class Mask(NamedTuple):
@@ -229,9 +222,9 @@ def _mask(mask: Mask | None, size: tuple[int, ...]) -> _conv.Mask | None:
 class Prepared(NamedTuple):
     """A kernel bound to sizes and strides: the struct, its blocking, and what choosing needs.
 
-    `each` and `fixed` are its cost per dense work: times the density, and whatever that is. Up to the density
-    `sparse`, the "sparse" variant is better. Where `tile_gain` is above 1, "tiles" is the better dense variant, that
-    many times as fast as the one on vectors.
+    Its cost is `each` times the density, and `fixed`, where the dense kernel for the same operands costs `dense`: in
+    units of the work of a dense kernel on vectors, or (backward_weight) of its multiply-adds for one position and tap.
+    Up to the density `sparse`, the "sparse" variant is better.
     """
 
     name: str
@@ -241,10 +234,19 @@ class Prepared(NamedTuple):
     tiles: dict[str, int]
     each: float
     fixed: float
+    dense: float = 1.0
     sparse: float = 0.0
-    tile_gain: float = 1.0
     note: str = ""  # what a plan says of it
     lists: _weights.Lists | None = None  # of these weights, "weights_skip" alone
+
+
+def _bound(isa: str, bind: Callable[..., Prepared], *which: str) -> Prepared:
+    """A kernel whose tiles and code are of one instruction set, even if another thread has switched to another one."""
+    with cpu.switching:
+        if _cpu.current() == isa:
+            return bind(*which)
+        with cpu.use_isa(isa):
+            return bind(*which)
 
 
 @lru_cache(maxsize=2048)
@@ -254,13 +256,12 @@ def rows_kernels(
 ) -> Callable[[str], Prepared]:  # fmt: skip
     """The forward or backward_data kernels for arrays with these strides, each bound when it is first asked for.
 
-    They are "dense", "tiles" (dense, on tile registers), "skip", "sparse": the skipping kernel with tiles for a
+    They are "dense" (on tile registers, where that is faster), "skip", "sparse": the skipping kernel with tiles for a
     density of at most SPARSE, "weight" and "sparse weight", which skip zeros of the weights (WEIGHT_SPARSE), and, where
     there is a mask of what is needed, "output". Tiles depend on the instruction set, so `isa` is part of the key.
     """
-    return cache(
-        partial(_rows_kernel, problem, backward, source, target, weight, needed, live, relu, precision, threads)
-    )
+    bind = partial(_rows_kernel, problem, backward, source, target, weight, needed, live, relu, precision, threads)
+    return cache(partial(_bound, isa, bind))
 
 
 def _rows_kernel(
@@ -279,7 +280,9 @@ def _rows_kernel(
     if variant.endswith("weight"):
         views = layout.view(source, source_size), layout.view(target, target_size)
         return _weights_kernel(flat, backward, used, views, channels, lanes, relu, threads, variant)
-    if variant == "tiles":
+    tile_gain = max(1.0, blocking_tiles.rows_gain(problem, backward, precision)) if _cpu.has_tiles() else 1.0
+    if variant == "dense" and tile_gain > 1:
+        variant = "tiles"
         parts = blocking_tiles.PARTS[precision]
         tiles = blocking_tiles.rows(flat, used, channels, lanes, parts, backward, threads)
     else:
@@ -297,14 +300,14 @@ def _rows_kernel(
     # multiply-adds; measured 0.09 for a tile of 384 vectors, 0.23 for 96, 0.55 for 18.
     tile = min(channels, tiles["channel_block"]) * max(1, used.most_taps) * tiles["lane_vectors"]
     name, scalar = f"rows_{variant if dense else 'skip'}", "grad_output" if backward else "input"
-    tile_gain = max(1.0, blocking_tiles.rows_gain(problem, backward, precision)) if _cpu.has_tiles() else 1.0
     if variant == "output":
         # Lanes added up, the mask read and zeros written weigh more where an output is a short sum. Zen 4: 0.1 for 3x3
         # layers, 0.25 for one tap of 64 channels; 1.35 is AVX2, which loads five vectors for four multiply-adds.
         fixed = 0.1 + 1 / (2 + ceil(channels / 16) * used.all_taps)
         return Prepared(name, scalar, threads, task, tiles, slope() * (1 if blocking.holds_patch() else 1.35), fixed)
-    fixed = 0.03 + 25 / (tile + 20)
-    return Prepared(name, scalar, threads, task, tiles, slope(), fixed, SPARSE, tile_gain, _note(tiles))
+    masking = masking_cost(problem, backward) if needed else 0.0
+    fixed = 0.03 + 25 / (tile + 20) + masking
+    return Prepared(name, scalar, threads, task, tiles, slope(), fixed, 1 / tile_gain + masking, SPARSE, _note(tiles))
 
 
 def _weights_kernel(
@@ -318,7 +321,7 @@ def _weights_kernel(
         relu=relu, **made.tables._asdict() | tiles,
     )  # fmt: skip
     each, fixed = made.slope / DENSE_CYCLES, made.fixed / DENSE_CYCLES
-    return Prepared("weights_skip", "weight", threads, task, tiles, each, fixed, WEIGHT_SPARSE)
+    return Prepared("weights_skip", "weight", threads, task, tiles, each, fixed)
 
 
 def weight_density(weight: np.ndarray) -> float:
@@ -344,7 +347,8 @@ def gradient_kernels(
     The other operand becomes the lanes. "sparse" is, where channels are contiguous, kernel_gradient_points.h for
     pointwise kernels, and otherwise the skipping kernel with more positions and fewer lanes.
     """
-    return cache(partial(_gradient_kernel, problem, x, grad_output, weight, live, precision, threads))
+    bind = partial(_gradient_kernel, problem, x, grad_output, weight, live, precision, threads)
+    return cache(partial(_bound, isa, bind))
 
 
 def _gradient_kernel(
@@ -363,9 +367,11 @@ def _gradient_kernel(
         used, a, b, channels, lanes = geometry.backward_map(flat), x_view, grad_view, in_channels, out_channels
     can_be_points = flat.one_tap and x.contiguous_channels and grad_output.contiguous_channels
     points = can_be_points and variant == "sparse"
+    tile_gain = max(1.0, blocking_tiles.gradient_gain(problem, precision)) if _cpu.has_tiles() else 1.0
     if points:
         tiles = blocking.gradient_points(flat, used, channels, lanes, threads)
-    elif variant == "tiles":
+    elif variant == "dense" and tile_gain > 1:
+        variant = "tiles"
         tiles = blocking_tiles.gradient(flat, used, channels, lanes, blocking_tiles.PARTS[precision], threads)
     else:
         tiles = blocking.gradient(flat, used, channels, lanes, variant, threads)
@@ -387,8 +393,9 @@ def _gradient_kernel(
     # 322 and 260; 512 lanes at 90% 318 and 314, at 95% 454 and 370; the same, stride 2, 80%: 181 and 173, 90%: 272 and
     # 203.
     sparse = min(0.4, (0.05 + 1.2 / ceil(lanes / 16)) * (1 if flat.pointwise else 1.7)) if can_be_points else SPARSE
-    tile_gain = max(1.0, blocking_tiles.gradient_gain(problem, precision)) if _cpu.has_tiles() else 1.0
-    return Prepared(name, scalar, threads, task, tiles, slope(), 0.05 + 100 / run, sparse, tile_gain, _note(tiles))
+    work = channels * ceil(lanes / 16)
+    each, fixed = work * slope(), work * (0.05 + 100 / run)
+    return Prepared(name, scalar, threads, task, tiles, each, fixed, work / tile_gain, sparse, _note(tiles))
 
 
 def _note(tiles: dict[str, int]) -> str:
@@ -396,13 +403,6 @@ def _note(tiles: dict[str, int]) -> str:
     parts = tiles["parts"]
     products = parts * (parts + 1) // 2  # those that are not too small to matter
     return f"on tile registers, {products} bf16 product(s) for one of float32" if parts else ""
-
-
-def gradient_work(problem: Problem, scalar: str) -> float:
-    """Vector multiply-adds of one position and tap: channels of the scalar operand x vectors of the other one."""
-    in_channels, out_channels = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    channels, lanes = (out_channels, in_channels) if scalar == "grad_output" else (in_channels, out_channels)
-    return channels * ceil(lanes / 16)
 
 
 def needed_share(kernel: Prepared, pairs: np.ndarray) -> float:

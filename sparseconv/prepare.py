@@ -16,15 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, checks, cpu, masks, operations
+from . import arrays, checks, cpu, operations
 from .arrays import Form
 from .compressed import expanded
-from .operations import KNOWN_ZEROS, Pass
+from .operations import Pass
 from .packed import PackedWeight
-from .passes import Call
+from .passes import KNOWN_ZEROS, Call
 
 PLAIN = frozenset({int, str, type(None)})
-OPTIONAL = frozenset({"bias", "output_mask", *KNOWN_ZEROS})  # operands that need not be there
+MASKS = frozenset({"output_mask", *KNOWN_ZEROS.values()})
+OPTIONAL = MASKS | {"bias"}  # operands that need not be there
 
 
 def conv(
@@ -32,7 +33,7 @@ def conv(
     num_threads: Any = None, return_mask: Any = False, **words: Any,
 ) -> Call:  # fmt: skip
     """conv*d."""
-    operands = _operands(x=x, weight=weight, bias=bias, input_mask=input_mask)
+    operands = {"x": x, "weight": weight, "bias": bias, "input_mask": input_mask}
     call = _call(operations.conv, dims, operands, out, num_threads, words)
     return call if return_mask is False else _with_mask(call, return_mask, words)
 
@@ -51,9 +52,9 @@ def conv_backward_data(
 ) -> Call:
     """conv*d_backward_data."""
     words["input_shape"] = _sizes(input_shape)
-    operands = _operands(
-        grad_output=grad_output, weight=weight, output_mask=output_mask, grad_output_mask=grad_output_mask
-    )
+    operands = {
+        "grad_output": grad_output, "weight": weight, "output_mask": output_mask, "grad_output_mask": grad_output_mask,
+    }  # fmt: skip
     return _call(operations.conv_backward_data, dims, operands, out, num_threads, words)
 
 
@@ -63,9 +64,11 @@ def conv_backward_weight(
 ) -> Call:  # fmt: skip
     """conv*d_backward_weight."""
     words["kernel_size"] = _sizes(kernel_size)
-    operands = {"x": expanded(x, num_threads), "grad_output": expanded(grad_output, num_threads)}
-    operands |= _operands(input_mask=input_mask, grad_output_mask=grad_output_mask)
-    return _masked(_call(operations.conv_backward_weight, dims, operands, out, num_threads, words), output_mask)
+    operands = {
+        "x": expanded(x, num_threads), "grad_output": expanded(grad_output, num_threads),
+        "output_mask": output_mask, "input_mask": input_mask, "grad_output_mask": grad_output_mask,
+    }  # fmt: skip
+    return _call(operations.conv_backward_weight, dims, operands, out, num_threads, words)
 
 
 def conv_transpose(
@@ -73,7 +76,7 @@ def conv_transpose(
     num_threads: Any = None, return_mask: Any = False, **words: Any,
 ) -> Call:  # fmt: skip
     """conv_transpose*d: backward_data of the convolution with the same weight."""
-    operands = _operands(x=x, weight=weight, bias=bias, input_mask=input_mask)
+    operands = {"x": x, "weight": weight, "bias": bias, "input_mask": input_mask}
     call = _call(operations.conv_transpose, dims, operands, out, num_threads, words)
     return call if return_mask is False else _with_mask(call, return_mask, words)
 
@@ -92,9 +95,9 @@ def conv_transpose_backward_data(
 ) -> Call:
     """conv_transpose*d_backward_data: the convolution of grad_output with the same weight."""
     words["input_shape"] = _sizes(input_shape)
-    operands = _operands(
-        grad_output=grad_output, weight=weight, output_mask=output_mask, grad_output_mask=grad_output_mask
-    )
+    operands = {
+        "grad_output": grad_output, "weight": weight, "output_mask": output_mask, "grad_output_mask": grad_output_mask,
+    }  # fmt: skip
     return _call(operations.conv_transpose_backward_data, dims, operands, out, num_threads, words)
 
 
@@ -104,10 +107,11 @@ def conv_transpose_backward_weight(
 ) -> Call:  # fmt: skip
     """conv_transpose*d_backward_weight: backward_weight with x and grad_output in each other's place."""
     words["kernel_size"] = _sizes(kernel_size)
-    swapped = {"grad_output": expanded(grad_output, num_threads), "x": expanded(x, num_threads)}
-    swapped |= _operands(input_mask=input_mask, grad_output_mask=grad_output_mask)
-    call = _call(operations.conv_transpose_backward_weight, dims, swapped, out, num_threads, words)
-    return _masked(call, output_mask)
+    swapped = {
+        "grad_output": expanded(grad_output, num_threads), "x": expanded(x, num_threads),
+        "output_mask": output_mask, "input_mask": input_mask, "grad_output_mask": grad_output_mask,
+    }  # fmt: skip
+    return _call(operations.conv_transpose_backward_weight, dims, swapped, out, num_threads, words)
 
 
 def linear(
@@ -115,7 +119,7 @@ def linear(
     return_mask: Any = False, **words: Any,
 ) -> Call:  # fmt: skip
     """linear: a pointwise convolution of one row."""
-    operands = _operands(x=x, weight=weight, bias=bias, input_mask=input_mask)
+    operands = {"x": x, "weight": weight, "bias": bias, "input_mask": input_mask}
     call = _call(operations.linear, 1, operands, out, num_threads, words, arrays.in_rows)
     return call if return_mask is False else _with_mask(call, return_mask, words)
 
@@ -125,9 +129,9 @@ def linear_backward_data(
     num_threads: Any = None, **words: Any,
 ) -> Call:  # fmt: skip
     """linear_backward_data."""
-    operands = _operands(
-        grad_output=grad_output, weight=weight, output_mask=output_mask, grad_output_mask=grad_output_mask
-    )
+    operands = {
+        "grad_output": grad_output, "weight": weight, "output_mask": output_mask, "grad_output_mask": grad_output_mask,
+    }  # fmt: skip
     return _call(operations.linear_backward_data, 1, operands, out, num_threads, words, arrays.in_rows)
 
 
@@ -136,24 +140,11 @@ def linear_backward_weight(
     out: Any = None, num_threads: Any = None, **words: Any,
 ) -> Call:  # fmt: skip
     """linear_backward_weight."""
-    operands = {"x": expanded(x, num_threads), "grad_output": expanded(grad_output, num_threads)}
-    operands |= _operands(input_mask=input_mask, grad_output_mask=grad_output_mask)
-    call = _call(operations.linear_backward_weight, 1, operands, out, num_threads, words, arrays.in_rows)
-    return _masked(call, output_mask)
-
-
-def _masked(call: Call, output_mask: Any) -> Call:
-    """The call for the elements of its result that the mask, if there is one, needs; no pass depends on masks."""
-    if output_mask is None:
-        return call
-    mask = masks.needed("output_mask", output_mask, call.made.result.shape)
-    arrays.check_memory(call.out, {"output_mask": mask})
-    return call._replace(operands=call.operands | {"output_mask": mask})
-
-
-def _operands(**given: Any) -> dict[str, Any]:
-    """Operands by name, those that are there."""
-    return {name: value for name, value in given.items() if value is not None or name not in OPTIONAL}
+    operands = {
+        "x": expanded(x, num_threads), "grad_output": expanded(grad_output, num_threads),
+        "output_mask": output_mask, "input_mask": input_mask, "grad_output_mask": grad_output_mask,
+    }  # fmt: skip
+    return _call(operations.linear_backward_weight, 1, operands, out, num_threads, words, arrays.in_rows)
 
 
 def _sizes(value: Any) -> Any:
@@ -168,11 +159,13 @@ def _call(
     """A checked call of `operation`; `usable` copies arrays whose memory its kernels cannot read."""
     given, used, forms = {}, {}, []
     for name, value in operands.items():
+        if value is None and name in OPTIONAL:
+            continue
         if name == "weight" and isinstance(value, PackedWeight):
             given[name] = array = _unpacked(value, words)
             used[name] = value if array.dtype == np.float32 else array
         else:
-            given[name] = array = (arrays.take_mask if name.endswith("_mask") else arrays.take)(name, value)
+            given[name] = array = arrays.take_mask(name, value) if name in MASKS else arrays.take(name, value)
             used[name] = array = usable(array)
         forms.append((array.shape, array.strides, array.dtype))
     target = None
@@ -182,11 +175,11 @@ def _call(
     threshold = words.pop("threshold", 0.0)
     values = tuple(words.values())
     find = _kept if _plain(values) else _kept.__wrapped__
-    made = find(operation, dims, tuple(operands), tuple(forms), target, tuple(words), values)
+    made = find(operation, dims, tuple(used), tuple(forms), target, tuple(words), values)
     threads = cpu.checked_threads(num_threads)
     if type(threshold) is not float or threshold:
         threshold = checks.threshold(threshold, words.get("skip", "auto"))
-        known = next((name for name in KNOWN_ZEROS if name in operands), None)
+        known = next((name for name in KNOWN_ZEROS.values() if name in used), None)
         if threshold and known:
             raise ValueError(f"threshold: got {threshold} with {known}, expected 0 where a mask says what is zero")
         if threshold and words.get("skip") == "weight":

@@ -32,7 +32,7 @@ class Problem:
         return hash((*sizes, self.kernel, self.stride, self.padding, self.dilation))
 
     def __hash__(self) -> int:
-        """Computed once: every call finds its kernels by its problem."""
+        """Computed once: kernels, geometry and lists of weights are all found by their problem."""
         return self._hash
 
     @property

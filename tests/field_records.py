@@ -1,6 +1,6 @@
 """Classes of `_conv` that keep what they were told, for tests that run kernels elsewhere."""
 
-from sparseconv import _conv, geometry, layout, planning
+from sparseconv import _conv, geometry, layout, planning, prepare
 
 
 class Map(_conv.Map):
@@ -29,6 +29,6 @@ class Mask(_conv.Mask):
 
 def forget_plans():
     """Empties the caches that hold objects of `_conv`."""
-    for module in (geometry, layout, planning):
+    for module in (geometry, layout, planning, prepare):
         for value in vars(module).values():
             getattr(value, "cache_clear", lambda: None)()

@@ -248,7 +248,7 @@ def forms(mask):
     """The same mask in every form."""
     yield mask
     yield np.where(mask, np.float32(-0.5), np.float32(-0.0))
-    yield np.where(mask, np.nan, 0.0)
+    yield np.where(mask, np.float32(np.nan), np.float32(1e-40))
     yield masks.pack(mask)
     yield with_bits_behind(mask)
     yield np.asfortranarray(mask)
@@ -337,13 +337,13 @@ SHAPE = (6, 4, 3, 3)
 BAD = {
     "shape": (np.ones((6, 4, 3), bool), ValueError, r"got shape \(6, 4, 3\), expected \(6, 4, 3, 3\)"),
     "transposed": (np.ones((4, 6, 3, 3), bool), ValueError, r"got shape \(4, 6, 3, 3\), expected \(6, 4, 3, 3\)"),
-    "broadcast": (np.ones((6, 1, 1, 1), np.float32), ValueError, r"got shape \(6, 1, 1, 1\)"),
-    "short bits": (np.ones(26, np.uint8), ValueError, r"got shape \(26,\) of uint8, expected \(27,\)"),
-    "long bits": (np.ones(28, np.uint8), ValueError, r"got shape \(28,\) of uint8, expected \(27,\)"),
-    "bytes": (np.ones(SHAPE, np.uint8), ValueError, r"got shape \(6, 4, 3, 3\) of uint8, expected \(27,\)"),
-    "int32": (np.ones(SHAPE, np.int32), TypeError, "got dtype int32, expected bool"),
-    "float16": (np.ones(SHAPE, np.float16), TypeError, "got dtype float16, expected bool"),
-    "complex": (np.ones(SHAPE, np.complex64), TypeError, "got dtype complex64, expected bool"),
+    "broadcast": (np.ones((6, 1, 1, 1), bool), ValueError, r"got shape \(6, 1, 1, 1\)"),
+    "short bits": (np.ones(26, np.uint8), ValueError, r"got shape \(26,\), expected a bit mask of shape \(27,\)"),
+    "long bits": (np.ones(28, np.uint8), ValueError, r"got shape \(28,\), expected a bit mask of shape \(27,\)"),
+    "bytes": (np.ones(SHAPE, np.uint8), ValueError, r"got shape \(6, 4, 3, 3\), expected a bit mask of shape \(27,\)"),
+    "int32": (np.ones(SHAPE, np.int32), TypeError, "got dtype int32, expected float32"),
+    "float16": (np.ones(SHAPE, np.float16), TypeError, "got dtype float16, expected float32"),
+    "complex": (np.ones(SHAPE, np.complex64), TypeError, "got dtype complex64, expected float32"),
     "list": (np.ones(SHAPE, bool).tolist(), TypeError, "got list, expected an array"),
     "true": (True, TypeError, "got bool, expected an array"),
     "masked": (np.ma.ones(SHAPE, bool), TypeError, "got a masked array"),
@@ -368,14 +368,16 @@ def test_out_is_not_the_mask():
     x, grads = np.ones((2, 4, 5, 6), np.float32), np.ones((2, 6, 3, 4), np.float32)
     memory = np.ones(4 * np.prod(SHAPE), np.uint8).view(bool)
     mask, out = memory[: np.prod(SHAPE)].reshape(SHAPE), memory.view(np.float32).reshape(SHAPE)
-    with pytest.raises(ValueError, match=r"^out: got an array that overlaps output_mask"):
-        sc.conv2d_backward_weight(x, grads, 3, output_mask=mask, out=out)
-    weight = np.where(
-        np.arange(216).reshape(SHAPE) % 2, np.float32(1), np.float32(0)
-    )  # read before anything is written
-    kept = weight != 0
-    sc.conv2d_backward_weight(x, grads, 3, output_mask=weight, out=weight)
-    assert_exact(weight, np.where(kept, reference.conv2d_backward_weight(x, grads, 3), 0))
+    for wrong in (mask, out):
+        with pytest.raises(ValueError, match=r"^out: got an array that overlaps output_mask"):
+            sc.conv2d_backward_weight(x, grads, 3, output_mask=wrong, out=out)
+
+
+def test_a_mask_of_the_other_float():
+    x, grads = np.ones((2, 4, 5, 6), np.float32), np.ones((2, 6, 3, 4), np.float32)
+    for dtype, other in ((np.float32, np.float64), (np.float64, np.float32)):
+        with pytest.raises(TypeError, match=rf"^output_mask: got dtype {np.dtype(other)}, expected {np.dtype(dtype)}"):
+            sc.conv2d_backward_weight(x.astype(dtype), grads.astype(dtype), 3, output_mask=np.ones(SHAPE, other))
 
 
 # --- what a plan says ---

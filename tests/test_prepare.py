@@ -10,7 +10,7 @@ import pytest
 from helpers import assert_exact, sparse_ints
 
 import sparseconv as sc
-from sparseconv import arrays, cpu, geometry, layout, planning, prepare
+from sparseconv import arrays, blocking, cpu, geometry, layout, planning, prepare
 
 X, W = sparse_ints((2, 16, 6, 6), 0.5, 1), sparse_ints((16, 16, 3, 3), 0.1, 2)
 GRAD = sparse_ints((2, 16, 4, 4), 0.5, 3)
@@ -362,6 +362,51 @@ def test_errors_are_not_kept():
         with pytest.raises(ValueError, match="channels"):
             sc.conv2d(X[:, :8], W)
     assert kept().currsize == size
+
+
+def tiles_by_variant(name):
+    """The tiles of a call's kernels, for an instruction set that may not be the one in use."""
+    x = np.zeros((1, 64, 9, 9), np.float32)
+    kernels = prepare.conv_backward_weight(2, x, x, 3, padding=1, layout="NCHW").made.kernels(1, name)
+    return {variant: kernels("input", variant).tiles for variant in ("dense", "skip", "sparse")}
+
+
+def test_kernels_are_of_the_instruction_set_that_a_call_began_with():
+    """Even if it was switched meanwhile, by another thread."""
+    names = cpu.available_isas()
+    expected = {}
+    for name in names:
+        with cpu.use_isa(name):
+            expected[name] = tiles_by_variant(name)
+    assert len(names) == 1 or len({str(tiles) for tiles in expected.values()}) > 1
+    for name, inside in itertools.product(names, names):
+        for cache in CACHES:
+            cache.cache_clear()
+        with cpu.use_isa(inside):
+            assert tiles_by_variant(name) == expected[name]
+            assert cpu.isa() == inside
+
+
+def test_a_switch_waits_for_a_kernel_that_is_being_bound(monkeypatch):
+    before, other = cpu.isa(), cpu.available_isas()[-1]
+    thread, alive, rows = threading.Thread(target=cpu.use_isa, args=(other,)), [], blocking.rows
+
+    def switched_meanwhile(*args):
+        if not alive:
+            thread.start()
+            thread.join(0.2)
+            alive.append(thread.is_alive())
+        return rows(*args)
+
+    monkeypatch.setattr(blocking, "rows", switched_meanwhile)
+    try:
+        result = sc.conv2d(X, W)
+        thread.join()
+        assert alive == [True]
+        assert cpu.isa() == other
+    finally:
+        cpu.use_isa(before)
+    assert_exact(result, anew(sc.conv2d, X, W))
 
 
 def test_threads_prepare_the_same_calls():
