@@ -188,8 +188,8 @@ def conv2d_backward_weight(
     input_mask, grad_output_mask : array like `x` or `grad_output`, or bit mask, optional
         As `input_mask` of `conv2d`, of either operand.
     output_mask : array like the result, optional
-        Which elements are needed; the others are zero. A bool array, a float array (nonzero counts), or a bit mask
-        (`sparseconv.masks`).
+        Which elements are needed; the others are zero. A bool array, an array of the operands' dtype (nonzero counts),
+        or a bit mask (`sparseconv.masks`).
     out : (K, C/groups, R, S), optional
         Written and returned.
 
