@@ -1,0 +1,174 @@
+"""Writes kernel calls down for neon_driver.cpp: C structs, the memory that they point to, and what becomes of it.
+
+The structs are those of this machine: sizes and places of numbers and pointers are the same on every 64-bit one.
+"""
+
+import contextlib
+import ctypes
+from dataclasses import dataclass
+
+import numpy as np
+import task_structs
+from numpy.lib.array_utils import byte_bounds
+from task_structs import Filled, Map, Mask, View, WeightView, forget_plans, table
+
+from sparseconv import _conv, _pruning, cpu
+
+UNTOUCHED = 7777
+
+
+@dataclass
+class Call:
+    name: str
+    kind: str
+    share: float  # of the elements of its results, those that it makes something other than zero
+
+
+class Recorder:
+    """`memory` is an image of memory, and `words` say which calls it is for, as offsets into it."""
+
+    def __init__(self):
+        self.name = ""
+        self.calls, self.memory, self.words = [], bytearray(), []
+
+    def record(self, kind, told, execute):
+        """A kernel call: `execute` does here what the driver must do elsewhere to the arrays that are written."""
+        before = [memory_of(array) for array in told.written]
+        execute()
+        after = [memory_of(array) for array in told.written]
+        changed = [np.mean((now != old) & (now != 0)) for old, now in zip(before, after, strict=True)]
+        self.calls.append(Call(self.name, kind, np.mean(changed)))
+        at = [self._place(memory) for memory in before]
+        regions = [(old, self._place(now), now.nbytes) for old, now in zip(at, after, strict=True)]
+        at += [self._place(memory_of(array)) for array in told.read]
+        places = [(byte_bounds(array), place) for array, place in zip(told.written + told.read, at, strict=True)]
+        task = self._place(told.struct)
+        moved = [(task + slot, image_of(address, places)) for slot, address in pointers(told.struct)]
+        texts = [self._place(text.encode() + b"\0") for text in (self.name, kind)]
+        for words in (texts, (task, len(moved), len(regions)), *moved, *regions):
+            self.words += words
+
+    def _place(self, data):
+        at = -(-len(self.memory) // 64) * 64 + 64
+        self.memory += bytes(at - len(self.memory)) + bytes(data)
+        return at
+
+
+def memory_of(array):
+    """A copy of all elements in memory between an array's first and last one."""
+    low, high = byte_bounds(array)
+    return np.frombuffer(ctypes.string_at(low, high - low), array.dtype)
+
+
+def pointers(struct, at=0):
+    """(place in the struct, address) of the pointers that lead somewhere."""
+    for name, kind in struct._fields_:
+        value, place = getattr(struct, name), at + getattr(type(struct), name).offset
+        if isinstance(value, ctypes.Structure):
+            yield from pointers(value, place)
+        elif kind is ctypes.c_void_p and value:
+            yield place, value
+
+
+def image_of(address, places):
+    """Where in the image an address lies."""
+    return next(place + address - low for (low, high), place in places if low <= address < max(high, low + 1))
+
+
+# --- lists of nonzero weights ---
+
+
+NONZERO = np.dtype([("value", np.float32), ("index", np.uint32)])
+
+
+def expected_lists(weight, fields):
+    """(nonzeros, starts, counts, not finite, not whole) of weights: what problem.h says, and one record behind a list."""
+    groups, rows, channels, taps = (fields[name] for name in ("groups", "rows", "channels", "taps"))
+    strides = [4 * fields[name] for name in ("group_stride", "row_stride", "channel_stride")]
+    weight = np.lib.stride_tricks.as_strided(weight, (groups, rows // groups, channels, taps), (*strides, 4))
+    live = ~(np.abs(weight) < np.finfo(np.float32).tiny)
+    index = np.arange(channels * taps, dtype=np.uint32).reshape(channels, taps)
+    nonzeros, counts = [], []
+    for met in np.split(np.array(fields["class_taps"]), fields["class_ends"][:-1]):
+        for row, kept in zip(weight.reshape(rows, channels, taps), live.reshape(rows, channels, taps), strict=True):
+            blocks = np.arange(0, channels, fields["block_channels"])
+            counts.append([*np.add.reduceat(kept[:, met].sum(1), blocks), UNTOUCHED])
+            records = np.rec.fromarrays([row[:, met].ravel(), index[:, met].ravel()], NONZERO)
+            written = kept[:, met].ravel()
+            behind = np.full(2, UNTOUCHED, np.uint32).view(NONZERO) if written[-1] else records[-1:]
+            nonzeros += [records[written], behind]
+    counts = np.array(counts, np.int64)
+    sizes = np.column_stack([counts[:, :-1], np.ones(len(counts), np.int64)])
+    starts = sizes.cumsum().reshape(sizes.shape) - sizes
+    width = 3 if fields["inner_taps"] == 3 else taps
+    inner = live.reshape(*live.shape[:3], -1, width)
+    torn = (inner.any(4) != inner.all(4)).any((2, 3)) | (fields["inner_taps"] != 3) | (len(fields["class_ends"]) > 1)
+    items = np.arange(0, rows // groups, fields["item_rows"])
+    flags = [np.logical_or.reduceat(bad, items, 1) for bad in (~np.isfinite(weight).all((2, 3)), torn)]
+    return np.concatenate(nonzeros).view(np.uint32), starts, counts, *(flag.astype(np.int64) for flag in flags)
+
+
+# --- recording ---
+
+CLASSES = ("Rows", "Gradient", "Weights")
+FUNCTIONS = {"bias_gradient": _conv, "nm_mask": _pruning, "transposable_mask": _pruning}
+
+
+@contextlib.contextmanager
+def recording(monkeypatch):
+    """While it lasts, every kernel call is recorded; the blocking is that of six accumulators, as NEON has."""
+    recorder = Recorder()
+
+    def recorded_class(name):
+        class Recorded(getattr(task_structs, name)):
+            def run(self, *arguments):
+                recorder.record(name, self.told(*arguments), lambda: super(Recorded, self).run(*arguments))
+
+        return Recorded
+
+    def recorded_function(name, original):
+        told = getattr(task_structs, name)
+        return lambda *arguments: recorder.record(name, told(*arguments), lambda: original(*arguments))
+
+    class Lists(_conv.Lists):
+        """The lists of `_conv` are out of sight: `filled` are those that are written down here."""
+
+        def __init__(self, **fields):
+            super().__init__(**fields)
+            self.fields = fields
+            numbers = {name: fields[name] for name in fields if name in ("groups", "rows", "channels", "taps")}
+            tables = {name: table(fields[name]) for name in ("class_ends", "class_taps")}
+            self.lists = Filled(
+                "sc_lists", (), tables, **numbers, inner_taps=fields["inner_taps"],
+                block_channels=fields["block_channels"], blocks=-(-fields["channels"] // fields["block_channels"]),
+                classes=len(fields["class_ends"]),
+            )  # fmt: skip
+
+        def fill(self, weight, threads):
+            super().fill(weight, threads)
+            nonzeros, starts, counts, *flags = expected_lists(weight, self.fields)
+            numbers = {name: self.fields[name] for name in ("group_stride", "row_stride", "channel_stride", "item_rows")}
+            task = Filled("sc_lists_task", {"lists": self.lists}, {"data": weight}, **numbers)
+            flags = dict(zip(("not_finite", "not_whole"), flags, strict=True))
+            expect("count_lists", task, {}, {"lists.starts": counts, **flags})
+            expect("fill_lists", task, {"lists.starts": starts}, {"lists.nonzeros": nonzeros})
+            self.filled = self.lists.call({"nonzeros": nonzeros, "starts": starts}, {})
+            self.filled.struct.whole_rows = not flags["not_whole"].any()
+
+    def expect(kind, task, read, expected):
+        written = {name: np.full_like(array, UNTOUCHED) for name, array in expected.items()}
+        execute = lambda: [np.copyto(written[name], array) for name, array in expected.items()]
+        recorder.record(kind, task.call(read, written), execute)
+
+    with monkeypatch.context() as patch, cpu.use_isa("scalar"):
+        for replacement in (Map, View, Mask, WeightView, Lists):
+            patch.setattr(_conv, replacement.__name__, replacement)
+        for name in CLASSES:
+            patch.setattr(_conv, name, recorded_class(name))
+        for name, module in FUNCTIONS.items():
+            patch.setattr(module, name, recorded_function(name, getattr(module, name)))
+        forget_plans()
+        try:
+            yield recorder
+        finally:
+            forget_plans()
