@@ -14,7 +14,7 @@ from task_structs import Filled, Map, Mask, View, WeightView, forget_plans, tabl
 
 from sparseconv import _conv, _pruning, cpu
 
-UNTOUCHED = 7777
+UNTOUCHED = 77  # in results, before they are written
 
 
 @dataclass
@@ -33,6 +33,8 @@ class Recorder:
 
     def record(self, kind, told, execute):
         """A kernel call: `execute` does here what the driver must do elsewhere to the arrays that are written."""
+        for array in told.written:
+            array.fill(UNTOUCHED)
         before = [memory_of(array) for array in told.written]
         execute()
         after = [memory_of(array) for array in told.written]
@@ -156,7 +158,7 @@ def recording(monkeypatch):
             self.filled.struct.whole_rows = not flags["not_whole"].any()
 
     def expect(kind, task, read, expected):
-        written = {name: np.full_like(array, UNTOUCHED) for name, array in expected.items()}
+        written = {name: np.empty_like(array) for name, array in expected.items()}
         execute = lambda: [np.copyto(written[name], array) for name, array in expected.items()]
         recorder.record(kind, task.call(read, written), execute)
 
