@@ -8,7 +8,6 @@ import contextlib
 import ctypes
 import os
 import platform
-import re
 import shlex
 import shutil
 import subprocess

@@ -1,5 +1,5 @@
-// Replays kernel calls and compares every bit: see neon_recorder.py, which writes them down. Besides, calls table entries
-// that are no calls of run.h.
+// Replays the kernel calls that neon_recorder.py writes down, and compares every bit. Besides, compares the small
+// functions of the table with those of scalar.
 #include <stdio.h>
 #include <string.h>
 
@@ -95,8 +95,10 @@ static const int64_t *replay(const int64_t *word, char *image, const sc_table &t
 static bool same(float a, float b) { return a == b || (a != a && b != b); }
 
 static void check_masks() {
-    static const uint32_t special[] = {0x00000000, 0x80000000, 0x7fc00000, 0xffc00000, 0x7f800000, 0xff800000, 0x00000001,
-                                       0x80000001, 0x3f800000, 0xbf800000, 0x007fffff, 0x7f7fffff, 0x00000000};
+    static const uint32_t special[] = {0x00000000, 0x80000000, 0x7fc00000, 0xffc00000, 0x7f800000, 0xff800000,
+                                       0x00000001, 0x80000001, 0x3f800000, 0xbf800000, 0x007fffff, 0x7f7fffff,
+                                       0x00000000};
+    static const int64_t widths[] = {1, 16, 21};
     uint32_t state = 1;
     for (int64_t size = 0; size < 140; ++size) {
         std::vector<float> x((size_t)size);
@@ -111,24 +113,28 @@ static void check_masks() {
         int64_t counts[2][2], vectors[2][3];
         for (int i = 0; i < 2; ++i) {
             const sc_table &table = i ? scalar::table : neon::table;
-            counts[i][0] = table.count_above(x.data(), size, 0), counts[i][1] = table.count_above(x.data(), size, 1);
+            for (int t = 0; t < 2; ++t) counts[i][t] = table.count_above(x.data(), size, (float)t);
             table.mask_nonzero(x.data(), size, (uint8_t *)masks[i].data());
             table.mask_relu(x.data(), size, (float *)relus[i].data(), (uint8_t *)relu_masks[i].data());
             table.mask_unpack((const uint8_t *)masks[i].data(), size, (uint8_t *)bools[i].data());
             table.mask_any((const uint8_t *)bools[i].data(), size / 3, 3, (uint8_t *)anys[i].data());
-            for (int w = 0; w < 3; ++w) vectors[i][w] = table.mask_live_vectors(x.data(), size, w == 0 ? 1 : w == 1 ? 16 : 21);
+            for (int w = 0; w < 3; ++w) vectors[i][w] = table.mask_live_vectors(x.data(), size, widths[w]);
             for (const block *one : {&masks[i], &relu_masks[i], &relus[i], &bools[i], &anys[i]}) {
                 expect(one->intact(), "masks", table.name, "memory around a result was written");
             }
         }
-        expect(!memcmp(counts[0], counts[1], sizeof counts[0]), "count_above", "neon", "not the counts of scalar");
-        expect(!memcmp(vectors[0], vectors[1], sizeof vectors[0]), "mask_live_vectors", "neon", "not the counts of scalar");
-        expect(!memcmp(masks[0].data(), masks[1].data(), (size_t)bytes), "mask_nonzero", "neon", "not the bits of scalar");
-        expect(!memcmp(anys[0].data(), anys[1].data(), (size_t)(size / 3)), "mask_any", "neon", "not the bytes of scalar");
-        expect(!memcmp(relu_masks[0].data(), relu_masks[1].data(), (size_t)bytes), "mask_relu", "neon", "not the bits of scalar");
+        const auto same_bytes = [](const void *a, const void *b, int64_t count, const char *name) {
+            expect(!memcmp(a, b, (size_t)count), name, "neon", "not what scalar writes");
+        };
+        same_bytes(counts[0], counts[1], sizeof counts[0], "count_above");
+        same_bytes(vectors[0], vectors[1], sizeof vectors[0], "mask_live_vectors");
+        same_bytes(masks[0].data(), masks[1].data(), bytes, "mask_nonzero");
+        same_bytes(anys[0].data(), anys[1].data(), size / 3, "mask_any");
+        same_bytes(relu_masks[0].data(), relu_masks[1].data(), bytes, "mask_relu");
         for (int64_t i = 0; i < size; ++i) {
             const float value = x[(size_t)i], relu = ((const float *)relus[0].data())[i];
-            expect(bools[0].data()[i] == (value != 0) && bools[1].data()[i] == (value != 0), "mask_unpack", "neon", "wrong");
+            const bool unpacked = bools[0].data()[i] == (value != 0) && bools[1].data()[i] == (value != 0);
+            expect(unpacked, "mask_unpack", "neon", "wrong");
             expect(same(relu, value != value || value > 0 ? value : 0), "mask_relu", "neon", "not max(x, 0)");
             expect(same(relu, ((const float *)relus[1].data())[i]), "mask_relu", "neon", "not the values of scalar");
         }

@@ -34,9 +34,10 @@ class Recorder:
     def record(self, kind, told, execute):
         """A kernel call: `execute` does here what the driver must do elsewhere to the arrays that are written."""
         for array in told.written:
-            array.fill(UNTOUCHED)
+            if all(array is not other for other in told.read):
+                array.fill(UNTOUCHED)
         before = [memory_of(array) for array in told.written]
-        execute()
+        returned = execute()
         after = [memory_of(array) for array in told.written]
         changed = [np.mean((now != old) & (now != 0)) for old, now in zip(before, after, strict=True)]
         self.calls.append(Call(self.name, kind, np.mean(changed)))
@@ -49,6 +50,7 @@ class Recorder:
         texts = [self._place(text.encode() + b"\0") for text in (self.name, kind)]
         for words in (texts, (task, len(moved), len(regions)), *moved, *regions):
             self.words += words
+        return returned
 
     def _place(self, data):
         at = -(-len(self.memory) // 64) * 64 + 64
@@ -77,37 +79,50 @@ def image_of(address, places):
     return next(place + address - low for (low, high), place in places if low <= address < max(high, low + 1))
 
 
-# --- lists of nonzero weights ---
-
+# --- lists of nonzero weights: what problem.h says of them ---
 
 NONZERO = np.dtype([("value", np.float32), ("index", np.uint32)])
 
 
-def expected_lists(weight, fields):
-    """(nonzeros, starts, counts, not finite, not whole) of weights: what problem.h says, and one record behind a list."""
+def rows_of(weight, fields):
+    """Weights as (groups, rows, channels, taps)."""
     groups, rows, channels, taps = (fields[name] for name in ("groups", "rows", "channels", "taps"))
     strides = [4 * fields[name] for name in ("group_stride", "row_stride", "channel_stride")]
-    weight = np.lib.stride_tricks.as_strided(weight, (groups, rows // groups, channels, taps), (*strides, 4))
-    live = ~(np.abs(weight) < np.finfo(np.float32).tiny)
-    index = np.arange(channels * taps, dtype=np.uint32).reshape(channels, taps)
+    return np.lib.stride_tricks.as_strided(weight, (groups, rows // groups, channels, taps), (*strides, 4))
+
+
+def is_live(weight):
+    return ~(np.abs(weight) < np.finfo(np.float32).tiny)
+
+
+def expected_lists(weight, fields):
+    """(nonzeros, where blocks start, how many they have); there is one record behind each list."""
+    rows = rows_of(weight, fields).reshape(fields["rows"], fields["channels"], fields["taps"])
+    index = np.arange(rows[0].size, dtype=np.uint32).reshape(rows[0].shape)
+    blocks = np.arange(0, fields["channels"], fields["block_channels"])
     nonzeros, counts = [], []
-    for met in np.split(np.array(fields["class_taps"]), fields["class_ends"][:-1]):
-        for row, kept in zip(weight.reshape(rows, channels, taps), live.reshape(rows, channels, taps), strict=True):
-            blocks = np.arange(0, channels, fields["block_channels"])
-            counts.append([*np.add.reduceat(kept[:, met].sum(1), blocks), UNTOUCHED])
-            records = np.rec.fromarrays([row[:, met].ravel(), index[:, met].ravel()], NONZERO)
-            written = kept[:, met].ravel()
-            behind = np.full(2, UNTOUCHED, np.uint32).view(NONZERO) if written[-1] else records[-1:]
-            nonzeros += [records[written], behind]
+    for taps in np.split(np.array(fields["class_taps"]), fields["class_ends"][:-1]):
+        for row in rows:
+            records = np.rec.fromarrays([row[:, taps].ravel(), index[:, taps].ravel()], NONZERO)
+            live = is_live(records.value)
+            behind = np.full(2, UNTOUCHED, np.uint32).view(NONZERO) if live[-1] else records[-1:]
+            nonzeros += [records[live], behind]
+            counts.append([*np.add.reduceat(is_live(row[:, taps]).sum(1), blocks), UNTOUCHED])
     counts = np.array(counts, np.int64)
     sizes = np.column_stack([counts[:, :-1], np.ones(len(counts), np.int64)])
-    starts = sizes.cumsum().reshape(sizes.shape) - sizes
-    width = 3 if fields["inner_taps"] == 3 else taps
-    inner = live.reshape(*live.shape[:3], -1, width)
-    torn = (inner.any(4) != inner.all(4)).any((2, 3)) | (fields["inner_taps"] != 3) | (len(fields["class_ends"]) > 1)
-    items = np.arange(0, rows // groups, fields["item_rows"])
-    flags = [np.logical_or.reduceat(bad, items, 1) for bad in (~np.isfinite(weight).all((2, 3)), torn)]
-    return np.concatenate(nonzeros).view(np.uint32), starts, counts, *(flag.astype(np.int64) for flag in flags)
+    return np.concatenate(nonzeros).view(np.uint32), sizes.cumsum().reshape(sizes.shape) - sizes, counts
+
+
+def expected_flags(weight, fields):
+    """What is found of each work item: whether it is not finite, and whether not made of whole rows of three taps."""
+    rows = rows_of(weight, fields)
+    torn = np.ones(rows.shape[:2], bool)
+    if fields["inner_taps"] == 3 and len(fields["class_ends"]) == 1:
+        inner = is_live(rows).reshape(*torn.shape, -1, 3)
+        torn = (inner.any(3) != inner.all(3)).any(2)
+    items = np.arange(0, rows.shape[1], fields["item_rows"])
+    found = {"not_finite": ~np.isfinite(rows).all((2, 3)), "not_whole": torn}
+    return {name: np.logical_or.reduceat(bad, items, 1).astype(np.int64) for name, bad in found.items()}
 
 
 # --- recording ---
@@ -138,28 +153,32 @@ def recording(monkeypatch):
         def __init__(self, **fields):
             super().__init__(**fields)
             self.fields = fields
-            numbers = {name: fields[name] for name in fields if name in ("groups", "rows", "channels", "taps")}
             tables = {name: table(fields[name]) for name in ("class_ends", "class_taps")}
-            self.lists = Filled(
-                "sc_lists", (), tables, **numbers, inner_taps=fields["inner_taps"],
-                block_channels=fields["block_channels"], blocks=-(-fields["channels"] // fields["block_channels"]),
-                classes=len(fields["class_ends"]),
-            )  # fmt: skip
+            numbers = {name: fields[name] for name in ("groups", "rows", "channels", "taps", "inner_taps")}
+            numbers["block_channels"], numbers["classes"] = fields["block_channels"], len(fields["class_ends"])
+            numbers["blocks"] = -(-fields["channels"] // fields["block_channels"])
+            self.empty = Filled("sc_lists", (), tables, **numbers)
 
         def fill(self, weight, threads):
             super().fill(weight, threads)
-            nonzeros, starts, counts, *flags = expected_lists(weight, self.fields)
-            numbers = {name: self.fields[name] for name in ("group_stride", "row_stride", "channel_stride", "item_rows")}
-            task = Filled("sc_lists_task", {"lists": self.lists}, {"data": weight}, **numbers)
-            flags = dict(zip(("not_finite", "not_whole"), flags, strict=True))
+            nonzeros, starts, counts = expected_lists(weight, self.fields)
+            flags = expected_flags(weight, self.fields)
+            names = ("group_stride", "row_stride", "channel_stride", "item_rows")
+            numbers = {name: self.fields[name] for name in names}
+            task = Filled("sc_lists_task", {"lists": self.empty}, {"data": weight}, **numbers)
             expect("count_lists", task, {}, {"lists.starts": counts, **flags})
             expect("fill_lists", task, {"lists.starts": starts}, {"lists.nonzeros": nonzeros})
-            self.filled = self.lists.call({"nonzeros": nonzeros, "starts": starts}, {})
-            self.filled.struct.whole_rows = not flags["not_whole"].any()
+            whole = not flags["not_whole"].any()
+            self.filled = self.empty.call({"nonzeros": nonzeros, "starts": starts}, {}, whole_rows=whole)
 
     def expect(kind, task, read, expected):
+        """A call that is known to write these arrays."""
         written = {name: np.empty_like(array) for name, array in expected.items()}
-        execute = lambda: [np.copyto(written[name], array) for name, array in expected.items()]
+
+        def execute():
+            for name, array in expected.items():
+                np.copyto(written[name], array)
+
         recorder.record(kind, task.call(read, written), execute)
 
     with monkeypatch.context() as patch, cpu.use_isa("scalar"):

@@ -1,4 +1,4 @@
-"""The C structs of problem.h, filled from what `_conv` and `_pruning` are told: for tests that run kernels elsewhere."""
+"""C structs of problem.h, filled with what `_conv` and `_pruning` are told: for tests that run kernels elsewhere."""
 
 import ctypes
 import functools

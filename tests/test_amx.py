@@ -7,7 +7,6 @@ import functools
 import numpy as np
 import pytest
 from amx_emulated import KERNELS, emulation, needs_compiler
-from task_structs import forget_plans
 from helpers import (
     CASES,
     FEW_CASES,
@@ -25,6 +24,7 @@ from helpers import (
     sparse_floats,
     sparse_ints,
 )
+from task_structs import forget_plans
 
 import sparseconv as sc
 from sparseconv import _cpu, blocking_tiles, cpu

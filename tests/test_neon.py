@@ -122,15 +122,12 @@ def record_views(recorder):
 
 
 def record_output_masks(recorder):
-    kinds = itertools.cycle(MASKS.items())
     for case in FEW_CASES:
         first, second = in_layout(case, "backward_data", *operands(case, "backward_data", 0.5))
         needed = np.nan_to_num(in_layout(case, "forward", *operands(case, "forward", 0.5))[0])
-        for skip in ("none", "grad_output", "output"):
-            for _ in range(2):
-                kind, make = next(kinds)
-                recorder.name = f"output_mask {kind} {case} {skip}"
-                call(sc, case, "backward_data", first, second, skip=skip, output_mask=make(needed))
+        for skip, (kind, make) in itertools.product(("none", "grad_output", "output"), MASKS.items()):
+            recorder.name = f"output_mask {kind} {case} {skip}"
+            call(sc, case, "backward_data", first, second, skip=skip, output_mask=make(needed))
     recorder.name = "output_mask of a weight"
     case = FEW_CASES[0]
     x, grads = operands(case, "backward_weight", 0.5)
@@ -147,7 +144,7 @@ def record_operand_masks(recorder):
     scalars += [("backward_weight", 0, "input"), ("backward_weight", 1, "grad_output")]
     orders = ((0, 1, 2, 3), (0, 2, 3, 1))
     for (name, place, scalar), (kind, make) in itertools.product(scalars, MASKS.items()):
-        for case in (*FEW_CASES, Case(72, 40, (3, 70), (3, 3), padding=1)):
+        for case in (*FEW_CASES, Case(72, 17, (2, 70), (3, 3), batch=1, padding=1)):
             arrays = [np.nan_to_num(array) for array in in_layout(case, name, *operands(case, name, 0.3))]
             mask = np.where(np.random.default_rng(7).random(arrays[place].shape) < 0.6, arrays[place], 0)
             recorder.name = f"{scalar}_mask {kind} {name} {case}"
