@@ -1,12 +1,10 @@
 // The AMX kernels on emulated tile registers, as a library for amx_emulated.py: with the vector kernels of
-// SC_VECTOR_ISA, the pool of threads, and the way of running tasks that poisons scratch memory.
+// SC_VECTOR_ISA, and with guarded memory for scratch.
 #include SC_SIMD_HEADER
 #include "tiles_emulated.h"
 #include "tile_kernels.h"
 
-#include "poisoned_run.h"
 #include "run.h"
-#include "threads.h"
 
 extern "C" {
 int64_t emulated_products = 0, emulated_users = 0;
@@ -27,21 +25,14 @@ const sc_table &table() {
     return made;
 }
 
-// A status of threads.h; -1: memory was written that belongs to nobody.
-template <class Task>
-int run_poisoned(Task *task) {
-    task->interrupt = {[](void *) { return emulated_stop; }, nullptr};
-    return sparseconv::run(table(), *task) ? sparseconv::OK : -1;
-}
-
 }  // namespace
 
 extern "C" {
 int emulated_rows(sc_rows_task *task, int threads) {
-    return threads ? sparseconv::run_rows(table(), *task, threads, signals) : run_poisoned(task);
+    return sparseconv::run_rows(table(), *task, threads, signals);
 }
 int emulated_gradient(sc_gradient_task *task, int threads) {
-    return threads ? sparseconv::run_gradient(table(), *task, threads, signals) : run_poisoned(task);
+    return sparseconv::run_gradient(table(), *task, threads, signals);
 }
 int64_t emulated_rows_scratch(sc_rows_task *task) { return sparseconv::rows_scratch_bytes(table(), *task); }
 int64_t emulated_rows_packed(sc_rows_task *task) { return sparseconv::rows_packed_bytes(*task); }

@@ -1,12 +1,14 @@
-// Runs recorded calls on the tables of two instruction sets and compares every bit: see test_neon.py, which writes
-// cases.h (one function per call, ending in `check`) and the file of arrays that it refers to.
+// Replays the kernel calls that neon_recorder.py writes down, and compares every bit. Besides, compares the small
+// functions of the table with those of scalar.
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <vector>
 
-#include "poisoned_run.h"
+#include "dispatch.h"
+#include "float_state.h"
+#include "guarded_memory.h"
+#include "run.h"
 
 namespace sparseconv {
 
@@ -21,41 +23,71 @@ static void expect(bool good, const char *name, const char *table, const char *w
     ++failures;
 }
 
-static int go_on(void *) { return 0; }
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int no_signals() { return 0; }
 
-static bool run(const sc_table &table, sc_bias_task &task) {
-    return work(table.bias_gradient, task, ceil_div(task.channels, 64), 0);
+// --- recorded calls ---
+
+template <class Task, int (*RUN)(const sc_table &, Task &, int, int (*)())>
+static int run(const sc_table &table, void *task, int threads) {
+    return RUN(table, *(Task *)task, threads, no_signals);
+}
+template <int STEP>
+static int run_lists_step(const sc_table &table, void *task, int threads) {
+    return run_lists(table, *(sc_lists_task *)task, STEP, threads, no_signals);
 }
 
-static void give_mask(sc_rows_task &task, void *mask) { task.mask = (uint16_t *)mask; }
-template <class Task>
-static void give_mask(Task &, void *) {}
+static const struct {
+    const char *kind;
+    int (*run)(const sc_table &, void *task, int threads);
+} runs[] = {
+    {"Rows", run<sc_rows_task, run_rows>},
+    {"Gradient", run<sc_gradient_task, run_gradient>},
+    {"Weights", run<sc_weights_task, run_weights>},
+    {"count_lists", run_lists_step<0>},
+    {"fill_lists", run_lists_step<1>},
+    {"bias_gradient", run<sc_bias_task, run_bias_gradient>},
+    {"nm_mask", run<sc_nm_task, run_nm_mask>},
+    {"transposable_mask", run<sc_transposable_task, run_transposable_mask>},
+};
 
-// Both tables must turn `before`, the memory around the result, into `after`; `target` is the member of the task that
-// points to the result, `first` floats behind the start of that memory. If there is a mask, they must write that, too.
-template <class Task>
-static void check(const char *name, Task &task, float *&target, int64_t first, const float *before, const float *after,
-                  int64_t floats, const std::vector<uint8_t> &mask = {}) {
-    const int64_t bytes = floats * (int64_t)sizeof(float);
-    std::vector<char> results[2];
-    int64_t nonzero = 0;
-    task.interrupt = {go_on, nullptr};
-    for (const sc_table *table : {&neon::table, &scalar::table}) {
-        block memory(bytes);
-        memcpy(memory.data(), before, (size_t)bytes);
-        target = (float *)memory.data() + first;
-        block bits((int64_t)mask.size());
-        give_mask(task, mask.empty() ? nullptr : bits.data());
-        expect(run(*table, task), name, table->name, "memory around the scratch was written");
-        expect(memory.intact(), name, table->name, "memory around the result was written");
-        expect(!memcmp(memory.data(), after, (size_t)bytes), name, table->name, "not what was expected");
-        expect(bits.intact(), name, table->name, "memory around the mask was written");
-        expect(!memcmp(bits.data(), mask.data(), mask.size()), name, table->name, "not the mask that was expected");
-        results[table == &scalar::table].assign(memory.data(), memory.data() + bytes);
+static int replay(const char *kind, const sc_table &table, void *task, int threads) {
+    for (const auto &one : runs) {
+        if (!strcmp(one.kind, kind)) return one.run(table, task, threads);
     }
-    expect(results[0] == results[1], name, "neon", "not the bits of scalar");
-    for (int64_t i = 0; i < floats; ++i) nonzero += after[i] != before[i] && after[i] != 0;
-    printf("%s: %lld of %lld nonzero\n", name, (long long)nonzero, (long long)floats);
+    return -1;
+}
+
+struct pointer { int64_t slot, target; };
+struct result { int64_t before, after, bytes; };
+
+// Replays the call that these words describe, in offsets into the image of memory; returns where the next one begins.
+static const int64_t *replay(const int64_t *word, char *image, const sc_table &table, int threads) {
+    const char *name = image + word[0], *kind = image + word[1];
+    char *task = image + word[2];
+    const int64_t pointers = word[3], results = word[4];
+    const pointer *pointer_of = (const pointer *)(word + 5);
+    const result *result_of = (const result *)(pointer_of + pointers);
+    std::vector<block> memory;
+    for (int64_t i = 0; i < results; ++i) {
+        memory.emplace_back(result_of[i].bytes);
+        memcpy(memory[i].data(), image + result_of[i].before, (size_t)result_of[i].bytes);
+    }
+    for (int64_t p = 0; p < pointers; ++p) {
+        char *address = image + pointer_of[p].target;
+        for (int64_t i = 0; i < results; ++i) {
+            const int64_t inside = pointer_of[p].target - result_of[i].before;
+            if (inside >= 0 && inside < result_of[i].bytes) address = memory[i].data() + inside;
+        }
+        memcpy(image + pointer_of[p].slot, &address, sizeof address);
+    }
+    expect(replay(kind, table, task, threads) == 0, name, table.name, "not done, or memory around the scratch written");
+    for (int64_t i = 0; i < results; ++i) {
+        expect(memory[i].intact(), name, table.name, "memory around the result was written");
+        expect(!memcmp(memory[i].data(), image + result_of[i].after, (size_t)result_of[i].bytes), name, table.name,
+               "not what was expected");
+    }
+    return (const int64_t *)(result_of + results);
 }
 
 // --- masks ---
@@ -63,8 +95,10 @@ static void check(const char *name, Task &task, float *&target, int64_t first, c
 static bool same(float a, float b) { return a == b || (a != a && b != b); }
 
 static void check_masks() {
-    static const uint32_t special[] = {0x00000000, 0x80000000, 0x7fc00000, 0xffc00000, 0x7f800000, 0xff800000, 0x00000001,
-                                       0x80000001, 0x3f800000, 0xbf800000, 0x007fffff, 0x7f7fffff, 0x00000000};
+    static const uint32_t special[] = {0x00000000, 0x80000000, 0x7fc00000, 0xffc00000, 0x7f800000, 0xff800000,
+                                       0x00000001, 0x80000001, 0x3f800000, 0xbf800000, 0x007fffff, 0x7f7fffff,
+                                       0x00000000};
+    static const int64_t widths[] = {1, 16, 21};
     uint32_t state = 1;
     for (int64_t size = 0; size < 140; ++size) {
         std::vector<float> x((size_t)size);
@@ -76,27 +110,31 @@ static void check_masks() {
         block masks[2] = {block(bytes), block(bytes)}, relu_masks[2] = {block(bytes), block(bytes)};
         block relus[2] = {block(4 * size), block(4 * size)}, bools[2] = {block(size), block(size)};
         block anys[2] = {block(size / 3), block(size / 3)};
-        int64_t counts[2], vectors[2][3];
+        int64_t counts[2][2], vectors[2][3];
         for (int i = 0; i < 2; ++i) {
             const sc_table &table = i ? scalar::table : neon::table;
-            counts[i] = table.count_above(x.data(), size, 0);
+            for (int t = 0; t < 2; ++t) counts[i][t] = table.count_above(x.data(), size, (float)t);
             table.mask_nonzero(x.data(), size, (uint8_t *)masks[i].data());
             table.mask_relu(x.data(), size, (float *)relus[i].data(), (uint8_t *)relu_masks[i].data());
             table.mask_unpack((const uint8_t *)masks[i].data(), size, (uint8_t *)bools[i].data());
             table.mask_any((const uint8_t *)bools[i].data(), size / 3, 3, (uint8_t *)anys[i].data());
-            for (int w = 0; w < 3; ++w) vectors[i][w] = table.mask_live_vectors(x.data(), size, w == 0 ? 1 : w == 1 ? 16 : 21);
+            for (int w = 0; w < 3; ++w) vectors[i][w] = table.mask_live_vectors(x.data(), size, widths[w]);
             for (const block *one : {&masks[i], &relu_masks[i], &relus[i], &bools[i], &anys[i]}) {
                 expect(one->intact(), "masks", table.name, "memory around a result was written");
             }
         }
-        expect(counts[0] == counts[1], "count_above", "neon", "not the count of scalar");
-        expect(!memcmp(vectors[0], vectors[1], sizeof vectors[0]), "mask_live_vectors", "neon", "not the counts of scalar");
-        expect(!memcmp(masks[0].data(), masks[1].data(), (size_t)bytes), "mask_nonzero", "neon", "not the bits of scalar");
-        expect(!memcmp(anys[0].data(), anys[1].data(), (size_t)(size / 3)), "mask_any", "neon", "not the bytes of scalar");
-        expect(!memcmp(relu_masks[0].data(), relu_masks[1].data(), (size_t)bytes), "mask_relu", "neon", "not the bits of scalar");
+        const auto same_bytes = [](const void *a, const void *b, int64_t count, const char *name) {
+            expect(!memcmp(a, b, (size_t)count), name, "neon", "not what scalar writes");
+        };
+        same_bytes(counts[0], counts[1], sizeof counts[0], "count_above");
+        same_bytes(vectors[0], vectors[1], sizeof vectors[0], "mask_live_vectors");
+        same_bytes(masks[0].data(), masks[1].data(), bytes, "mask_nonzero");
+        same_bytes(anys[0].data(), anys[1].data(), size / 3, "mask_any");
+        same_bytes(relu_masks[0].data(), relu_masks[1].data(), bytes, "mask_relu");
         for (int64_t i = 0; i < size; ++i) {
             const float value = x[(size_t)i], relu = ((const float *)relus[0].data())[i];
-            expect(bools[0].data()[i] == (value != 0) && bools[1].data()[i] == (value != 0), "mask_unpack", "neon", "wrong");
+            const bool unpacked = bools[0].data()[i] == (value != 0) && bools[1].data()[i] == (value != 0);
+            expect(unpacked, "mask_unpack", "neon", "wrong");
             expect(same(relu, value != value || value > 0 ? value : 0), "mask_relu", "neon", "not max(x, 0)");
             expect(same(relu, ((const float *)relus[1].data())[i]), "mask_relu", "neon", "not the values of scalar");
         }
@@ -140,56 +178,7 @@ static void check_compressed() {
     printf("compressed: done\n");
 }
 
-// --- pruning masks ---
-
-// A mask of `size` bytes, made in guarded memory.
-template <class Task>
-static std::vector<char> pruned(const sc_table &table, Task task, void (*entry)(const Task *, int64_t, int64_t, void *),
-                                int64_t items, int64_t scratch_bytes, int64_t size, const char *name) {
-    block mask(size);
-    task.mask = (uint8_t *)mask.data();
-    task.interrupt = {go_on, nullptr};
-    expect(work(entry, task, items, scratch_bytes), name, table.name, "memory around the scratch was written");
-    expect(mask.intact(), name, table.name, "memory around the mask was written");
-    return std::vector<char>(mask.data(), mask.data() + size);
-}
-
-static void check_pruning() {
-    const int64_t rows = 35, columns = 70, size = rows * columns;
-    std::vector<double> wide((size_t)size);
-    uint32_t state = 1;
-    for (double &value : wide) {
-        state = state * 1664525u + 1013904223u;
-        value = (int32_t)state / (state >> 8 & 1 ? 2147483648.0 : 1e12);
-    }
-    const std::vector<float> single(wide.begin(), wide.end());
-    const sc_magnitudes weights[] = {{single.data(), nullptr}, {nullptr, wide.data()}};
-    for (const sc_magnitudes &weight : weights) {
-        for (int64_t m : {4, 8, 16, 32}) {
-            std::vector<char> masks[2][3];
-            for (const sc_table *table : {&neon::table, &scalar::table}) {
-                std::vector<char> *to = masks[table == &scalar::table];
-                const int64_t across = ceil_div(columns, m);
-                sc_nm_task nm = {weight, nullptr, columns, 1, rows * across, m / 2, m, {}};
-                to[0] = pruned(*table, nm, table->nm_mask, ceil_div(nm.groups, 16), table->nm_mask_scratch(&nm), size,
-                               "nm_mask");
-                for (int64_t method : {SC_GREEDY, SC_EXACT}) {
-                    sc_transposable_task task = {weight, 1.0, nullptr, rows, columns, m / 2, m, method, 0, 0, {}};
-                    to[method == SC_EXACT ? 2 : 1] =
-                        pruned(*table, task, table->transposable_mask, ceil_div(ceil_div(rows, m) * across, 16),
-                               table->transposable_mask_scratch(&task), size, "transposable_mask");
-                }
-            }
-            for (int i = 0; i < 3; ++i) {
-                int64_t kept = 0;
-                for (char one : masks[0][i]) kept += one;
-                expect(masks[0][i] == masks[1][i], "pruning masks", "neon", "not those of scalar");
-                expect(kept > size / 3 && kept < size * 2 / 3, "pruning masks", "neon", "not about half");
-            }
-        }
-    }
-    printf("pruning masks: done\n");
-}
+// --- the rest ---
 
 static void check_float_state() {
     volatile float tiny = 1e-39f, one = 1;
@@ -202,24 +191,45 @@ static void check_float_state() {
     printf("float_state: done\n");
 }
 
-#include "cases.h"
+static void check_dispatch() {
+    int count = 0;
+    const isa *all = isas(&count);
+    expect(count == 2 && all[0].table == &neon::table && all[1].table == &scalar::table, "isas", "neon", "wrong");
+    expect(all[0].supported() && active() == &neon::table, "active", "neon", "not chosen");
+    printf("dispatch: done\n");
+}
+
+// All of a file; aligned as the memory that it is an image of.
+static char *contents(const char *path, int64_t *bytes) {
+    FILE *file = fopen(path, "rb");
+    if (!file) exit(2);
+    fseek(file, 0, SEEK_END);
+    *bytes = ftell(file);
+    rewind(file);
+    char *all = (char *)aligned_alloc(64, (size_t)(*bytes + 63) / 64 * 64);
+    if (fread(all, 1, (size_t)*bytes, file) != (size_t)*bytes) exit(2);
+    fclose(file);
+    return all;
+}
 
 }  // namespace sparseconv
 
+// Arguments: the image of memory, the words, and a number of threads. With more than one, calls alone are replayed.
 int main(int argc, char **argv) {
     using namespace sparseconv;
-    FILE *file = argc > 1 ? fopen(argv[1], "rb") : nullptr;
-    if (!file) return 2;
-    fseek(file, 0, SEEK_END);
-    std::vector<float> data((size_t)ftell(file) / sizeof(float));
-    rewind(file);
-    if (fread(data.data(), sizeof(float), data.size(), file) != data.size()) return 2;
-    fclose(file);
-    check_float_state();
-    check_masks();
-    check_compressed();
-    check_pruning();
-    run_cases(data.data());
-    printf("%d failures\n", failures);
+    if (argc != 4) return 2;
+    const int threads = atoi(argv[3]);
+    int64_t image_bytes, word_bytes, calls = 0;
+    char *image = contents(argv[1], &image_bytes);
+    const int64_t *words = (const int64_t *)contents(argv[2], &word_bytes), *end = words + word_bytes / 8;
+    if (threads == 1) {
+        check_float_state();
+        check_dispatch();
+        check_masks();
+        check_compressed();
+        for (const int64_t *word = words; word < end;) word = replay(word, image, scalar::table, threads);
+    }
+    for (const int64_t *word = words; word < end; ++calls) word = replay(word, image, *active(), threads);
+    printf("%lld calls, %d failures\n", (long long)calls, failures);
     return failures != 0;
 }

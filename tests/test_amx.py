@@ -7,7 +7,6 @@ import functools
 import numpy as np
 import pytest
 from amx_emulated import KERNELS, emulation, needs_compiler
-from field_records import forget_plans
 from helpers import (
     CASES,
     FEW_CASES,
@@ -25,6 +24,7 @@ from helpers import (
     sparse_floats,
     sparse_ints,
 )
+from task_structs import forget_plans
 
 import sparseconv as sc
 from sparseconv import _cpu, blocking_tiles, cpu
@@ -380,7 +380,7 @@ def test_threads_do_not_change_a_bit(built, name, poison):
             first.flat[first.size // 3] = poison
         arrays, results = in_layout(case, name, first, second), []
         for threads in (1, 2, 3, 7):
-            with built.active(threads=None):
+            with built.active():
                 results.append(call(sc, case, name, *arrays, skip="none", num_threads=threads))
         for other in results[1:]:
             assert_same_bits(other, results[0], str(case))
@@ -392,10 +392,11 @@ def test_interrupt(built):
     case = BIG_CASES[0]
     for name in PASSES:
         first, second, expected = prepared(case, name, 0.3)
-        with built.active(threads=0):
+        with built.active():
             built.set("stop", 1)
             try:
-                call(sc, case, name, first, second, skip="none")  # what it returns is not wanted
+                with pytest.raises(KeyboardInterrupt):
+                    call(sc, case, name, first, second, skip="none")
             finally:
                 built.set("stop", 0)
             assert built.counter("users") == 0

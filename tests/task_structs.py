@@ -1,0 +1,177 @@
+"""C structs of problem.h, filled with what `_conv`, `_weights` and `_pruning` are told: for tests that run kernels elsewhere."""
+
+import ctypes
+import functools
+import re
+from pathlib import Path
+
+import numpy as np
+
+from sparseconv import _conv, _pruning, _weights, geometry, layout, planning, prepare
+
+KERNELS = Path(__file__).resolve().parents[1] / "sparseconv" / "kernels"
+
+
+@functools.cache
+def structs():
+    """{name: ctypes.Structure} of problem.h, whose fields are numbers, pointers and structs before them."""
+    found = {}
+    scalars = {
+        "int64_t": ctypes.c_int64, "uint32_t": ctypes.c_uint32, "float": ctypes.c_float, "double": ctypes.c_double
+    }  # fmt: skip
+    text = re.sub(r"//.*", "", (KERNELS / "problem.h").read_text(encoding="utf-8"))
+    for body, name in re.findall(r"typedef struct \{(.*?)\} (\w+);", text, re.DOTALL):
+        fields = []
+        for line in filter(None, map(str.strip, body.replace("\n", " ").split(";"))):
+            if "(*" in line:
+                fields.append((re.search(r"\(\*(\w+)\)", line)[1], ctypes.c_void_p))
+                continue
+            kind, names = re.fullmatch(r"(?:const )?(\w+) (.*)", line).groups()
+            for one in names.split(","):
+                pointer = "*" in one
+                fields.append((one.strip(" *"), ctypes.c_void_p if pointer else found.get(kind) or scalars[kind]))
+        found[name] = type(name, (ctypes.Structure,), {"_fields_": fields})
+    return found
+
+
+class Filled:
+    """A C struct and the arrays that its pointers lead to: those that are read, and those that kernels write.
+
+    `members` are filled structs within it. Pointers have names as "in.data"; arrays may be None.
+    """
+
+    def __init__(self, name, members=(), read=(), written=(), /, **numbers):
+        members = dict(members)
+        self.struct = structs()[name](**numbers, **{member: made.struct for member, made in members.items()})
+        self.read = [array for made in members.values() for array in made.read] + self._point(dict(read))
+        self.written = self._point(dict(written))
+
+    def call(self, read, written, /, **numbers):
+        """A copy with more arrays and numbers."""
+        made = object.__new__(Filled)
+        made.struct = type(self.struct).from_buffer_copy(self.struct)
+        made.read, made.written = self.read + made._point(read), made._point(written)
+        for name, value in numbers.items():
+            setattr(made.struct, name, value)
+        return made
+
+    def _point(self, arrays):
+        there = {path: array for path, array in arrays.items() if array is not None}
+        for path, array in there.items():
+            *outer, name = path.split(".")
+            setattr(functools.reduce(getattr, outer, self.struct), name, array.ctypes.data)
+        return list(there.values())
+
+
+def table(values):
+    """Integers, or tuples of them, one after the other."""
+    return np.array(list(values), np.int64).reshape(-1)
+
+
+def members(**made):
+    """Those of these members that there are; `in_` stands for `in`."""
+    return {name.rstrip("_"): one.filled for name, one in made.items() if one is not None}
+
+
+class Map(_conv.Map):
+    def __init__(self, **fields):
+        super().__init__(**fields)
+        tables = {name: table(fields[name]) for name in ("row_table", "outer_passes", "passes", "taps")}
+        sizes = {"pass_count": len(fields["passes"]), "outer_pass_count": len(fields["outer_passes"])}
+        plain = {name: value for name, value in fields.items() if name not in tables}
+        self.filled = Filled("sc_map", (), tables, **plain, **sizes)
+
+
+class View(_conv.View):
+    def __init__(self, image, rows, column, channel, block):
+        super().__init__(image, rows, column, channel, block)
+        self.filled = Filled(
+            "sc_view", (), {"rows": table(rows)},
+            image_stride=image, column_stride=column, channel_stride=channel, block_stride=block,
+        )  # fmt: skip
+
+
+class Mask(_conv.Mask):
+    def __init__(self, view, kind):
+        super().__init__(view, kind)
+        self.filled = Filled("sc_mask", members(view=view), kind="f?B".index(kind))
+
+
+class WeightView(_conv.WeightView):
+    def __init__(self, group, lane, channel, tap, outer_taps, flat):
+        super().__init__(group, lane, channel, tap, outer_taps, flat)
+        self.filled = Filled(
+            "sc_weight_view", (), {"outer_taps": table(outer_taps)},
+            group_stride=group, lane_stride=lane, channel_stride=channel, tap_stride=tap, flat_taps=flat,
+        )  # fmt: skip
+
+
+# --- calls: what kernels are told with the arguments of `run`, or of a function ---
+
+
+class Rows(_conv.Rows):
+    def __init__(self, used, source, target, weight, *, needed=None, live=None, **fields):
+        # Tile kernels, tasks with parts, do not run here.
+        super().__init__(used, source, target, weight, needed=needed, live=live, **fields | {"parts": 0})
+        made = members(map=used, in_=source, out=target, weight=weight, needed=needed, live=live)
+        self.fields, self.filled = fields, Filled("sc_rows_task", made, **fields)
+
+    def told(self, source, weight, bias, target, threads, threshold=0, mask=None, needed=None, live=None):
+        read = {
+            "in.data": source, "weight.data": weight, "bias": bias, "needed.data": needed, "live.data": live
+        }  # fmt: skip
+        return self.filled.call(read, {"out.data": target, "mask": mask}, threshold=threshold)
+
+
+class Gradient(_conv.Gradient):
+    def __init__(self, used, a, b, gradient, *, live=None, **fields):
+        super().__init__(used, a, b, gradient, live=live, **fields | {"parts": 0})
+        made = members(map=used, a=a, b=b, gradient=gradient, live=live)
+        self.fields, self.filled = fields, Filled("sc_gradient_task", made, **fields)
+
+    def told(self, a, b, gradient, threads, threshold=0, mask=None, pairs=None, live=None):
+        read = {"a.data": a, "b.data": b, "mask": mask, "pairs": pairs, "live.data": live}
+        return self.filled.call(read, {"gradient.data": gradient}, threshold=threshold)
+
+
+class Weights(_weights.Weights):
+    def __init__(self, used, source, target, *, column_places, tap_places, **fields):
+        super().__init__(used, source, target, column_places=column_places, tap_places=tap_places, **fields)
+        tables = {"column_places": table(column_places), "tap_places": table(tap_places)}
+        made = members(map=used, in_=source, out=target)
+        self.filled = Filled("sc_weights_task", made, tables, **fields, span=len(column_places))
+
+    def told(self, source, lists, bias, target, threads):
+        made = self.filled.call({"in.data": source, "bias": bias}, {"out.data": target})
+        made.struct.lists = lists.filled.struct
+        made.read += lists.filled.read
+        return made
+
+
+def bias_gradient(view, source, target, batch, rows, columns, channels, threads):
+    sizes = {"batch": batch, "rows": rows, "columns": columns, "channels": channels}
+    return Filled("sc_bias_task", members(in_=view)).call({"in.data": source}, {"out": target}, **sizes)
+
+
+def nm_mask(weight, mask, length, inner, groups, n, m, threads):
+    sizes = {"length": length, "inner": inner, "groups": groups, "n": n, "m": m}
+    return Filled("sc_nm_task", (), magnitudes(weight), {"mask": mask}, **sizes)
+
+
+def transposable_mask(weight, scale, mask, n, m, method, iterations, sharpness, threads):
+    sizes = {"rows": weight.shape[0], "columns": weight.shape[1], "n": n, "m": m, "method": _pruning.METHODS[method]}
+    return Filled(
+        "sc_transposable_task", (), magnitudes(weight), {"mask": mask},
+        **sizes, scale=scale, iterations=iterations, sharpness=sharpness,
+    )  # fmt: skip
+
+
+def magnitudes(weight):
+    return {"weight.single" if weight.dtype == np.float32 else "weight.wide": weight}
+
+
+def forget_plans():
+    """Empties the caches that hold objects of `_conv` and `_weights`."""
+    for module in (geometry, layout, planning, prepare):
+        for value in vars(module).values():
+            getattr(value, "cache_clear", lambda: None)()
