@@ -1,4 +1,4 @@
-"""C structs of problem.h, filled with what `_conv`, `_weights` and `_pruning` are told: for tests that run kernels elsewhere."""
+"""C structs of problem.h, filled with what the extension modules are told: for tests that run kernels elsewhere."""
 
 import ctypes
 import functools
