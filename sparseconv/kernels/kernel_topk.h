@@ -54,29 +54,37 @@ static void topk_narrow(const sc_topk_task *whole, int64_t begin, int64_t end, v
 
 static int64_t topk_scratch(const sc_topk_task *) { return (SC_TOPK_ITEM + 16) * (int64_t)sizeof(float); }
 
-SC_INLINE void store_bools(uint8_t *bools, uint32_t bits, int64_t count) {
-    const uint64_t halves[2] = {eight_bools(bits & 0xff), eight_bools(bits >> 8)};
-    if (count >= 16) __builtin_memcpy(bools, halves, 16);
-    else __builtin_memcpy(bools, halves, (uint64_t)count);
+SC_INLINE void store_bools(uint8_t *bools, uint32_t bits) {
+    const uint64_t eights[2] = {eight_bools(bits & 0xff), eight_bools(bits >> 8)};
+    __builtin_memcpy(bools, eights, 16);
 }
 
-// mask[i]: whether element i is above `high`, or a tie (above `low`) that is among the kept ones, the first in memory.
+SC_INLINE void mask_above(const float *data, int64_t count, f32x16 limit, uint8_t *mask) {
+    int64_t i = 0;
+    for (; i + 16 <= count; i += 16) store_bools(mask + i, above(load(data + i), limit));
+    if (i == count) return;
+    uint8_t last[16];
+    store_bools(last, above(load_partial(data + i, (int)(count - i)), limit));
+    __builtin_memcpy(mask + i, last, (uint64_t)(count - i));
+}
+
+// mask[i]: whether element i is above `high`, or one of the kept ties. These are the first in memory: all of them in the
+// items before tie_item, in that item the first tie_count, behind it none.
 static void topk_mask(const sc_topk_task *whole, int64_t begin, int64_t end, void *) {
     const sc_topk_task task = *whole;
     const f32x16 low = splat(&task.low), high = splat(&task.high);
     for (int64_t item = begin; item < end; ++item) {
         if (item % 16 == 0 && task.interrupt.poll(task.interrupt.context)) return;
         const item_range range = elements_of(task, item);
-        int64_t ties = item < task.tie_item ? task.count : item == task.tie_item ? task.tie_count : 0;
-        for (int64_t i = range.first; i < range.end; i += 16) {
+        const bool all_ties = item < task.tie_item;
+        mask_above(task.data + range.first, range.end - range.first, all_ties ? low : high, task.mask + range.first);
+        if (item != task.tie_item) continue;
+        int64_t ties = task.tie_count;
+        for (int64_t i = range.first; ties; i += 16) {
             const int64_t left = range.end - i;
             const f32x16 a = left < 16 ? load_partial(task.data + i, (int)left) : load(task.data + i);
-            const uint32_t larger = above(a, high);
-            uint32_t tied = ties ? above(a, low) & ~larger : 0;
-            if (left < 16) tied &= (1u << left) - 1;
-            while (__builtin_popcount(tied) > ties) tied ^= 1u << (31 - __builtin_clz(tied));
-            ties -= __builtin_popcount(tied);
-            store_bools(task.mask + i, larger | tied, left);
+            uint32_t tied = above(a, low) & ~above(a, high);
+            for (; tied && ties; tied &= tied - 1, --ties) task.mask[i + __builtin_ctz(tied)] = 1;
         }
     }
 }

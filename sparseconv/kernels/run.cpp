@@ -192,9 +192,9 @@ int run_topk(const sc_table &table, sc_topk_task &task, int64_t k, topk_result &
     task.interrupt = {interruption::poll, &interrupt};
     const float *const data = task.data;
     const int64_t count = task.count, items = ceil_div(count, SC_TOPK_ITEM);
-    task.room = std::min(count, count / 8 + SC_TOPK_ITEM);
+    const int64_t room = std::min(count, count / 8 + SC_TOPK_ITEM);
     const int64_t counts_bytes = ceil_div(items * (int64_t)sizeof(sc_topk_count), 64) * 64;
-    const int64_t samples_bytes = topk_search::most_samples * 4, kept_bytes = ceil_div(task.room, 16) * 64;
+    const int64_t samples_bytes = topk_search::most_samples * 4, kept_bytes = ceil_div(room, 16) * 64;
     const scratch_lease lease(counts_bytes + samples_bytes + kept_bytes + table.topk_scratch(&task));
     if (!lease.memory()) return NO_MEMORY;
     task.counts = reinterpret_cast<sc_topk_count *>(lease.memory());
@@ -209,8 +209,9 @@ int run_topk(const sc_table &table, sc_topk_task &task, int64_t k, topk_result &
             if (!search.sort(samples)) return OK;
             break;
         }
-        const bracket tried = search.next(samples, task.room);
+        const bracket tried = search.next(samples, room);
         task.data = search.data, task.count = search.count;
+        task.room = tried.high - tried.low > 1 ? room : 0;  // of one value no copies are needed
         sc_topk_count counted;
         const int pass_threads = search.data == task.kept ? 1 : threads;  // kept elements move within their memory
         const status done = topk_pass(table, task, tried, pass_threads, own, interrupt, counted);
