@@ -401,7 +401,7 @@ def test_bad_arrays(isa, given, error, message):
 )  # fmt: skip
 def test_bad_sparsity(sparsity, error):
     for call in (topk_threshold, topk_mask, channel_mask, lambda _, sparsity: TopK(sparsity)):
-        with pytest.raises(error, match="^sparsity: got"):
+        with pytest.raises(error, match=r"^sparsity: got"):
             call(X, sparsity)
 
 

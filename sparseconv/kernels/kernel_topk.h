@@ -37,8 +37,7 @@ static sc_topk_count narrow_item(const sc_topk_task &task, item_range range, flo
     return {reached, to - start, nan != 0};
 }
 
-// Items: SC_TOPK_ITEM elements each. `kept` may be the array itself if one thread does all items: what is written was
-// read before.
+// Items: SC_TOPK_ITEM elements each.
 static void topk_narrow(const sc_topk_task *whole, int64_t begin, int64_t end, void *scratch) {
     const sc_topk_task task = *whole;
     float *const inside = (float *)scratch;

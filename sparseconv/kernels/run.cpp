@@ -195,12 +195,12 @@ int run_topk(const sc_table &table, sc_topk_task &task, int64_t k, topk_result &
     const int64_t room = std::min(count, count / 8 + SC_TOPK_ITEM);
     const int64_t counts_bytes = ceil_div(items * (int64_t)sizeof(sc_topk_count), 64) * 64;
     const int64_t samples_bytes = topk_search::most_samples * 4, kept_bytes = ceil_div(room, 16) * 64;
-    const scratch_lease lease(counts_bytes + samples_bytes + kept_bytes + table.topk_scratch(&task));
+    const scratch_lease lease(counts_bytes + samples_bytes + 2 * kept_bytes + table.topk_scratch(&task));
     if (!lease.memory()) return NO_MEMORY;
     task.counts = reinterpret_cast<sc_topk_count *>(lease.memory());
     int32_t *const samples = reinterpret_cast<int32_t *>(lease.memory() + counts_bytes);
-    task.kept = reinterpret_cast<float *>(lease.memory() + counts_bytes + samples_bytes);
-    char *const own = lease.memory() + counts_bytes + samples_bytes + kept_bytes;
+    float *const kept = reinterpret_cast<float *>(lease.memory() + counts_bytes + samples_bytes), *spare = kept;
+    char *const own = lease.memory() + counts_bytes + samples_bytes + 2 * kept_bytes;
 
     topk_search search(data, count, k);
     result = {NAN, 0};
@@ -211,13 +211,14 @@ int run_topk(const sc_table &table, sc_topk_task &task, int64_t k, topk_result &
         }
         const bracket tried = search.next(samples, room);
         task.data = search.data, task.count = search.count;
-        task.room = tried.high - tried.low > 1 ? room : 0;  // of one value no copies are needed
+        task.kept = spare, task.room = tried.high - tried.low > 1 ? room : 0;  // of one value no copies are needed
         sc_topk_count counted;
-        const int pass_threads = search.data == task.kept ? 1 : threads;  // kept elements move within their memory
+        const int pass_threads = search.data == data ? threads : 1;  // later passes are short
         const status done = topk_pass(table, task, tried, pass_threads, own, interrupt, counted);
         if (done != OK) return done;
         if (counted.nan) return OK;
-        search.learn(tried, counted.reached, counted.inside, task.kept, counted.inside <= task.room);
+        search.learn(tried, counted.reached, counted.inside, spare, counted.inside <= task.room);
+        if (search.data == spare) spare = kept + (spare == kept ? kept_bytes / (int64_t)sizeof(float) : 0);
         ++result.passes;
     }
     result.magnitude = value_of(search.key());
