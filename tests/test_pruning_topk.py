@@ -164,7 +164,7 @@ def test_samples_that_mislead(isa, at_samples, share):
     ],
 )  # fmt: skip
 def test_number_of_kept_elements(sparsity, size, kept):
-    """Decimals count as they are written: (1 - 0.9) * 10 is 0.99.. or 1.00.. in floats, and 1 here."""
+    """Decimals count as they are written: (1 - 0.95) * 10**6 is 50000.00000000004 in floats, and 50000 here."""
     mask = topk_mask(np.arange(1, size + 1, dtype=np.float32), sparsity)
     assert np.count_nonzero(mask) == kept
     assert mask[size - kept :].all()

