@@ -124,6 +124,12 @@ cdef extern from "kernels/problem.h" nogil:
         int64_t rows, columns, n, m, method, iterations
         double sharpness
 
+    ctypedef struct sc_topk_task:
+        const float *data
+        int64_t count
+        float high
+        uint8_t *mask
+
 cdef extern from "kernels/table.h" nogil:
     ctypedef struct sc_tile_table:
         pass
@@ -161,6 +167,11 @@ cdef extern from "kernels/run.h" namespace "sparseconv" nogil:
     int run_expand(const sc_table &, const sc_compress_task &, int, int (*)() noexcept)
     int run_nm_mask(const sc_table &, sc_nm_task &, int, int (*)() noexcept)
     int run_transposable_mask(const sc_table &, sc_transposable_task &, int, int (*)() noexcept)
+    ctypedef struct topk_result:
+        float magnitude
+        int64_t passes
+    int run_topk(const sc_table &, sc_topk_task &, int64_t, topk_result &, int, int (*)() noexcept)
+    int run_above_mask(const sc_table &, sc_topk_task &, int, int (*)() noexcept)
     int64_t rows_packed_bytes(const sc_rows_task &)
     int64_t rows_scratch_bytes(const sc_table &, const sc_rows_task &)
     int64_t gradient_scratch_bytes(const sc_table &, const sc_gradient_task &)

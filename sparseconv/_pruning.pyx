@@ -3,8 +3,10 @@
 
 from libc.stdint cimport int64_t, uint8_t
 
-from ._cpu cimport address, call_nm_mask, call_transposable_mask
-from ._kernels cimport SC_ENTROPY, SC_EXACT, SC_GREEDY, sc_magnitudes, sc_nm_task, sc_transposable_task
+from ._cpu cimport address, call_above_mask, call_nm_mask, call_topk, call_transposable_mask
+from ._kernels cimport (
+    SC_ENTROPY, SC_EXACT, SC_GREEDY, sc_magnitudes, sc_nm_task, sc_topk_task, sc_transposable_task, topk_result,
+)
 
 cdef extern from "Python.h":
     int PyBUF_SIMPLE, PyBUF_WRITABLE
@@ -45,3 +47,28 @@ def transposable_mask(weight, double scale, mask, int64_t n, int64_t m, str meth
     task.method, task.iterations, task.sharpness = METHODS[method], iterations, sharpness
     with nogil:
         call_transposable_mask(&task, threads)
+
+
+def topk(x, int64_t count, int64_t k, mask, int threads):
+    """(The k-th largest magnitude, or NaN where any element is; passes over memory); fills `mask` unless it is None."""
+    cdef sc_topk_task task
+    cdef topk_result result
+    task.data = <float *>address(x, PyBUF_SIMPLE)
+    task.count = count
+    task.mask = NULL
+    if mask is not None:
+        task.mask = <uint8_t *>address(mask, PyBUF_WRITABLE)
+    with nogil:
+        call_topk(&task, k, &result, threads)
+    return result.magnitude, result.passes
+
+
+def above_mask(x, int64_t count, float threshold, mask, int threads):
+    """Fills `mask` with whether magnitudes are above a threshold; NaN is."""
+    cdef sc_topk_task task
+    task.data = <float *>address(x, PyBUF_SIMPLE)
+    task.count = count
+    task.high = threshold
+    task.mask = <uint8_t *>address(mask, PyBUF_WRITABLE)
+    with nogil:
+        call_above_mask(&task, threads)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _weights, arrays, checks, cpu
+from . import _weights, arrays, checks, cpu, masks
 
 Classes = tuple[tuple[int, ...], ...]  # taps that meet the same outputs: lines.tap_classes
 
@@ -45,7 +45,7 @@ class PackedWeight:
     sparseconv.pack_weight
     """
 
-    def __init__(self, weight: np.ndarray, groups: int) -> None:
+    def __init__(self, weight: np.ndarray, groups: int, kept: np.ndarray | None = None) -> None:
         self.groups = groups
         self.density = 0.0
         self._dense = arrays.empty(weight.shape, weight.dtype)
@@ -53,7 +53,7 @@ class PackedWeight:
         self.dense.flags.writeable = False
         self._lists: dict[tuple[bool, Classes], _weights.Lists] = {}
         self._lock = threading.Lock()
-        self._write(weight)
+        self._write(weight, kept)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -71,7 +71,7 @@ class PackedWeight:
         """A new array of all weights, zeros included."""
         return self._dense.copy()
 
-    def update(self, weight: Any) -> None:
+    def update(self, weight: Any, *, mask: Any = None, threshold: float = 0.0) -> None:
         """Packs other weights of the same shape and dtype, as after a step of an optimiser.
 
         Memory is taken anew only if there are more nonzeros than ever before. No call may be using the object.
@@ -79,19 +79,21 @@ class PackedWeight:
         Parameters
         ----------
         weight : array like the packed one
+        mask, threshold
+            As in `pack_weight`. Neither is remembered: without them all weights are packed.
 
         Raises
         ------
         TypeError
             No array in CPU memory, or another dtype.
         ValueError
-            Another shape.
+            Another shape, a mask that does not fit, or a threshold that is negative or not finite.
         """
         weight = arrays.addressable(arrays.take("weight", weight))
         if weight.dtype != self.dtype:
             raise TypeError(f"weight: got dtype {weight.dtype!s}, expected {self.dtype!s} as the packed weight has")
         checks.sizes("weight", weight.shape, self.shape)
-        self._write(weight)
+        self._write(weight, _kept(weight, mask, threshold))
 
     def lists(self, backward: bool, classes: Classes) -> _weights.Lists:
         """The nonzeros of each out channel, or of each in channel (`backward`), by classes of taps."""
@@ -104,10 +106,14 @@ class PackedWeight:
                 lists = self._lists[key]
         return lists
 
-    def _write(self, weight: np.ndarray) -> None:
-        np.copyto(self._dense, weight)
+    def _write(self, weight: np.ndarray, kept: np.ndarray | None) -> None:
+        if kept is None:
+            np.copyto(self._dense, weight)
+        else:  # bits times 0 or 1: Inf and NaN outside the mask become zeros, too
+            bits = np.dtype(f"u{self.dtype.itemsize}")
+            np.multiply(weight.view(bits), kept, out=self._dense.view(bits))
         if self.dtype == np.float64:
-            self.density = np.count_nonzero(weight) / weight.size
+            self.density = np.count_nonzero(self._dense) / self._dense.size
             return
         with self._lock:
             for lists in self._lists.values():
@@ -120,7 +126,7 @@ class PackedWeight:
         return f"PackedWeight(shape={self.shape}, dtype={self.dtype!s}{groups}, density={self.density:.3f})"
 
 
-def pack_weight(weight: Any, *, groups: int = 1) -> PackedWeight:
+def pack_weight(weight: Any, *, groups: int = 1, mask: Any = None, threshold: float = 0.0) -> PackedWeight:
     """Packs a weight for calls with `skip="weight"`: once, instead of in each of them.
 
     Parameters
@@ -129,6 +135,11 @@ def pack_weight(weight: Any, *, groups: int = 1) -> PackedWeight:
         Weight of a convolution or of a linear layer; (C, K/groups, *kernel) of a transposed convolution. Any strides.
     groups : int
         That of the calls it is for.
+    mask : array, optional
+        In the shape of `weight`: a bool array, or a float array (nonzero counts); or a bit mask as `masks` makes them.
+        Weights outside it count as zeros, even Inf and NaN.
+    threshold : float
+        Weights with ``abs(w) <= threshold`` count as zeros.
 
     Returns
     -------
@@ -140,11 +151,12 @@ def pack_weight(weight: Any, *, groups: int = 1) -> PackedWeight:
     TypeError
         No array in CPU memory, or not float32 or float64.
     ValueError
-        A number of dimensions that no weight has, sizes of zero, or groups that do not divide the first size.
+        A number of dimensions that no weight has, sizes of zero, groups that do not divide the first size, a mask that
+        does not fit, or a threshold that is negative or not finite.
 
     See Also
     --------
-    sparseconv.conv2d, sparseconv.PackedWeight
+    sparseconv.conv2d, sparseconv.PackedWeight, sparseconv.pruning.topk_mask
 
     Notes
     -----
@@ -171,7 +183,17 @@ def pack_weight(weight: Any, *, groups: int = 1) -> PackedWeight:
     groups = checks.whole("groups", groups, 1)
     if array.shape[0] % groups:
         raise ValueError(f"groups: got {groups}, expected a divisor of the weight's first size {array.shape[0]}")
-    return PackedWeight(array, groups)
+    return PackedWeight(array, groups, _kept(array, mask, threshold))
+
+
+def _kept(weight: np.ndarray, mask: Any, threshold: float) -> np.ndarray | None:
+    """Which weights are inside the mask and above the threshold; None: all of them."""
+    threshold = checks.threshold(threshold, "weight")
+    kept = None if mask is None else masks.needed("mask", mask, weight.shape)
+    if threshold > 0:
+        above = ~(np.abs(weight) <= threshold)
+        return above if kept is None else np.logical_and(above, kept, out=above)
+    return kept
 
 
 def block_channels(taps: int) -> int:

@@ -112,7 +112,20 @@ def test_not_available(convolutions, monkeypatch, change, message):
     "name", ["Masks", "Compressed", "Packing", "Threshold", "ReturnMask", "Call", "Import", "Memory"]
 )
 def test_overheads(overheads, name):
-    benchmark = getattr(overheads, name)
+    run(getattr(overheads, name))
+
+
+@pytest.mark.parametrize("name", ["TopK", "SmallTopK", "NM"])
+def test_pruning(suite, monkeypatch, name):
+    module = suite("pruning")
+    monkeypatch.setattr(module, "SECONDS", 0)
+    monkeypatch.setattr(module, "SIZE", 10_000)
+    monkeypatch.setattr(module, "keep_memory", lambda: True)
+    run(getattr(module, name))
+
+
+def run(benchmark):
+    """All methods of a benchmark, with its first parameters."""
     lists = getattr(benchmark, "params", ())
     combinations = list(itertools.product(*lists if lists and isinstance(lists[0], tuple) else (lists,)))
     parameters = combinations[0] if lists else ()

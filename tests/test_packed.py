@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import TRANSPOSED_CASES, assert_exact, call, oracle, sparse_ints
+from helpers import TRANSPOSED_CASES, assert_exact, assert_not_vacuous, call, oracle, sparse_ints
 from weight_patterns import unstructured, whole_slices
 
 import sparseconv as sc
@@ -88,6 +88,72 @@ def test_transposed_convolutions_take_packed_weights(isa):
 # --- bad inputs ---
 
 
+def forms(mask):
+    """The same mask in every form that is taken."""
+    return {
+        "bool": mask, "bits": sc.masks.pack(mask), "float32": mask * np.float32(-0.5), "float64": mask * 2.0,
+        "strided": np.repeat(mask, 2, axis=0)[::2], "fortran": np.asfortranarray(mask),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(18, 16, 3, 3), (17, 33), (5, 4, 3)])
+def test_masks(shape, dtype):
+    weight = unstructured(shape, 0.9).astype(dtype)
+    mask = np.random.default_rng(0).random(shape) < 0.4
+    expected = np.where(mask, weight, 0)
+    assert np.count_nonzero(expected) > 0.3 * weight.size
+    updated = sc.pack_weight(np.ones_like(weight))
+    for name, form in forms(mask).items():
+        for given_weight in (weight, np.asfortranarray(weight), np.repeat(weight, 2, axis=1)[:, ::2]):
+            pack = sc.pack_weight(given_weight, mask=form)
+            updated.update(given_weight, mask=form)
+            for one in (pack, updated):
+                assert_exact(one.to_dense(), expected, name)
+                assert one.density == np.count_nonzero(expected) / expected.size
+    updated.update(weight)  # the mask is not remembered
+    assert_exact(updated.to_dense(), weight)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_thresholds(dtype):
+    weight = unstructured((18, 16, 3, 3), 0.9).astype(dtype)
+    mask = np.random.default_rng(0).random(weight.shape) < 0.7
+    updated = sc.pack_weight(np.ones_like(weight))
+    for threshold in (0.0, 1, 2.5, np.float32(3)):
+        expected = np.where(np.abs(weight) > threshold, weight, 0)
+        assert expected.any()
+        assert_exact(sc.pack_weight(weight, threshold=threshold).to_dense(), expected)
+        updated.update(weight, mask=mask, threshold=threshold)
+        assert_exact(updated.to_dense(), np.where(mask, expected, 0))
+
+
+def test_what_a_mask_leaves_out_does_not_matter(isa):
+    """No Inf or NaN outside the mask reaches a result; a NaN is above every threshold."""
+    x, weight = sparse_ints((2, 16, 9, 9), 0.1, 1), unstructured((18, 16, 3, 3), 0.9)
+    mask = np.random.default_rng(0).random(weight.shape) < 0.5
+    expected = sc.reference.conv2d(x, weight * mask, padding=1)
+    assert_not_vacuous(expected)
+    for bad in (np.inf, -np.inf, np.nan):
+        pack = sc.pack_weight(np.where(mask, weight, np.float32(bad)), mask=mask)
+        for skip in ("weight", "none"):
+            assert_exact(sc.conv2d(x, pack, padding=1, skip=skip), expected)
+    pack = sc.pack_weight(np.array([[np.nan, 1], [-np.inf, 3]], np.float32), threshold=2)
+    np.testing.assert_array_equal(pack.to_dense(), np.array([[np.nan, 0], [-np.inf, 3]], np.float32))
+
+
+def test_updates_under_masks(isa):
+    x, weight = sparse_ints((2, 16, 9, 9), 0.1, 1), unstructured((18, 16, 3, 3), 0.9)
+    pack = sc.pack_weight(weight)
+    for seed in range(3):
+        mask = np.random.default_rng(seed).random(weight.shape) < 0.3
+        pack.update(weight, mask=mask)
+        expected = sc.reference.conv2d(x, weight * mask)
+        assert_exact(sc.conv2d(x, pack, skip="weight"), expected)
+        back = sc.reference.conv2d_backward_data(expected, weight * mask, x.shape)
+        assert_exact(sc.conv2d_backward_data(expected, pack, x.shape, skip="weight"), back)
+
+
 @pytest.mark.parametrize(
     ("weight", "words", "error", "message"),
     [
@@ -100,6 +166,13 @@ def test_transposed_convolutions_take_packed_weights(isa):
         (np.ones((3, 4), np.float32), {"groups": 2}, ValueError, "groups: got 2, expected a divisor"),
         (np.ones((3, 4), np.float32), {"groups": "1"}, TypeError, "groups: got '1'"),
         (sc.pack_weight(np.ones((3, 4), np.float32)), {}, TypeError, "weight: got a PackedWeight, expected an array"),
+        (np.ones((3, 4), np.float32), {"mask": np.ones((4, 3), bool)}, ValueError, r"mask: got shape \(4, 3\)"),
+        (np.ones((3, 4), np.float32), {"mask": np.ones(3, np.uint8)}, ValueError, r"mask: got shape \(3,\) of uint8"),
+        (np.ones((3, 4), np.float32), {"mask": np.ones((3, 4), int)}, TypeError, "mask: got dtype int64"),
+        (np.ones((3, 4), np.float32), {"mask": [[1] * 4] * 3}, TypeError, "mask: got list"),
+        (np.ones((3, 4), np.float32), {"threshold": -1}, ValueError, "threshold: got -1"),
+        (np.ones((3, 4), np.float32), {"threshold": np.inf}, ValueError, "threshold: got inf"),
+        (np.ones((3, 4), np.float32), {"threshold": "1"}, TypeError, "threshold: got '1'"),
     ],
 )
 def test_what_cannot_be_packed(weight, words, error, message):
@@ -140,4 +213,6 @@ def test_bad_updates(weight, error, message):
     pack = sc.pack_weight(np.ones((6, 4, 3, 3), np.float32))
     with pytest.raises(error, match=message):
         pack.update(weight)
+    with pytest.raises(ValueError, match="mask: got shape"):
+        pack.update(np.zeros((6, 4, 3, 3), np.float32), mask=np.ones((6, 4), bool))
     assert (pack.to_dense() == 1).all()

@@ -40,12 +40,16 @@ static void mask_relu(const float *data, int64_t count, float *out, uint8_t *bit
     }
 }
 
-// one byte, 0 or 1, per element: eight bits are spread over a word by one multiplication
+// eight bits as bytes of 0 or 1: one multiplication spreads seven of them
+SC_INLINE uint64_t eight_bools(uint64_t bits) {
+    return ((bits & 0x7f) * 0x0002040810204081ull & 0x0101010101010101ull) | bits >> 7 << 56;
+}
+
+// one byte, 0 or 1, per element
 static void mask_unpack(const uint8_t *bits, int64_t count, uint8_t *bools) {
     int64_t i = 0;
     for (; i + 8 <= count; i += 8) {
-        const uint64_t low = (bits[i / 8] & 0x7full) * 0x0002040810204081ull & 0x0101010101010101ull;
-        const uint64_t eight = low | (uint64_t)(bits[i / 8] >> 7) << 56;
+        const uint64_t eight = eight_bools(bits[i / 8]);
         __builtin_memcpy(bools + i, &eight, 8);
     }
     for (; i < count; ++i) bools[i] = bits[i / 8] >> i % 8 & 1;

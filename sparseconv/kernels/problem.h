@@ -249,3 +249,25 @@ typedef struct {
     double sharpness;    // of SC_ENTROPY: S begins as exp(sharpness * weight / largest weight of the block)
     sc_interrupt interrupt;
 } sc_transposable_task;
+
+// Top-K of the magnitudes of float32 elements that lie side by side
+enum { SC_TOPK_ITEM = 1 << 14 };  // elements of a work item: some 2 us, 64 KB
+typedef struct {
+    int64_t reached;  // elements whose magnitude is above `low`, NaN included
+    int64_t inside;   // of these, those that are not above `high`
+    int64_t nan;      // 1 if there is any
+} sc_topk_count;
+typedef struct {
+    const float *data;
+    int64_t count;
+    float low, high;  // the bracket: magnitudes above low and not above high. A NaN is below all.
+    // a pass: its counts, and the elements inside the bracket in any order, unless they are more than `room`
+    sc_topk_count *counts;  // [items]
+    float *kept;
+    int64_t room;
+    int64_t *taken;  // 0 at the beginning
+    // the mask: ties, which are what the bracket holds, are kept in items before tie_item and, the first tie_count, in it
+    uint8_t *mask;  // one bool per element
+    int64_t tie_item, tie_count;
+    sc_interrupt interrupt;
+} sc_topk_task;

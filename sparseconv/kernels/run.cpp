@@ -1,6 +1,7 @@
 #include "run.h"
 
 #include "threads.h"
+#include "topk_search.h"
 
 namespace sparseconv {
 
@@ -165,6 +166,84 @@ int run_transposable_mask(const sc_table &table, sc_transposable_task &task, int
     if (!lease.memory()) return NO_MEMORY;
     const int64_t items = ceil_div(ceil_div(task.rows, task.m) * ceil_div(task.columns, task.m), 16);
     return spread(table.transposable_mask, task, items, threads, scratch, lease.memory(), interrupt);
+}
+
+namespace {
+
+// One pass of a Top-K over task.data: what all its items counted, in result.
+status topk_pass(const sc_table &table, sc_topk_task &task, bracket tried, int threads, char *scratch,
+                 interruption &interrupt, sc_topk_count &result) {
+    int64_t taken = 0;
+    task.low = value_of(tried.low), task.high = value_of(tried.high), task.taken = &taken;
+    const int64_t items = ceil_div(task.count, SC_TOPK_ITEM);
+    const status done = spread(table.topk_narrow, task, items, threads, table.topk_scratch(&task), scratch, interrupt);
+    result = {};
+    for (int64_t item = 0; done == OK && item < items; ++item) {
+        result.reached += task.counts[item].reached, result.inside += task.counts[item].inside;
+        result.nan |= task.counts[item].nan;
+    }
+    return done;
+}
+
+}  // namespace
+
+int run_topk(const sc_table &table, sc_topk_task &task, int64_t k, topk_result &result, int threads, int (*signals)()) {
+    interruption interrupt(signals);
+    task.interrupt = {interruption::poll, &interrupt};
+    const float *const data = task.data;
+    const int64_t count = task.count, items = ceil_div(count, SC_TOPK_ITEM);
+    const int64_t room = std::min(count, count / 8 + SC_TOPK_ITEM);
+    const int64_t counts_bytes = ceil_div(items * (int64_t)sizeof(sc_topk_count), 64) * 64;
+    const int64_t samples_bytes = topk_search::most_samples * 4, kept_bytes = ceil_div(room, 16) * 64;
+    const scratch_lease lease(counts_bytes + samples_bytes + 2 * kept_bytes + table.topk_scratch(&task));
+    if (!lease.memory()) return NO_MEMORY;
+    task.counts = reinterpret_cast<sc_topk_count *>(lease.memory());
+    int32_t *const samples = reinterpret_cast<int32_t *>(lease.memory() + counts_bytes);
+    float *const kept = reinterpret_cast<float *>(lease.memory() + counts_bytes + samples_bytes), *spare = kept;
+    char *const own = lease.memory() + counts_bytes + samples_bytes + 2 * kept_bytes;
+
+    topk_search search(data, count, k);
+    result = {NAN, 0};
+    while (!search.found()) {
+        if (search.sortable()) {
+            if (!search.sort(samples)) return OK;
+            break;
+        }
+        const bracket tried = search.next(samples, room);
+        task.data = search.data, task.count = search.count;
+        task.kept = spare, task.room = tried.high - tried.low > 1 ? room : 0;  // of one value no copies are needed
+        sc_topk_count counted;
+        const int pass_threads = search.data == data ? threads : 1;  // later passes are short
+        const status done = topk_pass(table, task, tried, pass_threads, own, interrupt, counted);
+        if (done != OK) return done;
+        if (counted.nan) return OK;
+        search.learn(tried, counted.reached, counted.inside, spare, counted.inside <= task.room);
+        if (search.data == spare) spare = kept + (spare == kept ? kept_bytes / (int64_t)sizeof(float) : 0);
+        ++result.passes;
+    }
+    result.magnitude = value_of(search.key());
+    if (!task.mask) return OK;
+
+    task.data = data, task.count = count, task.room = 0;
+    task.low = value_of(search.key() - 1), task.high = value_of(search.key());
+    task.tie_item = items, task.tie_count = search.kept_ties();
+    if (search.kept_ties() < search.ties()) {  // where the last one of those that are kept lies
+        sc_topk_count counted;
+        const status done = topk_pass(table, task, {search.key() - 1, search.key()}, threads, own, interrupt, counted);
+        if (done != OK) return done;
+        ++result.passes;
+        task.tie_item = 0;
+        while (task.tie_count > task.counts[task.tie_item].inside) task.tie_count -= task.counts[task.tie_item++].inside;
+    }
+    return spread(table.topk_mask, task, items, threads, 0, own, interrupt);
+}
+
+int run_above_mask(const sc_table &table, sc_topk_task &task, int threads, int (*signals)()) {
+    interruption interrupt(signals);
+    task.interrupt = {interruption::poll, &interrupt};
+    const scratch_lease lease(64);  // the kernel needs none; the lease marks the call
+    task.low = task.high, task.tie_item = task.tie_count = 0;
+    return spread(table.topk_mask, task, ceil_div(task.count, SC_TOPK_ITEM), threads, 0, lease.memory(), interrupt);
 }
 
 }  // namespace sparseconv

@@ -66,5 +66,10 @@ typedef struct {
     void (*transposable_mask)(const sc_transposable_task *, int64_t begin, int64_t end, void *scratch);
     int64_t (*transposable_mask_scratch)(const sc_transposable_task *);
 
+    // Top-K, kernel_topk.h. Items: SC_TOPK_ITEM elements. topk_mask needs no scratch memory.
+    void (*topk_narrow)(const sc_topk_task *, int64_t begin, int64_t end, void *scratch);
+    int64_t (*topk_scratch)(const sc_topk_task *);
+    void (*topk_mask)(const sc_topk_task *, int64_t begin, int64_t end, void *scratch);
+
     const sc_tile_table *tiles;  // null where there are no tile registers
 } sc_table;

@@ -8,6 +8,7 @@
 ==============  =======================================================================================================
 networks        Layer; network: the layers of VGG, ResNet, WideResNet and DenseNet, from their definitions
 budget          sparsity_distribution: one sparsity per layer (SWAT-U, -ERK, -M); training_flops: FLOPs and memory saved
+topk            topk_threshold, topk_mask, TopK: the largest magnitudes of a tensor; channel_mask: whole slices
 nm              nm_mask: the n largest of every m weights
 transposable    transposable_nm_mask: n of every m in both directions, so that the transposed weights are N:M too
 diversity       mask_diversity: how many masks a pattern admits; unstructured_to_nm: the pattern for a sparsity
@@ -20,15 +21,20 @@ from .diversity import mask_diversity, unstructured_to_nm
 from .networks import Layer, network
 from .nm import nm_mask
 from .repair import repair_weights
+from .topk import TopK, channel_mask, topk_mask, topk_threshold
 from .transposable import transposable_nm_mask
 
 __all__ = [
     "Layer",
+    "TopK",
+    "channel_mask",
     "mask_diversity",
     "network",
     "nm_mask",
     "repair_weights",
     "sparsity_distribution",
+    "topk_mask",
+    "topk_threshold",
     "training_flops",
     "transposable_nm_mask",
     "unstructured_to_nm",

@@ -91,7 +91,7 @@ def sparsity_distribution(
         negative, not finite, zero everywhere, or has other keys than the layers' names.
     """
     layers = _layers(layers)
-    sparsity = _sparsity("sparsity", sparsity)
+    sparsity = checked_sparsity("sparsity", sparsity)
     checks.word("method", method, ("uniform", "erk", "momentum"))
     if method != "momentum":
         if momentum is not None:
@@ -184,9 +184,9 @@ def training_flops(layers: Iterable[Layer], sparsity: float | Mapping[str, float
     """
     layers = _layers(layers)
     if isinstance(sparsity, Mapping):
-        by_layer = maps = _by_name("sparsity", sparsity, layers, _sparsity)
+        by_layer = maps = _by_name("sparsity", sparsity, layers, checked_sparsity)
     else:
-        uniform = _sparsity("sparsity", sparsity)
+        uniform = checked_sparsity("sparsity", sparsity)
         by_layer, maps = _uniform(layers, uniform), {layer.name: uniform for layer in layers}
     forward = {layer.name: layer.macs["forward"] for layer in layers}
     training = {layer.name: sum(layer.macs.values()) for layer in layers}
@@ -226,7 +226,8 @@ def _number(name: str, value: Any) -> float:
     return float(value)
 
 
-def _sparsity(name: str, value: Any) -> float:
+def checked_sparsity(name: str, value: Any) -> float:
+    """`value` as a float of at least 0 and less than 1."""
     number = _number(name, value)
     if not 0 <= number < 1:
         raise ValueError(f"{name}: got {value!r}, expected at least 0 and less than 1")
