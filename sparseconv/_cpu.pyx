@@ -5,9 +5,9 @@ from libc.stdint cimport int64_t
 
 from ._kernels cimport (
     active, gradient_scratch_bytes, isa_entry, isas, rows_packed_bytes, rows_scratch_bytes, run_bias_gradient,
-    run_compress, run_count_blocks, run_expand, run_gradient, run_lists, run_nm_mask, run_rows, run_transposable_mask,
-    run_weights, sc_bias_task, sc_compress_task, sc_gradient_task, sc_lists_task, sc_nm_task, sc_rows_task, sc_table,
-    sc_transposable_task, sc_weights_task, set_active, vendor as cpu_vendor,
+    run_compress, run_count_blocks, run_expand, run_gradient, run_lists, run_nm_mask, run_rows, run_stochastic_prune,
+    run_transposable_mask, run_weights, sc_bias_task, sc_compress_task, sc_gradient_task, sc_lists_task, sc_nm_task,
+    sc_rows_task, sc_stochastic_task, sc_table, sc_transposable_task, sc_weights_task, set_active, vendor as cpu_vendor,
 )
 
 cdef extern from "Python.h":
@@ -104,6 +104,10 @@ cdef int call_nm_mask(sc_nm_task *task, int threads) except -1 nogil:
 
 cdef int call_transposable_mask(sc_transposable_task *task, int threads) except -1 nogil:
     return finish(run_transposable_mask(active()[0], task[0], threads, signals))
+
+
+cdef int call_stochastic_prune(sc_stochastic_task *task, int threads) except -1 nogil:
+    return finish(run_stochastic_prune(active()[0], task[0], threads, signals))
 
 
 cdef int64_t packed_bytes(const sc_rows_task *task) noexcept nogil:

@@ -1,6 +1,7 @@
 import numpy as np
 
 METHODS: dict[str, int]
+STOCHASTIC_ITEM: int
 
 def nm_mask(
     weight: np.ndarray, mask: np.ndarray, length: int, inner: int, groups: int, n: int, m: int, threads: int
@@ -14,5 +15,14 @@ def transposable_mask(
     method: str,
     iterations: int,
     sharpness: float,
+    threads: int,
+) -> None: ...
+def stochastic_prune(
+    gradient: np.ndarray,
+    out: np.ndarray | None,
+    threshold: float,
+    key: int,
+    sums: np.ndarray,
+    nonzeros: np.ndarray,
     threads: int,
 ) -> None: ...

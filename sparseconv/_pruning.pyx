@@ -1,10 +1,13 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True
-"""The kernels of pruning masks on C-contiguous memory; the modules of pruning/ check and shape."""
+"""The kernels of pruning on C-contiguous memory; the modules of pruning/ check and shape."""
 
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from ._cpu cimport address, call_nm_mask, call_transposable_mask
-from ._kernels cimport SC_ENTROPY, SC_EXACT, SC_GREEDY, sc_magnitudes, sc_nm_task, sc_transposable_task
+from ._cpu cimport address, call_nm_mask, call_stochastic_prune, call_transposable_mask
+from ._kernels cimport (
+    SC_ENTROPY, SC_EXACT, SC_GREEDY, SC_STOCHASTIC_ITEM, sc_magnitudes, sc_nm_task, sc_stochastic_task,
+    sc_transposable_task,
+)
 
 cdef extern from "Python.h":
     int PyBUF_SIMPLE, PyBUF_WRITABLE
@@ -45,3 +48,18 @@ def transposable_mask(weight, double scale, mask, int64_t n, int64_t m, str meth
     task.method, task.iterations, task.sharpness = METHODS[method], iterations, sharpness
     with nogil:
         call_transposable_mask(&task, threads)
+
+
+# Elements of what one thread does at a time (kernels/problem.h): as many sums and counts are given back.
+STOCHASTIC_ITEM = SC_STOCHASTIC_ITEM
+
+
+def stochastic_prune(gradient, out, double threshold, uint64_t key, sums, nonzeros, int threads):
+    cdef sc_stochastic_task task
+    task.gradient = magnitudes(gradient)
+    task.out = NULL if out is None else address(out, PyBUF_WRITABLE)
+    task.count, task.threshold, task.key = gradient.size, threshold, key
+    task.sums = <double *>address(sums, PyBUF_WRITABLE)
+    task.nonzeros = <int64_t *>address(nonzeros, PyBUF_WRITABLE)
+    with nogil:
+        call_stochastic_prune(&task, threads)

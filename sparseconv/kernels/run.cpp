@@ -167,4 +167,12 @@ int run_transposable_mask(const sc_table &table, sc_transposable_task &task, int
     return spread(table.transposable_mask, task, items, threads, scratch, lease.memory(), interrupt);
 }
 
+int run_stochastic_prune(const sc_table &table, sc_stochastic_task &task, int threads, int (*signals)()) {
+    interruption interrupt(signals);
+    task.interrupt = {interruption::poll, &interrupt};
+    const scratch_lease lease(64);  // the kernel needs none; the lease marks the call
+    const int64_t items = ceil_div(task.count, SC_STOCHASTIC_ITEM);
+    return spread(table.stochastic_prune, task, items, threads, 0, lease.memory(), interrupt);
+}
+
 }  // namespace sparseconv

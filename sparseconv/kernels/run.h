@@ -13,6 +13,7 @@ int run_weights(const sc_table &table, sc_weights_task &task, int threads, int (
 int run_bias_gradient(const sc_table &table, sc_bias_task &task, int threads, int (*signals)());
 int run_nm_mask(const sc_table &table, sc_nm_task &task, int threads, int (*signals)());
 int run_transposable_mask(const sc_table &table, sc_transposable_task &task, int threads, int (*signals)());
+int run_stochastic_prune(const sc_table &table, sc_stochastic_task &task, int threads, int (*signals)());
 
 // Compressing: in one thread at once, in several after counting, which sets the offsets (kernel_compress.h).
 int run_count_blocks(const sc_table &table, const sc_compress_task &task, int threads, int (*signals)());

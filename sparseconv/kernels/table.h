@@ -66,5 +66,8 @@ typedef struct {
     void (*transposable_mask)(const sc_transposable_task *, int64_t begin, int64_t end, void *scratch);
     int64_t (*transposable_mask_scratch)(const sc_transposable_task *);
 
+    // gradients, kernel_stochastic.h. Items: SC_STOCHASTIC_ITEM elements.
+    void (*stochastic_prune)(const sc_stochastic_task *, int64_t begin, int64_t end, void *scratch);
+
     const sc_tile_table *tiles;  // null where there are no tile registers
 } sc_table;
