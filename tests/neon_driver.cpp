@@ -1,5 +1,6 @@
 // Runs recorded calls on the tables of two instruction sets and compares every bit: see test_neon.py, which writes
 // cases.h (one function per call, ending in `check`) and the file of arrays that it refers to.
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -191,6 +192,46 @@ static void check_pruning() {
     printf("pruning masks: done\n");
 }
 
+// --- stochastic pruning ---
+
+// Both types, pruned and only measured, at sizes around those of vectors, batches and items.
+static void check_stochastic() {
+    for (int64_t size : {1, 15, 16, 17, 31, 32, 33, 64, 95, 1000, SC_STOCHASTIC_ITEM + 37}) {
+        std::vector<float> single((size_t)size);
+        uint32_t state = 1;
+        for (float &value : single) {
+            state = state * 1664525u + 1013904223u;
+            value = state >> 28 ? (int32_t)state / 1073741824.0f : state & 64 ? NAN : -0.0f;
+        }
+        const std::vector<double> wide(single.begin(), single.end());
+        const int64_t items = ceil_div(size, SC_STOCHASTIC_ITEM);
+        for (int64_t bytes : {4, 8}) {
+            for (bool writes : {false, true}) {
+                std::vector<char> found[2];
+                for (const sc_table *table : {&neon::table, &scalar::table}) {
+                    block out(bytes * size), sums(8 * items), nonzeros(8 * items);
+                    sc_stochastic_task task = {{bytes == 4 ? single.data() : nullptr, bytes == 4 ? nullptr : wide.data()},
+                                               writes ? out.data() : nullptr, size, 0x0123456789abcdefull, 1.5,
+                                               (double *)sums.data(), (int64_t *)nonzeros.data(), {go_on, nullptr}};
+                    for (int64_t i = items - 1; i >= 0; --i) table->stochastic_prune(&task, i, i + 1, nullptr);
+                    std::vector<char> &all = found[table == &scalar::table];
+                    for (const block *one : {&sums, &nonzeros, &out}) {
+                        expect(one->intact(), "stochastic_prune", table->name, "memory around a result was written");
+                    }
+                    all.insert(all.end(), sums.data(), sums.data() + 8 * items);
+                    all.insert(all.end(), nonzeros.data(), nonzeros.data() + 8 * items);
+                    if (writes) all.insert(all.end(), out.data(), out.data() + bytes * size);
+                    const int64_t live = *(const int64_t *)nonzeros.data();
+                    expect(size < 1000 || !writes || (live > size / 5 && live < items * size * 4 / 5),
+                           "stochastic_prune", table->name, "pruned nothing or all");
+                }
+                expect(found[0] == found[1], "stochastic_prune", "neon", "not the bits of scalar");
+            }
+        }
+    }
+    printf("stochastic pruning: done\n");
+}
+
 static void check_float_state() {
     volatile float tiny = 1e-39f, one = 1;
     expect(tiny * one > 0, "float_state", "neon", "denormals are zero before");
@@ -219,6 +260,7 @@ int main(int argc, char **argv) {
     check_masks();
     check_compressed();
     check_pruning();
+    check_stochastic();
     run_cases(data.data());
     printf("%d failures\n", failures);
     return failures != 0;

@@ -112,7 +112,18 @@ def test_not_available(convolutions, monkeypatch, change, message):
     "name", ["Masks", "Compressed", "Packing", "Threshold", "ReturnMask", "Call", "Import", "Memory"]
 )
 def test_overheads(overheads, name):
-    benchmark = getattr(overheads, name)
+    check_runs(getattr(overheads, name))
+
+
+@pytest.mark.parametrize("name", ["Stochastic"])
+def test_pruning(suite, monkeypatch, name):
+    module = suite("pruning")
+    monkeypatch.setattr(module, "keep_memory", lambda: True)
+    check_runs(getattr(module, name))
+
+
+def check_runs(benchmark):
+    """All methods of a benchmark, with its first parameters."""
     lists = getattr(benchmark, "params", ())
     combinations = list(itertools.product(*lists if lists and isinstance(lists[0], tuple) else (lists,)))
     parameters = combinations[0] if lists else ()

@@ -330,4 +330,5 @@ def test_results_are_not_mostly_zero(replayed):
 
 def test_masks_and_float_state(replayed):
     lines = replayed[1].stdout.splitlines()
-    assert lines[:4] == ["float_state: done", "masks: done", "compressed: done", "pruning masks: done"]
+    kinds = ("float_state", "masks", "compressed", "pruning masks", "stochastic pruning")
+    assert lines[: len(kinds)] == [f"{kind}: done" for kind in kinds]
