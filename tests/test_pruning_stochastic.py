@@ -225,6 +225,20 @@ def test_magnitudes_around_the_threshold(isa):
             assert pruned.density < 1e-4
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_random_numbers_decide_where_they_say(isa, dtype):
+    """|g| = r tau, in each element with its own r, is not above it; the next number is."""
+    size = 2 * ITEM + BATCH + 21
+    signs = np.resize(np.array([1, -1, -1], dtype), size)
+    for next_one in (False, True):
+        pruner = GradientPruner(0.9, 1, rng=1)
+        pruner.prune(np.full(64, 0.75, dtype))
+        edge = uniform(size, second_key_of(1)).astype(dtype) * dtype(pruner.thresholds[0])
+        pruned = pruner.prune(signs * (np.nextafter(edge, dtype(9)) if next_one else edge))
+        np.testing.assert_array_equal(pruned.array, signs * dtype(pruned.threshold) if next_one else np.zeros(size))
+        assert pruned.density == next_one
+
+
 def test_zeros_stay_and_count(isa):
     g = gradient(40_000)
     g[::2] = np.resize(np.float32([0.0, -0.0]), 20_000)

@@ -117,7 +117,7 @@ def stochastic_prune(
     >>> g = np.random.default_rng(0).standard_normal((16, 64, 28, 28), np.float32)
     >>> pruned = stochastic_prune(g, 0.9, rng=1)
     >>> round(pruned.density, 2), round(pruned.threshold, 2)
-    (0.46, 1.64)
+    (0.46, 1.65)
     >>> bool(abs(pruned.array.sum() - g.sum()) < 5 * g.size**0.5)
     True
     """
