@@ -2,8 +2,8 @@
 from libc.stdint cimport int64_t
 
 from ._kernels cimport (
-    sc_bias_task, sc_compress_task, sc_gradient_task, sc_lists_task, sc_nm_task, sc_rows_task, sc_table,
-    sc_topk_task, sc_transposable_task, sc_weights_task, topk_result,
+    sc_bias_task, sc_compress_task, sc_gradient_task, sc_lists_task, sc_nm_task, sc_rows_task, sc_stochastic_task,
+    sc_table, sc_topk_task, sc_transposable_task, sc_weights_task, topk_result,
 )
 
 cdef const sc_table *active_table() noexcept nogil
@@ -17,6 +17,7 @@ cdef int call_compress(const sc_compress_task *task, int threads) except -1 nogi
 cdef int call_expand(const sc_compress_task *task, int threads) except -1 nogil
 cdef int call_nm_mask(sc_nm_task *task, int threads) except -1 nogil
 cdef int call_transposable_mask(sc_transposable_task *task, int threads) except -1 nogil
+cdef int call_stochastic_prune(sc_stochastic_task *task, int threads) except -1 nogil
 cdef int call_topk(sc_topk_task *task, int64_t k, topk_result *result, int threads) except -1 nogil
 cdef int call_above_mask(sc_topk_task *task, int threads) except -1 nogil
 cdef int64_t packed_bytes(const sc_rows_task *task) noexcept nogil

@@ -6,9 +6,9 @@ from libc.stdint cimport int64_t
 from ._kernels cimport (
     active, gradient_scratch_bytes, isa_entry, isas, rows_packed_bytes, rows_scratch_bytes, run_above_mask,
     run_bias_gradient, run_compress, run_count_blocks, run_expand, run_gradient, run_lists, run_nm_mask, run_rows,
-    run_topk, run_transposable_mask, run_weights, sc_bias_task, sc_compress_task, sc_gradient_task, sc_lists_task,
-    sc_nm_task, sc_rows_task, sc_table, sc_topk_task, sc_transposable_task, sc_weights_task, set_active, topk_result,
-    vendor as cpu_vendor,
+    run_stochastic_prune, run_topk, run_transposable_mask, run_weights, sc_bias_task, sc_compress_task,
+    sc_gradient_task, sc_lists_task, sc_nm_task, sc_rows_task, sc_stochastic_task, sc_table, sc_topk_task,
+    sc_transposable_task, sc_weights_task, set_active, topk_result, vendor as cpu_vendor,
 )
 
 cdef extern from "Python.h":
@@ -113,6 +113,10 @@ cdef int call_topk(sc_topk_task *task, int64_t k, topk_result *result, int threa
 
 cdef int call_above_mask(sc_topk_task *task, int threads) except -1 nogil:
     return finish(run_above_mask(active()[0], task[0], threads, signals))
+
+
+cdef int call_stochastic_prune(sc_stochastic_task *task, int threads) except -1 nogil:
+    return finish(run_stochastic_prune(active()[0], task[0], threads, signals))
 
 
 cdef int64_t packed_bytes(const sc_rows_task *task) noexcept nogil:

@@ -1,5 +1,5 @@
 # What kernels/*.h declare, for Cython.
-from libc.stdint cimport int64_t, uint8_t, uint16_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 
 cdef extern from "kernels/problem.h" nogil:
     ctypedef struct sc_pass:
@@ -114,6 +114,16 @@ cdef extern from "kernels/problem.h" nogil:
         uint8_t *mask
         int64_t length, inner, groups, n, m
 
+    enum: SC_STOCHASTIC_ITEM
+    ctypedef struct sc_stochastic_task:
+        sc_magnitudes gradient
+        void *out
+        int64_t count
+        uint64_t key
+        double threshold
+        double *sums
+        int64_t *nonzeros
+
     enum sc_transposable_method:
         SC_GREEDY, SC_ENTROPY, SC_EXACT
 
@@ -172,6 +182,7 @@ cdef extern from "kernels/run.h" namespace "sparseconv" nogil:
         int64_t passes
     int run_topk(const sc_table &, sc_topk_task &, int64_t, topk_result &, int, int (*)() noexcept)
     int run_above_mask(const sc_table &, sc_topk_task &, int, int (*)() noexcept)
+    int run_stochastic_prune(const sc_table &, sc_stochastic_task &, int, int (*)() noexcept)
     int64_t rows_packed_bytes(const sc_rows_task &)
     int64_t rows_scratch_bytes(const sc_table &, const sc_rows_task &)
     int64_t gradient_scratch_bytes(const sc_table &, const sc_gradient_task &)

@@ -1,11 +1,14 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True
-"""The kernels of pruning masks on C-contiguous memory; the modules of pruning/ check and shape."""
+"""The kernels of pruning on C-contiguous memory; the modules of pruning/ check and shape."""
 
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from ._cpu cimport address, call_above_mask, call_nm_mask, call_topk, call_transposable_mask
+from ._cpu cimport (
+    address, call_above_mask, call_nm_mask, call_stochastic_prune, call_topk, call_transposable_mask,
+)
 from ._kernels cimport (
-    SC_ENTROPY, SC_EXACT, SC_GREEDY, sc_magnitudes, sc_nm_task, sc_topk_task, sc_transposable_task, topk_result,
+    SC_ENTROPY, SC_EXACT, SC_GREEDY, SC_STOCHASTIC_ITEM, sc_magnitudes, sc_nm_task, sc_stochastic_task, sc_topk_task,
+    sc_transposable_task, topk_result,
 )
 
 cdef extern from "Python.h":
@@ -72,3 +75,18 @@ def above_mask(x, int64_t count, float threshold, mask, int threads):
     task.mask = <uint8_t *>address(mask, PyBUF_WRITABLE)
     with nogil:
         call_above_mask(&task, threads)
+
+
+# Elements of what one thread does at a time (kernels/problem.h): as many sums and counts are given back.
+STOCHASTIC_ITEM = SC_STOCHASTIC_ITEM
+
+
+def stochastic_prune(gradient, out, double threshold, uint64_t key, sums, nonzeros, int threads):
+    cdef sc_stochastic_task task
+    task.gradient = magnitudes(gradient)
+    task.out = NULL if out is None else address(out, PyBUF_WRITABLE)
+    task.count, task.threshold, task.key = gradient.size, threshold, key
+    task.sums = <double *>address(sums, PyBUF_WRITABLE)
+    task.nonzeros = <int64_t *>address(nonzeros, PyBUF_WRITABLE)
+    with nogil:
+        call_stochastic_prune(&task, threads)

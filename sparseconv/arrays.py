@@ -171,6 +171,15 @@ def in_rows(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
+def memory_axes(array: np.ndarray) -> tuple[int, ...]:
+    """The axes in the order of memory, or as they are where memory has gaps, overlaps or runs backwards."""
+    given = tuple(range(array.ndim))
+    if array.flags.c_contiguous:
+        return given
+    by_stride = tuple(sorted(given, key=lambda axis: -array.strides[axis]))
+    return by_stride if array.transpose(by_stride).flags.c_contiguous else given
+
+
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, inputs: dict[str, np.ndarray]) -> np.ndarray:
     """`out` as an array that a result can be written to, or a ValueError or TypeError."""
     array = take("out", out)

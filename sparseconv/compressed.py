@@ -175,7 +175,7 @@ def compress(x: Any, *, num_threads: int | None = None) -> CompressedArray:
     """
     array = arrays.take("x", x)
     threads = cpu.checked_threads(num_threads)
-    axes = _memory_axes(array)
+    axes = arrays.memory_axes(array)
     in_memory = arrays.addressable(np.ascontiguousarray(array.transpose(axes)))
     pack = _pack if array.dtype == np.float32 else _pack_float64
     return CompressedArray(array.shape, array.dtype, axes, *pack(in_memory.reshape(-1), threads))
@@ -210,15 +210,6 @@ def decompress(c: CompressedArray, *, out: Any = None, num_threads: int | None =
 def expanded(value: Any, num_threads: int | None) -> Any:
     """An operand that may be compressed: the dense array if it is."""
     return value.to_dense(num_threads=num_threads) if isinstance(value, CompressedArray) else value
-
-
-def _memory_axes(array: np.ndarray) -> tuple[int, ...]:
-    """The axes in the order of memory, or as they are where memory has gaps, overlaps or runs backwards."""
-    given = tuple(range(array.ndim))
-    if array.flags.c_contiguous:
-        return given
-    by_stride = tuple(sorted(given, key=lambda axis: -array.strides[axis]))
-    return by_stride if array.transpose(by_stride).flags.c_contiguous else given
 
 
 def _pack(flat: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

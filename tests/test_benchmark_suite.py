@@ -115,7 +115,7 @@ def test_overheads(overheads, name):
     run(getattr(overheads, name))
 
 
-@pytest.mark.parametrize("name", ["TopK", "SmallTopK", "NM"])
+@pytest.mark.parametrize("name", ["TopK", "SmallTopK", "NM", "Stochastic"])
 def test_pruning(suite, monkeypatch, name):
     module = suite("pruning")
     monkeypatch.setattr(module, "SECONDS", 0)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = Path(sparseconv.__file__).parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
-PRUNING = [f"pruning.{name}" for name in ("diversity", "nm", "repair", "topk", "transposable")]
+PRUNING = [f"pruning.{name}" for name in ("diversity", "nm", "repair", "stochastic", "topk", "transposable")]
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 

@@ -24,8 +24,9 @@ LINEAR = {"linear", "linear_backward_data", "linear_backward_weight"}
 FUNCTIONS = sorted(CONVOLUTIONS | LINEAR | {"grad_bias", "plan", "compress", "decompress"})
 MASKS = ("density", "nonzero_mask", "pack", "relu", "unpack", "vector_density")
 PRUNING = (
-    "Layer", "TopK", "channel_mask", "mask_diversity", "network", "nm_mask", "repair_weights", "sparsity_distribution",
-    "topk_mask", "topk_threshold", "training_flops", "transposable_nm_mask", "unstructured_to_nm",
+    "GradientPruner", "Layer", "Pruned", "TopK", "channel_mask", "mask_diversity", "network", "nm_mask",
+    "repair_weights", "sparsity_distribution", "stochastic_prune", "topk_mask", "topk_threshold", "training_flops",
+    "transposable_nm_mask", "unstructured_to_nm",
 )  # fmt: skip
 CPU = ("available_isas", "isa", "num_threads", "set_num_threads", "use_isa")
 ROOT = Path(__file__).resolve().parents[1]

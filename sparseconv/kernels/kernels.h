@@ -8,6 +8,7 @@
 #include "kernel_nm.h"
 #include "kernel_outputs.h"
 #include "kernel_rows.h"
+#include "kernel_stochastic.h"
 #include "kernel_topk.h"
 #include "kernel_transposable.h"
 #include "kernel_weights.h"
@@ -32,6 +33,7 @@ constexpr sc_table table = {
     count_blocks, compress_blocks, expand_blocks,
     nm_mask, nm_mask_scratch,
     transposable_mask, transposable_mask_scratch,
+    stochastic_prune,
     topk_narrow, topk_scratch, topk_mask,
     nullptr,
 };

@@ -235,6 +235,19 @@ typedef struct {
     sc_interrupt interrupt;
 } sc_nm_task;
 
+// stochastic pruning of gradients whose elements lie side by side
+enum { SC_STOCHASTIC_ITEM = 1 << 15 };  // elements of a work item; a multiple of what philox.h draws at a time
+typedef struct {
+    sc_magnitudes gradient;
+    void *out;          // as many elements of the same type, or the gradient's own; NULL: it is measured, not pruned
+    int64_t count;
+    uint64_t key;       // of the random numbers
+    double threshold;   // above zero
+    double *sums;       // [items]: of the gradient's magnitudes
+    int64_t *nonzeros;  // [items]: in `out`, or in the gradient where there is none
+    sc_interrupt interrupt;
+} sc_stochastic_task;
+
 enum { SC_MAX_BLOCK = 32 };  // largest m of a transposable mask: a row of a block is a word of 32 bits
 enum sc_transposable_method { SC_GREEDY, SC_ENTROPY, SC_EXACT };
 

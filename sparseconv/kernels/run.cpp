@@ -246,4 +246,12 @@ int run_above_mask(const sc_table &table, sc_topk_task &task, int threads, int (
     return spread(table.topk_mask, task, ceil_div(task.count, SC_TOPK_ITEM), threads, 0, lease.memory(), interrupt);
 }
 
+int run_stochastic_prune(const sc_table &table, sc_stochastic_task &task, int threads, int (*signals)()) {
+    interruption interrupt(signals);
+    task.interrupt = {interruption::poll, &interrupt};
+    const scratch_lease lease(64);  // the kernel needs none; the lease marks the call
+    const int64_t items = ceil_div(task.count, SC_STOCHASTIC_ITEM);
+    return spread(table.stochastic_prune, task, items, threads, 0, lease.memory(), interrupt);
+}
+
 }  // namespace sparseconv

@@ -13,6 +13,7 @@ int run_weights(const sc_table &table, sc_weights_task &task, int threads, int (
 int run_bias_gradient(const sc_table &table, sc_bias_task &task, int threads, int (*signals)());
 int run_nm_mask(const sc_table &table, sc_nm_task &task, int threads, int (*signals)());
 int run_transposable_mask(const sc_table &table, sc_transposable_task &task, int threads, int (*signals)());
+int run_stochastic_prune(const sc_table &table, sc_stochastic_task &task, int threads, int (*signals)());
 
 // The k-th largest magnitude of task.data[0 .. task.count), in how many passes it was found, and, if there is task.mask,
 // the mask of the k largest ones. The magnitude is NaN, and nothing else is done, where any element is.

@@ -102,6 +102,62 @@ SC_INLINE void add_sums(float *to, f32x16 a, f32x16 b, f32x16 c, f32x16 d) {
     _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), sums));
 }
 
+SC_INLINE f32x16 multiply(f32x16 a, f32x16 b) {
+    return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)};
+}
+SC_INLINE __m256 outward8(__m256 a, __m256 t) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return _mm256_or_ps(_mm256_max_ps(t, _mm256_andnot_ps(sign, a)), _mm256_and_ps(sign, a));
+}
+SC_INLINE f32x16 outward(f32x16 a, f32x16 t) { return {outward8(a.low, t.low), outward8(a.high, t.high)}; }
+SC_INLINE __m256 keep_above8(__m256 a, __m256 b, __m256 t) {
+    return _mm256_and_ps(b, _mm256_cmp_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a), t, _CMP_NLE_UQ));
+}
+SC_INLINE f32x16 keep_above(f32x16 a, f32x16 b, f32x16 t) {
+    return {keep_above8(a.low, b.low, t.low), keep_above8(a.high, b.high, t.high)};
+}
+
+struct f64x16 {
+    __m256d v[4];
+};
+SC_INLINE f64x16 add_magnitudes(f64x16 sums, f32x16 a) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    const __m256 low = _mm256_andnot_ps(sign, a.low), high = _mm256_andnot_ps(sign, a.high);
+    return {{_mm256_add_pd(sums.v[0], _mm256_cvtps_pd(_mm256_castps256_ps128(low))),
+             _mm256_add_pd(sums.v[1], _mm256_cvtps_pd(_mm256_extractf128_ps(low, 1))),
+             _mm256_add_pd(sums.v[2], _mm256_cvtps_pd(_mm256_castps256_ps128(high))),
+             _mm256_add_pd(sums.v[3], _mm256_cvtps_pd(_mm256_extractf128_ps(high, 1)))}};
+}
+SC_INLINE void store(double *p, f64x16 a) {
+    SC_UNROLL for (int i = 0; i < 4; ++i) _mm256_storeu_pd(p + 4 * i, a.v[i]);
+}
+
+struct u64x8 {
+    static constexpr int chains = 1;
+    __m256i low, high;
+};
+SC_INLINE u64x8 splat_word(uint64_t n) {
+    const __m256i v = _mm256_set1_epi64x((long long)n);
+    return {v, v};
+}
+SC_INLINE u64x8 count_from(uint64_t n) {
+    const __m256i v = _mm256_set1_epi64x((long long)n);
+    return {_mm256_add_epi64(v, _mm256_setr_epi64x(0, 1, 2, 3)), _mm256_add_epi64(v, _mm256_setr_epi64x(4, 5, 6, 7))};
+}
+SC_INLINE u64x8 product(u64x8 a, u64x8 b) {
+    return {_mm256_mul_epu32(a.low, b.low), _mm256_mul_epu32(a.high, b.high)};
+}
+SC_INLINE __m256i mix4(__m256i a, __m256i b, __m256i c) {
+    return _mm256_xor_si256(_mm256_srli_epi64(a, 32), _mm256_xor_si256(b, c));
+}
+SC_INLINE u64x8 mix(u64x8 a, u64x8 b, u64x8 c) { return {mix4(a.low, b.low, c.low), mix4(a.high, b.high, c.high)}; }
+SC_INLINE __m256 fractions8(__m256i a, __m256i b) {
+    const __m256i words = _mm256_blend_epi32(a, _mm256_slli_epi64(b, 32), 0xaa);
+    const __m256i bits = _mm256_or_si256(_mm256_srli_epi32(words, 9), _mm256_set1_epi32(0x3f800000));  // 1 + k / 2^23
+    return _mm256_sub_ps(_mm256_castsi256_ps(bits), _mm256_set1_ps(1 - 0x1p-24f));
+}
+SC_INLINE f32x16 fractions(u64x8 a, u64x8 b) { return {fractions8(a.low, b.low), fractions8(a.high, b.high)}; }
+
 SC_INLINE void transpose8(__m256 (&m)[8]) {
     __m256 a[8], b[8];
     SC_UNROLL for (int i = 0; i < 4; ++i) {

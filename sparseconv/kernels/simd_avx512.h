@@ -15,6 +15,17 @@
 //   maximum(a, b)  b where either is NaN, so that maximum(zero, x) keeps NaN
 //   add_sums       to[0 .. 4) += the sums over all lanes of four vectors
 //   transpose      16 x 16
+// For stochastic pruning, whose results are the same on all of them, bit for bit:
+//   multiply       rounded once
+//   outward(a, t)  lanes of a whose magnitude is below t move away from zero, to t; NaN stays
+//   keep_above(a, b, t)  lane i of b where bit i of above(a, t) is set, else 0
+//   f64x16         sums; add_magnitudes(sums, a) adds the magnitude of each lane
+//   u64x8          random words in the making. chains: how many states of four fit into registers
+//   count_from     n, n + 1, ... n + 7
+//   splat_word     one number in all lanes
+//   product        of the lower halves of the lanes, as 64 bits
+//   mix(a, b, c)   (a >> 32) ^ b ^ c
+//   fractions(a, b)  lower halves of lanes of a and b in turn; their upper 23 bits k become (k + 1/2) / 2^23
 #pragma once
 #include <immintrin.h>
 #include <stdint.h>
@@ -63,6 +74,41 @@ SC_INLINE void add_sums(float *to, f32x16 a, f32x16 b, f32x16 c, f32x16 d) {
                                         _mm512_castps512_ps256(_mm512_shuffle_f32x4(quarters, quarters, 0xee)));
     const __m128 sums = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
     _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), sums));
+}
+
+SC_INLINE f32x16 multiply(f32x16 a, f32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+SC_INLINE f32x16 outward(f32x16 a, f32x16 t) {
+    const __m512 magnitude = _mm512_max_ps(t.v, _mm512_abs_ps(a.v));
+    return {_mm512_or_ps(magnitude, _mm512_and_ps(a.v, _mm512_set1_ps(-0.0f)))};
+}
+SC_INLINE f32x16 keep_above(f32x16 a, f32x16 b, f32x16 t) { return keep(b, above(a, t)); }
+
+struct f64x16 {
+    __m512d low, high;
+};
+SC_INLINE f64x16 add_magnitudes(f64x16 sums, f32x16 a) {
+    const __m512 magnitude = _mm512_abs_ps(a.v);
+    return {_mm512_add_pd(sums.low, _mm512_cvtps_pd(_mm512_castps512_ps256(magnitude))),
+            _mm512_add_pd(sums.high, _mm512_cvtps_pd(_mm512_extractf32x8_ps(magnitude, 1)))};
+}
+SC_INLINE void store(double *p, f64x16 a) { _mm512_storeu_pd(p, a.low), _mm512_storeu_pd(p + 8, a.high); }
+
+struct u64x8 {
+    static constexpr int chains = 2;
+    __m512i v;
+};
+SC_INLINE u64x8 splat_word(uint64_t n) { return {_mm512_set1_epi64((long long)n)}; }
+SC_INLINE u64x8 count_from(uint64_t n) {
+    return {_mm512_add_epi64(splat_word(n).v, _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7))};
+}
+SC_INLINE u64x8 product(u64x8 a, u64x8 b) { return {_mm512_mul_epu32(a.v, b.v)}; }
+SC_INLINE u64x8 mix(u64x8 a, u64x8 b, u64x8 c) {
+    return {_mm512_ternarylogic_epi64(_mm512_srli_epi64(a.v, 32), b.v, c.v, 0x96)};
+}
+SC_INLINE f32x16 fractions(u64x8 a, u64x8 b) {
+    const __m512i words = _mm512_mask_blend_epi32(0xaaaa, a.v, _mm512_slli_epi64(b.v, 32));
+    const __m512i bits = _mm512_or_si512(_mm512_srli_epi32(words, 9), _mm512_set1_epi32(0x3f800000));  // 1 + k / 2^23
+    return {_mm512_sub_ps(_mm512_castsi512_ps(bits), _mm512_set1_ps(1 - 0x1p-24f))};
 }
 
 SC_INLINE void transpose(f32x16 (&m)[16]) {

@@ -122,6 +122,69 @@ SC_INLINE void add_sums(float *to, f32x16 a, f32x16 b, f32x16 c, f32x16 d) {
     vst1q_f32(to, vaddq_f32(vld1q_f32(to), vpaddq_f32(ab, cd)));
 }
 
+SC_INLINE f32x16 multiply(f32x16 a, f32x16 b) {
+    SC_UNROLL for (int i = 0; i < 4; ++i) a.q[i] = vmulq_f32(a.q[i], b.q[i]);
+    return a;
+}
+SC_INLINE f32x16 outward(f32x16 a, f32x16 t) {
+    SC_UNROLL for (int i = 0; i < 4; ++i) {
+        const float32x4_t moved = vbslq_f32(vdupq_n_u32(0x80000000u), a.q[i], t.q[i]);  // the sign of a
+        a.q[i] = vbslq_f32(vcagtq_f32(t.q[i], a.q[i]), moved, a.q[i]);
+    }
+    return a;
+}
+SC_INLINE f32x16 keep_above(f32x16 a, f32x16 b, f32x16 t) {
+    SC_UNROLL for (int i = 0; i < 4; ++i) {
+        b.q[i] = vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(b.q[i]), vcaleq_f32(a.q[i], t.q[i])));
+    }
+    return b;
+}
+
+struct f64x16 {
+    float64x2_t d[8];
+};
+SC_INLINE f64x16 add_magnitudes(f64x16 sums, f32x16 a) {
+    SC_UNROLL for (int i = 0; i < 4; ++i) {
+        const float32x4_t magnitude = vabsq_f32(a.q[i]);
+        sums.d[2 * i] = vaddq_f64(sums.d[2 * i], vcvt_f64_f32(vget_low_f32(magnitude)));
+        sums.d[2 * i + 1] = vaddq_f64(sums.d[2 * i + 1], vcvt_high_f64_f32(magnitude));
+    }
+    return sums;
+}
+SC_INLINE void store(double *p, f64x16 a) { SC_UNROLL for (int i = 0; i < 8; ++i) vst1q_f64(p + 2 * i, a.d[i]); }
+
+struct u64x8 {
+    static constexpr int chains = 1;
+    uint64x2_t q[4];
+};
+SC_INLINE u64x8 splat_word(uint64_t n) {
+    const uint64x2_t v = vdupq_n_u64(n);
+    return {{v, v, v, v}};
+}
+SC_INLINE u64x8 count_from(uint64_t n) {
+    const uint64x2_t first = vaddq_u64(vdupq_n_u64(n), vcombine_u64(vcreate_u64(0), vcreate_u64(1)));
+    u64x8 a;
+    SC_UNROLL for (int i = 0; i < 4; ++i) a.q[i] = vaddq_u64(first, vdupq_n_u64((uint64_t)(2 * i)));
+    return a;
+}
+SC_INLINE u64x8 product(u64x8 a, u64x8 b) {
+    SC_UNROLL for (int i = 0; i < 4; ++i) a.q[i] = vmull_u32(vmovn_u64(a.q[i]), vmovn_u64(b.q[i]));
+    return a;
+}
+SC_INLINE u64x8 mix(u64x8 a, u64x8 b, u64x8 c) {
+    SC_UNROLL for (int i = 0; i < 4; ++i) a.q[i] = veorq_u64(vshrq_n_u64(a.q[i], 32), veorq_u64(b.q[i], c.q[i]));
+    return a;
+}
+SC_INLINE f32x16 fractions(u64x8 a, u64x8 b) {
+    f32x16 both;
+    SC_UNROLL for (int i = 0; i < 4; ++i) {
+        const uint32x4_t words = vreinterpretq_u32_u64(vsliq_n_u64(a.q[i], b.q[i], 32));
+        const uint32x4_t bits = vorrq_u32(vshrq_n_u32(words, 9), vdupq_n_u32(0x3f800000));  // 1 + k / 2^23
+        both.q[i] = vsubq_f32(vreinterpretq_f32_u32(bits), vdupq_n_f32(1 - 0x1p-24f));
+    }
+    return both;
+}
+
 SC_INLINE void transpose4(float32x4_t (&m)[4]) {
     float32x4x2_t a = vtrnq_f32(m[0], m[1]), b = vtrnq_f32(m[2], m[3]);
     m[0] = vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0]));

@@ -82,6 +82,62 @@ SC_INLINE float sum_of(f32x16 a) {
 SC_INLINE void add_sums(float *to, f32x16 a, f32x16 b, f32x16 c, f32x16 d) {
     to[0] += sum_of(a), to[1] += sum_of(b), to[2] += sum_of(c), to[3] += sum_of(d);
 }
+SC_INLINE f32x16 multiply(f32x16 a, f32x16 b) {
+    for (int i = 0; i < 16; ++i) a.lane[i] *= b.lane[i];
+    return a;
+}
+SC_INLINE f32x16 outward(f32x16 a, f32x16 t) {
+    for (int i = 0; i < 16; ++i) {
+        const float magnitude = __builtin_fabsf(a.lane[i]);
+        a.lane[i] = __builtin_copysignf(t.lane[i] > magnitude ? t.lane[i] : magnitude, a.lane[i]);
+    }
+    return a;
+}
+SC_INLINE f32x16 keep_above(f32x16 a, f32x16 b, f32x16 t) {
+    for (int i = 0; i < 16; ++i) b.lane[i] = __builtin_fabsf(a.lane[i]) <= t.lane[i] ? 0 : b.lane[i];
+    return b;
+}
+
+struct f64x16 {
+    double lane[16];
+};
+SC_INLINE f64x16 add_magnitudes(f64x16 sums, f32x16 a) {
+    for (int i = 0; i < 16; ++i) sums.lane[i] += (double)__builtin_fabsf(a.lane[i]);
+    return sums;
+}
+SC_INLINE void store(double *p, f64x16 a) {
+    for (int i = 0; i < 16; ++i) p[i] = a.lane[i];
+}
+
+struct u64x8 {
+    static constexpr int chains = 1;
+    uint64_t lane[8];
+};
+SC_INLINE u64x8 count_from(uint64_t n) {
+    u64x8 a;
+    for (uint64_t &lane : a.lane) lane = n++;
+    return a;
+}
+SC_INLINE u64x8 splat_word(uint64_t n) {
+    u64x8 a;
+    for (uint64_t &lane : a.lane) lane = n;
+    return a;
+}
+SC_INLINE u64x8 product(u64x8 a, u64x8 b) {
+    for (int i = 0; i < 8; ++i) a.lane[i] = (uint64_t)(uint32_t)a.lane[i] * (uint32_t)b.lane[i];
+    return a;
+}
+SC_INLINE u64x8 mix(u64x8 a, u64x8 b, u64x8 c) {
+    for (int i = 0; i < 8; ++i) a.lane[i] = a.lane[i] >> 32 ^ b.lane[i] ^ c.lane[i];
+    return a;
+}
+SC_INLINE float fraction_of(uint64_t word) { return ((float)(int32_t)((uint32_t)word >> 9) + 0.5f) * 0x1p-23f; }
+SC_INLINE f32x16 fractions(u64x8 a, u64x8 b) {
+    f32x16 both;
+    for (int i = 0; i < 8; ++i) both.lane[2 * i] = fraction_of(a.lane[i]), both.lane[2 * i + 1] = fraction_of(b.lane[i]);
+    return both;
+}
+
 SC_INLINE void transpose(f32x16 (&m)[16]) {
     for (int i = 0; i < 16; ++i) {
         for (int j = 0; j < i; ++j) {

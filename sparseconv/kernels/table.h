@@ -70,6 +70,8 @@ typedef struct {
     void (*topk_narrow)(const sc_topk_task *, int64_t begin, int64_t end, void *scratch);
     int64_t (*topk_scratch)(const sc_topk_task *);
     void (*topk_mask)(const sc_topk_task *, int64_t begin, int64_t end, void *scratch);
+    // gradients, kernel_stochastic.h. Items: SC_STOCHASTIC_ITEM elements.
+    void (*stochastic_prune)(const sc_stochastic_task *, int64_t begin, int64_t end, void *scratch);
 
     const sc_tile_table *tiles;  // null where there are no tile registers
 } sc_table;

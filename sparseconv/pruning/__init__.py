@@ -13,6 +13,7 @@ nm              nm_mask: the n largest of every m weights
 transposable    transposable_nm_mask: n of every m in both directions, so that the transposed weights are N:M too
 diversity       mask_diversity: how many masks a pattern admits; unstructured_to_nm: the pattern for a sparsity
 repair          repair_weights: kept weights refitted to what the layer gave before pruning
+stochastic      stochastic_prune, GradientPruner: small gradients become zero or a threshold, by chance and without bias
 ==============  =======================================================================================================
 """
 
@@ -21,11 +22,14 @@ from .diversity import mask_diversity, unstructured_to_nm
 from .networks import Layer, network
 from .nm import nm_mask
 from .repair import repair_weights
+from .stochastic import GradientPruner, Pruned, stochastic_prune
 from .topk import TopK, channel_mask, topk_mask, topk_threshold
 from .transposable import transposable_nm_mask
 
 __all__ = [
+    "GradientPruner",
     "Layer",
+    "Pruned",
     "TopK",
     "channel_mask",
     "mask_diversity",
@@ -33,6 +37,7 @@ __all__ = [
     "nm_mask",
     "repair_weights",
     "sparsity_distribution",
+    "stochastic_prune",
     "topk_mask",
     "topk_threshold",
     "training_flops",
