@@ -17,7 +17,8 @@ def structs():
     """{name: ctypes.Structure} of problem.h, whose fields are numbers, pointers and structs before them."""
     found = {}
     scalars = {
-        "int64_t": ctypes.c_int64, "uint32_t": ctypes.c_uint32, "float": ctypes.c_float, "double": ctypes.c_double
+        "int64_t": ctypes.c_int64, "uint64_t": ctypes.c_uint64, "uint32_t": ctypes.c_uint32,
+        "float": ctypes.c_float, "double": ctypes.c_double,
     }  # fmt: skip
     text = re.sub(r"//.*", "", (KERNELS / "problem.h").read_text(encoding="utf-8"))
     for body, name in re.findall(r"typedef struct \{(.*?)\} (\w+);", text, re.DOTALL):

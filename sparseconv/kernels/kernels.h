@@ -33,8 +33,8 @@ constexpr sc_table table = {
     count_blocks, compress_blocks, expand_blocks,
     nm_mask, nm_mask_scratch,
     transposable_mask, transposable_mask_scratch,
-    stochastic_prune,
     topk_narrow, topk_scratch, topk_mask,
+    stochastic_prune,
     nullptr,
 };
 
