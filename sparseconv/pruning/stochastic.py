@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import _pruning, arrays, checks, cpu
 
-SERIAL_ELEMENTS = 1 << 16  # some 30 us of work: below that, waking a thread costs too much
+SERIAL_ELEMENTS = 1 << 18  # some 120 us of work: two threads at half a million gain 1.4, at 10 million 1.95
 
 
 class Pruned(NamedTuple):
