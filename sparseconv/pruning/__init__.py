@@ -11,19 +11,25 @@ budget          sparsity_distribution: one sparsity per layer (SWAT-U, -ERK, -M)
 nm              nm_mask: the n largest of every m weights
 transposable    transposable_nm_mask: n of every m in both directions, so that the transposed weights are N:M too
 diversity       mask_diversity: how many masks a pattern admits; unstructured_to_nm: the pattern for a sparsity
+methods/        SWAT, TransposableNM, StochasticGradientPruning: for a training loop, all with the hooks of Method
 repair          repair_weights: kept weights refitted to what the layer gave before pruning
 ==============  =======================================================================================================
 """
 
 from .budget import sparsity_distribution, training_flops
 from .diversity import mask_diversity, unstructured_to_nm
+from .methods import SWAT, Method, StochasticGradientPruning, TransposableNM
 from .networks import Layer, network
 from .nm import nm_mask
 from .repair import repair_weights
 from .transposable import transposable_nm_mask
 
 __all__ = [
+    "SWAT",
     "Layer",
+    "Method",
+    "StochasticGradientPruning",
+    "TransposableNM",
     "mask_diversity",
     "network",
     "nm_mask",
