@@ -8,6 +8,7 @@ import math
 import sys
 
 from sparseconv.benchmark import command
+from sparseconv.training import methods
 
 __all__ = ["main"]
 
@@ -67,6 +68,22 @@ def _parser():
         metavar="RATE",
         help="the highest learning rate (%(default)s)",
     )
+    train.add_argument(
+        "--method",
+        nargs="+",
+        choices=methods.NAMES,
+        default=[],
+        help="training methods: swat (largest weights and activations), nm (weights under transposable N:M masks), "
+        "stochastic (gradients pruned at random), none (default); others than none are compared with it, which comes "
+        "first",
+    )
+    train.add_argument(
+        "--sparsity",
+        type=_number(float, 0.0, "a number in [0, 1)", below=1.0),
+        default=0.8,
+        metavar="SHARE",
+        help="what the methods aim at (%(default)s)",
+    )
     train.add_argument("--threads", type=positive, metavar="N", help="number of threads (default: the library's)")
     train.add_argument(
         "--seed",
@@ -96,15 +113,15 @@ def _parser():
     return parser
 
 
-def _number(kind, least, description):
-    """Return a converter for argparse that accepts finite numbers from `least` on."""
+def _number(kind, least, description, below=math.inf):
+    """Return a converter for argparse that accepts numbers from `least` on, below `below`."""
 
     def convert(text):
         try:
             value = kind(text)
         except ValueError:
             value = math.nan
-        if not least <= value < math.inf:
+        if not least <= value < below:
             raise argparse.ArgumentTypeError(f"got {text!r}, expected {description}")
         return value
 
@@ -158,6 +175,8 @@ def _train(arguments):
             epochs=arguments.epochs,
             batch=arguments.batch,
             learning_rate=arguments.learning_rate,
+            names=tuple(dict.fromkeys(["none", *arguments.method])),
+            sparsity=arguments.sparsity,
             seed=arguments.seed,
             num_threads=arguments.threads,
             save_activations=arguments.save_activations,
@@ -165,9 +184,7 @@ def _train(arguments):
         )
         written = [report.save_json(result, output), report.save_picture(result, output), arguments.save_activations]
         progress.say(f"wrote {' and '.join(str(path) for path in written if path)}")
-    print(report.table(result))
-    print()
-    print(report.summary(result))
+    print(report.text(result))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ of these checks are kept and hold for all arrays of the same forms (prepare.py).
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,21 @@ def flag(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: got {value!r}, expected True or False")
     return bool(value)
+
+
+def number(name: str, value: Any) -> float:
+    """`value` as a float."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, np.floating)):
+        raise TypeError(f"{name}: got {value!r}, expected a number")
+    return float(value)
+
+
+def sparsity(name: str, value: Any) -> float:
+    """`value` as a share of zeros: at least 0 and less than 1."""
+    share = number(name, value)
+    if not 0 <= share < 1:
+        raise ValueError(f"{name}: got {value!r}, expected at least 0 and less than 1")
+    return share
 
 
 def threshold(value: Any, skip: str) -> float:

@@ -24,7 +24,8 @@ LINEAR = {"linear", "linear_backward_data", "linear_backward_weight"}
 FUNCTIONS = sorted(CONVOLUTIONS | LINEAR | {"grad_bias", "plan", "compress", "decompress"})
 MASKS = ("density", "nonzero_mask", "pack", "relu", "unpack", "vector_density")
 PRUNING = (
-    "GradientPruner", "Layer", "Pruned", "TopK", "channel_mask", "mask_diversity", "network", "nm_mask",
+    "SWAT", "GradientPruner", "Layer", "Method", "Pruned", "StochasticGradientPruning", "TopK", "TransposableNM",
+    "channel_mask", "mask_diversity", "network", "nm_mask",
     "repair_weights", "sparsity_distribution", "stochastic_prune", "topk_mask", "topk_threshold", "training_flops",
     "transposable_nm_mask", "unstructured_to_nm",
 )  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 
 from sparseconv.__main__ import main
 from sparseconv.progress import Progress
+from sparseconv.pruning import Method
 from sparseconv.training import network, report, train
 from sparseconv.training.measure import measure
 
@@ -159,7 +160,7 @@ def stripes(count=64):
 
 def trained(*, seed=11, num_threads=None, skip="auto", progress=None):
     small = network.build((8, 8), 2, widths=(4, 8), rng=seed, num_threads=num_threads)
-    small.set_skip(skip)
+    small.use(Method(), skip)
     settings = {"epochs": 8, "batch": 16, "learning_rate": 0.05, "rng": seed, "progress": progress}
     return small, train.fit(small, stripes(), stripes(), **settings)
 
@@ -188,7 +189,8 @@ def test_divergence_is_an_error():
 
 def test_accuracy():
     class Threshold:
-        def forward(self, x):
+        def forward(self, x, *, training):
+            assert not training
             return np.stack([0.5 - x[:, 0, 0, 0], x[:, 0, 0, 0] - 0.5], axis=1)
 
     images = np.zeros((5, 2, 2), np.uint8)
@@ -211,6 +213,8 @@ def test_measure():
     assert rows["conv2", "backward_data"]["zeros"]["grad_output"] >= 0.75  # behind max-pooling
     zeros = 1 - np.count_nonzero(images[:16]) / images[:16].size, 1 - np.count_nonzero(images[16:]) / images[16:].size
     assert rows["conv1", "forward"]["zeros"]["input"] == pytest.approx(np.mean(zeros))
+    assert rows["conv2", "forward"]["multiply_adds"] == 16 * 8 * 8 * 4 * 4 * 9
+    assert rows["linear", "backward_data"]["multiply_adds"] == 16 * 2 * 128
     for row in measured["layers"]:
         assert 0 <= row["zero_fraction"] <= 1
         assert row["speedup"] == pytest.approx(row["seconds_dense"] / row["seconds"])
@@ -251,14 +255,17 @@ def test_report_json(demo):
     assert result["threads"] == 1
     assert result["seed"] == 0
     assert result["train_images"] == result["test_images"] == 24
-    assert {"version", "isa", "learning_rate", "parameters", "seconds"} <= result.keys()
-    assert result["test_accuracy"] == result["history"][-1]["test_accuracy"]
-    assert set(result["convolutions"]) == set(result["step"]) == {"seconds", "seconds_dense", "speedup"}
-    assert set(result["layers"][0]) == {
+    assert {"version", "isa", "learning_rate", "sparsity", "parameters", "seconds"} <= result.keys()
+    (run,) = result["runs"]
+    assert (run["method"], run["settings"]) == ("none", "Method()")
+    assert run["test_accuracy"] == run["history"][-1]["test_accuracy"]
+    assert set(run["convolutions"]) == set(run["step"]) == {"seconds", "seconds_dense", "speedup"}
+    assert set(run["layers"][0]) == {
         "layer",
         "pass",
         "operation",
         "weight_shape",
+        "multiply_adds",
         "zeros",
         "zero_fraction",
         "skip",
@@ -269,8 +276,7 @@ def test_report_json(demo):
         "seconds_dense",
         "speedup",
     }
-    assert report.table(result) in demo[2]
-    assert report.summary(result) in demo[2]
+    assert demo[2] == f"{report.table(run)}\n\n{report.summary(run)}\n"
 
 
 def test_report_picture(demo):

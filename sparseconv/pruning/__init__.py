@@ -14,11 +14,13 @@ transposable    transposable_nm_mask: n of every m in both directions, so that t
 diversity       mask_diversity: how many masks a pattern admits; unstructured_to_nm: the pattern for a sparsity
 repair          repair_weights: kept weights refitted to what the layer gave before pruning
 stochastic      stochastic_prune, GradientPruner: small gradients become zero or a threshold, by chance and without bias
+methods/        SWAT, TransposableNM, StochasticGradientPruning: for a training loop, all with the hooks of Method
 ==============  =======================================================================================================
 """
 
 from .budget import sparsity_distribution, training_flops
 from .diversity import mask_diversity, unstructured_to_nm
+from .methods import SWAT, Method, StochasticGradientPruning, TransposableNM
 from .networks import Layer, network
 from .nm import nm_mask
 from .repair import repair_weights
@@ -27,10 +29,14 @@ from .topk import TopK, channel_mask, topk_mask, topk_threshold
 from .transposable import transposable_nm_mask
 
 __all__ = [
+    "SWAT",
     "GradientPruner",
     "Layer",
+    "Method",
     "Pruned",
+    "StochasticGradientPruning",
     "TopK",
+    "TransposableNM",
     "channel_mask",
     "mask_diversity",
     "network",

@@ -34,7 +34,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
-from numbers import Real
 from typing import Any
 
 from sparseconv import checks
@@ -91,7 +90,7 @@ def sparsity_distribution(
         negative, not finite, zero everywhere, or has other keys than the layers' names.
     """
     layers = _layers(layers)
-    sparsity = checked_sparsity("sparsity", sparsity)
+    sparsity = checks.sparsity("sparsity", sparsity)
     checks.word("method", method, ("uniform", "erk", "momentum"))
     if method != "momentum":
         if momentum is not None:
@@ -184,9 +183,9 @@ def training_flops(layers: Iterable[Layer], sparsity: float | Mapping[str, float
     """
     layers = _layers(layers)
     if isinstance(sparsity, Mapping):
-        by_layer = maps = _by_name("sparsity", sparsity, layers, checked_sparsity)
+        by_layer = maps = _by_name("sparsity", sparsity, layers, checks.sparsity)
     else:
-        uniform = checked_sparsity("sparsity", sparsity)
+        uniform = checks.sparsity("sparsity", sparsity)
         by_layer, maps = _uniform(layers, uniform), {layer.name: uniform for layer in layers}
     forward = {layer.name: layer.macs["forward"] for layer in layers}
     training = {layer.name: sum(layer.macs.values()) for layer in layers}
@@ -220,22 +219,8 @@ def _layers(layers: Any) -> list[Layer]:
     return found
 
 
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}: got {value!r}, expected a number")
-    return float(value)
-
-
-def checked_sparsity(name: str, value: Any) -> float:
-    """`value` as a float of at least 0 and less than 1."""
-    number = _number(name, value)
-    if not 0 <= number < 1:
-        raise ValueError(f"{name}: got {value!r}, expected at least 0 and less than 1")
-    return number
-
-
 def _magnitude(name: str, value: Any) -> float:
-    number = _number(name, value)
+    number = checks.number(name, value)
     if not 0 <= number < math.inf:
         raise ValueError(f"{name}: got {value!r}, expected a finite number of at least 0")
     return number

@@ -92,8 +92,7 @@ def unstructured_to_nm(sparsity: float, m: int, probability: float = 0.95) -> in
     4
     """
     m = checks.whole("m", m, 1)
-    if not isinstance(sparsity, numbers.Real) or not 0 <= sparsity < 1:
-        raise ValueError(f"sparsity: got {sparsity!r}, expected a number in [0, 1)")
+    sparsity = checks.sparsity("sparsity", sparsity)
     if not isinstance(probability, numbers.Real) or not 0 < probability < 1:
         raise ValueError(f"probability: got {probability!r}, expected a number between 0 and 1")
     covered = sparsity**m

@@ -122,10 +122,10 @@ def stochastic_prune(
     True
     """
     factor = _factor(sparsity)
-    generator = _generator(rng)
+    random = generator(rng)
     call = _Call(g, out, num_threads)
     call.measure()
-    return call.prune(_exact_threshold(factor, call.mean), generator)
+    return call.prune(_exact_threshold(factor, call.mean), random)
 
 
 class GradientPruner:
@@ -181,7 +181,7 @@ class GradientPruner:
         self._factor = _factor(sparsity)
         self.sparsity = float(sparsity)
         self.window = checks.whole("window", window, 1)
-        self._generator = _generator(rng)
+        self._generator = generator(rng)
         self._exact: deque[float] = deque(maxlen=self.window)
 
     @property
@@ -277,11 +277,7 @@ class _Call:
 
 def _factor(sparsity: Any) -> float:
     """tau / mean(|g|) for a target rate."""
-    if isinstance(sparsity, (bool, np.bool_)) or not isinstance(sparsity, (int, float, np.integer, np.floating)):
-        raise TypeError(f"sparsity: got {sparsity!r}, expected a number")
-    if not 0 <= sparsity < 1:
-        raise ValueError(f"sparsity: got {sparsity!r}, expected at least 0 and less than 1")
-    return -math.sqrt(math.pi / 2) * NormalDist().inv_cdf((1 - float(sparsity)) / 2)
+    return -math.sqrt(math.pi / 2) * NormalDist().inv_cdf((1 - checks.sparsity("sparsity", sparsity)) / 2)
 
 
 def _exact_threshold(factor: float, mean: float) -> float:
@@ -289,7 +285,8 @@ def _exact_threshold(factor: float, mean: float) -> float:
     return min(factor * mean, sys.float_info.max) if math.isfinite(mean) else math.nan
 
 
-def _generator(rng: Any) -> np.random.Generator:
+def generator(rng: Any) -> np.random.Generator:
+    """The generator that `rng` is or seeds."""
     try:
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:

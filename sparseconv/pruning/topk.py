@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from .. import _pruning, arrays, checks, cpu
-from .budget import checked_sparsity
 
 SERIAL_ELEMENTS = 1 << 19  # some 60 us of a pass: below that, waking a thread costs too much
 
@@ -60,9 +59,9 @@ def topk_threshold(x: Any, sparsity: float, *, num_threads: int | None = None) -
     bracket and keeps what is inside, in which the search goes on. The result is exact and the time linear for every
     array; a sample that misses its bracket costs one pass more. float64 arrays take `numpy.partition`.
 
-    Ten million float32 elements on one core (Zen 4, AVX-512; AVX2 in brackets) take 1.7 ms (2.8), with half of them zero
-    1.7 to 2.6 ms (2.8 to 3.5), where ``numpy.partition(numpy.abs(x))`` takes 52 to 64 ms, 50 to 62 without its `abs`. The
-    pass alone is bound by memory, 1.0 ms. 4096 elements take 6.4 us, a call without work 3.7 us.
+    Ten million float32 elements on one core (Zen 4, AVX-512; AVX2 in brackets) take 1.7 ms (2.8), with half of them
+    zero 1.7 to 2.6 ms (2.8 to 3.5), where ``numpy.partition(numpy.abs(x))`` takes 52 to 64 ms, 50 to 62 without its
+    `abs`. The pass alone is bound by memory, 1.0 ms. 4096 elements take 6.4 us, a call without work 3.7 us.
 
     Zeros are one magnitude, and subnormal numbers are zeros, as in all kernels.
 
@@ -109,8 +108,8 @@ def topk_mask(x: Any, sparsity: float, *, num_threads: int | None = None) -> np.
 
     Notes
     -----
-    The time is that of `topk_threshold` and one pass more that writes the mask, 2 ms for ten million elements; where only
-    a part of the elements that equal the K-th largest is kept, another one counts them, 1.5 ms and more.
+    The time is that of `topk_threshold` and one pass more that writes the mask, 2 ms for ten million elements; where
+    only a part of the elements that equal the K-th largest is kept, another one counts them, 1.5 ms and more.
 
     Examples
     --------
@@ -164,7 +163,7 @@ class TopK:
     """
 
     def __init__(self, sparsity: float, period: int = 1) -> None:
-        checked_sparsity("sparsity", sparsity)
+        checks.sparsity("sparsity", sparsity)
         self.sparsity = sparsity
         self.period = checks.whole("period", period, 1)
         self.steps = 0
@@ -266,7 +265,7 @@ def channel_mask(weight: Any, sparsity: float) -> np.ndarray:
 
 def kept_of(sparsity: Any, size: int) -> int:
     """K = ceil((1 - sparsity) * size), in exact arithmetic on the decimal number that `sparsity` is printed as."""
-    checked_sparsity("sparsity", sparsity)
+    checks.sparsity("sparsity", sparsity)
     return _kept_of(sparsity, size)
 
 

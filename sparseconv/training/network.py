@@ -10,38 +10,73 @@ from dataclasses import dataclass
 import numpy as np
 
 import sparseconv
+from sparseconv.pruning import Method
 
 __all__ = ["SGD", "Call", "Convolution", "Linear", "MaxPool", "Network", "ReLU", "build", "softmax_cross_entropy"]
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the library: the function's name and its arguments."""
+    """One call of the library: the function's name, its operands and options."""
 
     operation: str
-    args: tuple
+    operands: tuple
     options: dict
+    whole: tuple  # the operands as they are without a training method
 
     def run(self, **overrides):
         """Call the function, with some of the options replaced."""
-        return getattr(sparseconv, self.operation)(*self.args, **{**self.options, **overrides})
+        return getattr(sparseconv, self.operation)(*self.operands, **{**self.options, **overrides})
+
+    def run_dense(self, **overrides):
+        """Call the function without a training method and without skipping."""
+        options = {key: value for key, value in self.options.items() if key != "threshold"}
+        return getattr(sparseconv, self.operation)(*self.whole, **{**options, **overrides, "skip": "none"})
 
 
 class _Weighted:
-    """What the layers with weights share: parameters, their gradients, and the calls of the latest pass."""
+    """What the layers with weights share: parameters, their gradients, the passes, and the latest call of each.
+
+    A training method decides what the passes read: `x`, `weight` and gradients themselves, or what it makes of them.
+    """
 
     def __init__(self, weight_shape, scale, rng, dtype):
         rng = np.random.default_rng(rng)
+        self.name = ""
         self.weight = scale * rng.standard_normal(weight_shape, dtype=dtype)
         self.bias = np.zeros(weight_shape[0], dtype)
         self.gradients = {}
         self.calls = {}
+        self.method = Method()
         self.skip = "auto"
         self.num_threads = None
 
-    def _run(self, name, operation, *args, **options):
+    def _forward(self, operation, x, *, training, **options):
+        """Run forward; keep what the backward passes need."""
+        used = self.method.before_forward(self.name, self.weight, training=training)
+        y = self._run("forward", operation, (x, used, self.bias), (x, self.weight, self.bias), **options)
+        if training:
+            self.x, self.used = x, used
+            self.kept, self.kept_options = self.method.after_forward(self.name, x)
+        return y
+
+    def _backward_weight(self, operation, grad_output, *sizes, **options):
+        """Store the gradients of weight and bias."""
+        whole = self.x, grad_output, *sizes
+        self.gradients["weight"] = self._run(
+            "backward_weight", operation, (self.kept, *whole[1:]), whole, **options, **self.kept_options
+        )
+        self.gradients["bias"] = sparseconv.grad_bias(grad_output, layout=options.get("layout", "NC"))
+
+    def _backward_data(self, operation, grad_output, *sizes, **options):
+        """Return the gradient of the input, for the layers before this one."""
+        operands, whole = (grad_output, self.used, *sizes), (grad_output, self.weight, *sizes)
+        grad_x = self._run("backward_data", operation, operands, whole, **options)
+        return self.method.before_backward(self.name, grad_x)
+
+    def _run(self, name, operation, operands, whole, **options):
         options |= {"skip": self.skip, "num_threads": self.num_threads}
-        self.calls[name] = Call(operation, args, options)
+        self.calls[name] = Call(operation, operands, options, whole)
         return self.calls[name].run()
 
 
@@ -68,21 +103,16 @@ class Convolution(_Weighted):
         self.first = first
         self.geometry = {"padding": "same", "layout": "NHWC"}
 
-    def forward(self, x):
+    def forward(self, x, *, training=True):
         """(N, H, W, in_c) -> (N, H, W, out_c)."""
-        return self._run("forward", "conv2d", x, self.weight, self.bias, **self.geometry)
+        return self._forward("conv2d", x, training=training, **self.geometry)
 
     def backward(self, grad_output):
         """Store the gradients of weight and bias; return the gradient of the input, None for the first layer."""
-        x = self.calls["forward"].args[0]
-        kernel_size = self.weight.shape[2:]
-        self.gradients["weight"] = self._run(
-            "backward_weight", "conv2d_backward_weight", x, grad_output, kernel_size, **self.geometry
-        )
-        self.gradients["bias"] = sparseconv.grad_bias(grad_output, layout="NHWC")
+        self._backward_weight("conv2d_backward_weight", grad_output, self.weight.shape[2:], **self.geometry)
         if self.first:
             return None
-        return self._run("backward_data", "conv2d_backward_data", grad_output, self.weight, x.shape, **self.geometry)
+        return self._backward_data("conv2d_backward_data", grad_output, self.x.shape, **self.geometry)
 
 
 class Linear(_Weighted):
@@ -101,23 +131,21 @@ class Linear(_Weighted):
     def __init__(self, in_c, out_c, *, rng=None, dtype=np.float32):
         super().__init__((out_c, in_c), math.sqrt(1 / in_c), rng, dtype)
 
-    def forward(self, x):
+    def forward(self, x, *, training=True):
         """(N, ...) -> (N, out_c)."""
         self.in_shape = x.shape
-        return self._run("forward", "linear", x.reshape(len(x), -1), self.weight, self.bias)
+        return self._forward("linear", x.reshape(len(x), -1), training=training)
 
     def backward(self, grad_output):
         """Store the gradients of weight and bias; return the gradient of the input."""
-        x = self.calls["forward"].args[0]
-        self.gradients["weight"] = self._run("backward_weight", "linear_backward_weight", x, grad_output)
-        self.gradients["bias"] = sparseconv.grad_bias(grad_output, layout="NC")
-        return self._run("backward_data", "linear_backward_data", grad_output, self.weight).reshape(self.in_shape)
+        self._backward_weight("linear_backward_weight", grad_output)
+        return self._backward_data("linear_backward_data", grad_output).reshape(self.in_shape)
 
 
 class ReLU:
     """max(x, 0), in place: whoever made the array, a convolution or a pooling, does not need it any more."""
 
-    def forward(self, x):
+    def forward(self, x, *, training=True):
         """Set the negative elements of x to zero and return x."""
         self.output = np.maximum(x, 0, out=x)
         return x
@@ -133,7 +161,7 @@ class MaxPool:
     The gradient goes to exactly one winner of each square (of equals, the upper, then the left one).
     """
 
-    def forward(self, x):
+    def forward(self, x, *, training=True):
         """(N, H, W, C) -> (N, H / 2, W / 2, C)."""
         batch, in_h, in_w, in_c = x.shape
         if in_h % 2 or in_w % 2:
@@ -173,18 +201,21 @@ class Network:
     def __init__(self, layers, *, num_threads=None):
         self.layers = layers
         self.weighted = {name: layer for name, layer in layers.items() if isinstance(layer, _Weighted)}
-        for layer in self.weighted.values():
+        for name, layer in self.weighted.items():
+            layer.name = name
             layer.num_threads = num_threads
+        self.use(Method())
 
-    def set_skip(self, skip):
-        """Make every call of the library use this value of `skip`."""
+    def use(self, method, skip="auto"):
+        """Make every layer use this training method, and every call of the library this value of `skip`."""
+        self.method = method
         for layer in self.weighted.values():
-            layer.skip = skip
+            layer.method, layer.skip = method, skip
 
-    def forward(self, x):
-        """(N, H, W, C) -> (N, classes), the scores of the classes."""
+    def forward(self, x, *, training=True):
+        """(N, H, W, C) -> (N, classes), the scores of the classes; no backward pass follows unless training."""
         for layer in self.layers.values():
-            x = layer.forward(x)
+            x = layer.forward(x, training=training)
         return x
 
     def backward(self, grad_output):

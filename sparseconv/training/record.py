@@ -14,7 +14,7 @@ def recorded(network):
 
 
 def _recorded(name, convolution):
-    x, grad_output = convolution.calls["backward_weight"].args[:2]
+    x, grad_output = convolution.calls["backward_weight"].whole[:2]
     out_c, in_c, *kernel = convolution.weight.shape
     layer = Layer(in_c, out_c, x.shape[1:3], tuple(kernel))
     return Saved(name, Operands(layer, "NHWC", x, convolution.weight, grad_output), tuple(convolution.calls))

@@ -9,6 +9,7 @@ import sparseconv
 from sparseconv import cpu
 from sparseconv.benchmark import activations
 from sparseconv.progress import Progress
+from sparseconv.training import methods
 from sparseconv.training.measure import measure
 from sparseconv.training.network import SGD, build
 from sparseconv.training.record import recorded
@@ -27,7 +28,7 @@ def accuracy(network, images, labels, *, batch=200):
     """Fraction of the images whose highest score is that of their label."""
     right = 0
     for start in range(0, len(images), batch):
-        scores = network.forward(to_input(images[start : start + batch]))
+        scores = network.forward(to_input(images[start : start + batch]), training=False)
         right += np.count_nonzero(scores.argmax(axis=1) == labels[start : start + batch])
     return right / len(images)
 
@@ -96,8 +97,11 @@ def fit(network, train, test, *, epochs, batch, learning_rate, rng=None, progres
     return history
 
 
-def run(data, *, epochs, batch, learning_rate, seed=0, num_threads=None, save_activations=None, progress=None):
-    """Train the demo's network, test it, and measure what its zeros are worth.
+def run(
+    data, *, epochs, batch, learning_rate, names=("none",), sparsity=0.8, seed=0, num_threads=None,
+    save_activations=None, progress=None,
+):  # fmt: skip
+    """Train the demo's network with one training method after the other, test it, and measure what its zeros are worth.
 
     Parameters
     ----------
@@ -105,11 +109,16 @@ def run(data, *, epochs, batch, learning_rate, seed=0, num_threads=None, save_ac
         What `sparseconv.data.load` returns.
     epochs, batch : int
     learning_rate : float
+    names : sequence of str
+        Training methods, of `methods.NAMES`; each begins with the same network and sees the same images.
+    sparsity : float
+        What methods aim at.
     seed : int
         Everything random follows from it, and nothing from the number of threads.
     num_threads : int, optional
     save_activations : path, optional
-        Where the operands of the trained network's convolutions go, for one batch; see `benchmark.activations`.
+        Where the operands of the convolutions of the network trained last go, for one batch; see
+        `benchmark.activations`.
     progress : Progress, optional
 
     Returns
@@ -119,10 +128,43 @@ def run(data, *, epochs, batch, learning_rate, seed=0, num_threads=None, save_ac
     """
     started = time.perf_counter()
     progress = progress or Progress(quiet=True)
+    runs = []
+    for name in names:
+        if len(names) > 1:
+            progress.say(f"method {name}:")
+        network, result = _run(
+            data, name, sparsity, epochs=epochs, batch=batch, learning_rate=learning_rate, seed=seed,
+            num_threads=num_threads, progress=progress,
+        )  # fmt: skip
+        runs.append(result)
+    train_images, train_labels, test_images, _ = data
+    if save_activations:
+        network.step(to_input(train_images[:batch]), train_labels[:batch])
+        activations.save(recorded(network), save_activations)
+    return {
+        "version": sparseconv.__version__,
+        "isa": cpu.isa(),
+        "threads": num_threads or cpu.num_threads(),
+        "seed": seed,
+        "epochs": epochs,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "sparsity": sparsity,
+        "train_images": len(train_images),
+        "test_images": len(test_images),
+        "parameters": sum(layer.weight.size + layer.bias.size for layer in network.weighted.values()),
+        "runs": runs,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _run(data, name, sparsity, *, epochs, batch, learning_rate, seed, num_threads, progress):
+    """The trained network of one method, and its part of the report."""
     train_images, train_labels, test_images, test_labels = data
     rng = np.random.default_rng(seed)
     classes = int(max(train_labels.max(), test_labels.max())) + 1
     network = build(train_images.shape[1:], classes, rng=rng, num_threads=num_threads)
+    network.use(methods.make(name, sparsity, network, seed))
     history = fit(
         network,
         (train_images, train_labels),
@@ -135,24 +177,12 @@ def run(data, *, epochs, batch, learning_rate, seed=0, num_threads=None, save_ac
     )
     progress.say("measuring with and without skipping ...")
     measured = measure(network, to_input(train_images[: 3 * batch]), train_labels[: 3 * batch], batch=batch)
-    if save_activations:
-        network.step(to_input(train_images[:batch]), train_labels[:batch])
-        activations.save(recorded(network), save_activations)
-    return {
-        "version": sparseconv.__version__,
-        "isa": cpu.isa(),
-        "threads": num_threads or cpu.num_threads(),
-        "seed": seed,
-        "epochs": epochs,
-        "batch": batch,
-        "learning_rate": learning_rate,
-        "train_images": len(train_images),
-        "test_images": len(test_images),
-        "parameters": sum(layer.weight.size + layer.bias.size for layer in network.weighted.values()),
+    return network, {
+        "method": name,
+        "settings": repr(network.method),
         "history": history,
         "test_accuracy": history[-1]["test_accuracy"],
         **measured,
-        "seconds": time.perf_counter() - started,
     }
 
 
