@@ -136,8 +136,8 @@ def pack_weight(weight: Any, *, groups: int = 1, mask: Any = None, threshold: fl
     groups : int
         That of the calls it is for.
     mask : array, optional
-        In the shape of `weight`: a bool array, or a float array (nonzero counts); or a bit mask as `masks` makes them.
-        Weights outside it count as zeros, even Inf and NaN.
+        In the shape of `weight`: a bool array, or an array like it (nonzero counts); or a bit mask as `masks` makes
+        them. Weights outside it count as zeros, even Inf and NaN.
     threshold : float
         Weights with ``abs(w) <= threshold`` count as zeros.
 
@@ -189,7 +189,11 @@ def pack_weight(weight: Any, *, groups: int = 1, mask: Any = None, threshold: fl
 def _kept(weight: np.ndarray, mask: Any, threshold: float) -> np.ndarray | None:
     """Which weights are inside the mask and above the threshold; None: all of them."""
     threshold = checks.threshold(threshold, "weight")
-    kept = None if mask is None else masks.needed("mask", mask, weight.shape)
+    kept = None
+    if mask is not None:
+        mask = arrays.take_mask("mask", mask)
+        checks.mask("mask", arrays.form(mask), weight.shape, weight.dtype)
+        kept = masks.bools(mask, weight.shape)
     if threshold > 0:
         above = ~(np.abs(weight) <= threshold)
         return above if kept is None else np.logical_and(above, kept, out=above)

@@ -88,10 +88,11 @@ def test_transposed_convolutions_take_packed_weights(isa):
 # --- bad inputs ---
 
 
-def forms(mask):
+def forms(mask, dtype):
     """The same mask in every form that is taken."""
     return {
-        "bool": mask, "bits": sc.masks.pack(mask), "float32": mask * np.float32(-0.5), "float64": mask * 2.0,
+        "bool": mask, "bits": sc.masks.pack(mask), "float": mask * dtype(-0.5),
+        "denormal": np.where(mask, dtype(1), np.finfo(dtype).tiny / 2),
         "strided": np.repeat(mask, 2, axis=0)[::2], "fortran": np.asfortranarray(mask),
     }  # fmt: skip
 
@@ -104,7 +105,7 @@ def test_masks(shape, dtype):
     expected = np.where(mask, weight, 0)
     assert np.count_nonzero(expected) > 0.3 * weight.size
     updated = sc.pack_weight(np.ones_like(weight))
-    for name, form in forms(mask).items():
+    for name, form in forms(mask, dtype).items():
         for given_weight in (weight, np.asfortranarray(weight), np.repeat(weight, 2, axis=1)[:, ::2]):
             pack = sc.pack_weight(given_weight, mask=form)
             updated.update(given_weight, mask=form)
@@ -167,7 +168,12 @@ def test_updates_under_masks(isa):
         (np.ones((3, 4), np.float32), {"groups": "1"}, TypeError, "groups: got '1'"),
         (sc.pack_weight(np.ones((3, 4), np.float32)), {}, TypeError, "weight: got a PackedWeight, expected an array"),
         (np.ones((3, 4), np.float32), {"mask": np.ones((4, 3), bool)}, ValueError, r"mask: got shape \(4, 3\)"),
-        (np.ones((3, 4), np.float32), {"mask": np.ones(3, np.uint8)}, ValueError, r"mask: got shape \(3,\) of uint8"),
+        (
+            np.ones((3, 4), np.float32),
+            {"mask": np.ones(3, np.uint8)},
+            ValueError,
+            r"mask: got shape \(3,\), expected a bit mask",
+        ),
         (np.ones((3, 4), np.float32), {"mask": np.ones((3, 4), int)}, TypeError, "mask: got dtype int64"),
         (np.ones((3, 4), np.float32), {"mask": [[1] * 4] * 3}, TypeError, "mask: got list"),
         (np.ones((3, 4), np.float32), {"threshold": -1}, ValueError, "threshold: got -1"),
