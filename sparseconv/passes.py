@@ -86,7 +86,7 @@ class Rows:
             return
         kernel = kernels("sparse weight" if density <= planning.WEIGHT_SPARSE else "weight")
         packing = 0 if is_packed else planning.packing_cost(self.problem, self.backward)
-        masking = 3 * planning.masking_cost(self.problem, self.backward) if self.needed else 0.0  # in NumPy
+        masking = 7 * planning.masking_cost(self.problem, self.backward) if self.needed else 0.0  # in NumPy
         candidates["weight"] = Candidate(density, kernel.each, kernel.fixed + packing + masking)
 
     def _lists(self, weight: np.ndarray | PackedWeight, threads: int) -> _conv.Lists:
