@@ -138,7 +138,9 @@ class Gradient:
         """What to skip in these arrays, and the kernel for it."""
         pairs = _needed_pairs(operands)
         choice, kernel = self._decide(operands, pairs, threads, threshold)
-        return (choice if pairs is None else choice._replace(needed=kernel.task.needed(pairs))), kernel
+        if "output_mask" in operands:
+            choice = choice._replace(needed=1.0 if pairs is None else kernel.task.needed(pairs))
+        return choice, kernel
 
     def _decide(
         self, operands: Operands, pairs: np.ndarray | None, threads: int, threshold: float
@@ -267,7 +269,7 @@ def _mask(layout: Layout, mask: Form | None) -> Mask | None:
 
 
 def _needed_pairs(operands: Operands) -> np.ndarray | None:
-    """The (out channel, in channel) pairs that output_mask needs, if there is one."""
+    """The (out channel, in channel) pairs that output_mask needs, if there is one that leaves any out."""
     mask = operands.get("output_mask")
     return None if mask is None else masks.needed_pairs(mask)
 

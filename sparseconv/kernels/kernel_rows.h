@@ -201,11 +201,13 @@ struct needed_words {
     }
     SC_INLINE_MEMBER int64_t lanes_pitch() const { return rows * columns; }
 
-    // In the order of memory: pixel by pixel where channels are contiguous, or row by row. Pixels of bits are small.
+    // In the order of memory: pixel by pixel where channels are contiguous, or row by row. Several pixels of
+    // bits, or of one word, are neighbours enough.
     void find(const sc_rows_task &task, const row_chunk &chunk, int64_t group) const {
         const lane_blocks blocks(task.lanes, task.lane_vectors);
         const bool pixels = channels_contiguous(task.needed.view);
-        const int64_t together = !pixels ? columns : task.needed.kind == SC_MASK_FLOATS ? 1 : 64;
+        const bool wide = task.needed.kind == SC_MASK_FLOATS && (end - begin) * parts > 1;
+        const int64_t together = !pixels ? columns : wide ? 1 : 64;
         for (int64_t row = 0; row < rows; ++row) {
             const int64_t out = chunk.first + row, image = out / task.map.out_rows, out_row = out % task.map.out_rows;
             for (int64_t column = 0; column < columns; column += together) {
