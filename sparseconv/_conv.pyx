@@ -220,6 +220,7 @@ cdef class Gradient:
         task.threshold = threshold
         if mask is not None:
             task.mask = <const uint8_t *>address(mask, PyBUF_STRIDED_RO)
+        if pairs is not None:
             task.pairs = <const uint8_t *>address(pairs, PyBUF_STRIDED_RO)
         task.a.data = <float *>address(a, PyBUF_STRIDED_RO)
         task.b.data = <float *>address(b, PyBUF_STRIDED_RO)

@@ -162,15 +162,18 @@ def bools(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return mask if mask.dtype == np.bool_ else ~(np.abs(mask) < np.finfo(mask.dtype).tiny)
 
 
-def needed_pairs(mask: np.ndarray) -> np.ndarray:
-    """(out channel, in channel): whether any tap of the pair is in a C-contiguous bool mask of a weight, as uint8."""
+def needed_pairs(mask: np.ndarray) -> np.ndarray | None:
+    """(out channel, in channel): whether any tap of the pair is in a C-contiguous bool mask of a weight, as uint8.
+
+    None if all are: nothing can be left out.
+    """
     out_channels, in_channels, *kernel = mask.shape
     taps = math.prod(kernel)
-    if taps == 1:
-        return mask.view(np.uint8).reshape(out_channels, in_channels)
-    pairs = np.empty((out_channels, in_channels), np.uint8)
-    _masks.any_of(mask.view(np.uint8), pairs.size, taps, pairs)
-    return pairs
+    pairs = mask.view(np.uint8).reshape(out_channels, in_channels) if taps == 1 else None
+    if pairs is None:
+        pairs = np.empty((out_channels, in_channels), np.uint8)
+        _masks.any_of(mask.view(np.uint8), pairs.size, taps, pairs)
+    return None if pairs.view(np.bool_).all() else pairs
 
 
 def keep(array: np.ndarray, mask: np.ndarray) -> None:

@@ -80,7 +80,7 @@ class Rows:
         kernel = kernels("sparse weight" if density <= planning.WEIGHT_SPARSE else "weight")
         packing = 0 if is_packed else planning.packing_cost(self.problem, self.backward)
         masked = "output_mask" in operands
-        masking = 3 * planning.masking_cost(self.problem, self.backward) if masked else 0.0  # in NumPy
+        masking = 7 * planning.masking_cost(self.problem, self.backward) if masked else 0.0  # in NumPy
         candidates["weight"] = density, kernel.each, kernel.fixed + packing + masking
 
     def _lists(self, weight: np.ndarray | PackedWeight, threads: int) -> _weights.Lists:
@@ -126,7 +126,9 @@ class Gradient:
         """What to skip in these arrays, and the kernel for it."""
         _, pairs = self._needed(operands)
         choice, kernel = self._decide(operands, pairs, threads, threshold)
-        return (choice if pairs is None else choice._replace(needed=kernel.task.needed(pairs))), kernel
+        if "output_mask" in operands:
+            choice = choice._replace(needed=1.0 if pairs is None else kernel.task.needed(pairs))
+        return choice, kernel
 
     def _needed(self, operands: Operands) -> tuple[np.ndarray | None, np.ndarray | None]:
         """The elements and the (out channel, in channel) pairs that output_mask, if there is one, needs."""

@@ -170,13 +170,13 @@ def no_choice(why: str) -> Choice:
 
 
 def masking_cost(problem: Problem, backward: bool) -> float:
-    """What a kernel loses that computes all outputs and clears those that a mask does not need.
+    """What a kernel loses that computes all outputs and stores zeros for those that a mask does not need.
 
-    Mask and result go through the caches, so it weighs the more the shorter sums are. Zen 4, dense kernels with float
-    masks: 0.03 in 3x3 layers, in 1x1 layers of 256, 128 and 64 channels 0.05, 0.2 and 0.4 (0.13 with bits).
+    The mask goes through the caches, so it weighs the more the shorter sums are. Zen 4, dense kernels with float masks:
+    0.02 in 3x3 layers, in 1x1 layers of 256, 128 and 64 channels 0.03, 0.06 and 0.15 (0.04 with bits).
     """
     channels = problem.out_channels if backward else problem.in_channels
-    return 1.2 / (ceil(channels // problem.groups / 16) * prod(problem.kernel))
+    return 0.5 / (ceil(channels // problem.groups / 16) * prod(problem.kernel))
 
 
 def threads_for(problem: Problem, wanted: int) -> int:
@@ -288,8 +288,6 @@ def _rows_kernel(
     else:
         tiles = blocking.rows(flat, used, channels, lanes, variant, backward, threads)
     dense = variant in ("dense", "tiles", "output")
-    if needed:
-        tiles["stream"] *= variant == "output"  # the others read their results again
     task = _conv.Rows(
         used, layout.view(source, source_size), layout.view(target, target_size),
         layout.weight_view(weight, flat.kernel, group, not backward),

@@ -145,12 +145,8 @@ static void find_channel_words(const sc_gradient_task &task, int64_t rows, int64
     for (int64_t row = 0; row < rows && task.live.data; ++row) {
         const int64_t step = the_pass(task.map).out_step * task.live.view.column_stride;
         const mask_columns columns(scratch.rows[row].live, step, scratch.rows[row].columns);
-        for (int64_t c = 0; c < channels; c += points_scratch::word_channels) {
-            if (!needed.anywhere(c)) continue;
-            const int count = (int)smaller(points_scratch::word_channels, channels - c);
-            mask_words(task.live, columns, first + c, count, live + c / points_scratch::word_channels * pitch);
-        }
-        read_pixels(scratch.rows[row].a + first, a_step, columns.count, channels);
+        known_words(task.live, columns, {first, channels, points_scratch::word_channels}, scratch.rows[row].a + first,
+                    a_step, live, pitch);
         live += columns.count;
     }
     for (int64_t row = 0; row < rows && !task.live.data; ++row) {

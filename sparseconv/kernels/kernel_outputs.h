@@ -67,39 +67,20 @@ struct outputs_share {
     const row_scratch &scratch;
     lane_blocks blocks;
     int64_t group, begin, end;  // lane blocks
+    needed_words words;
 
     SC_INLINE_MEMBER outputs_share(const sc_rows_task &task, const row_chunk &chunk, const row_scratch &scratch,
                                    int64_t group, int64_t share)
         : task(task), chunk(chunk), scratch(scratch), blocks(task.lanes, task.lane_vectors), group(group),
           begin(part_begin(blocks.count, task.lane_groups, share)),
-          end(part_begin(blocks.count, task.lane_groups, share + 1)) {}
+          end(part_begin(blocks.count, task.lane_groups, share + 1)), words(task, chunk, scratch, begin, end) {}
     SC_INLINE_MEMBER lane_block block(int64_t index) const { return lane_block_of(task, blocks, group, index); }
     SC_INLINE_MEMBER int64_t sums_pitch() const { return (blocks.begin(end) - blocks.begin(begin)) * 16; }
-    SC_INLINE_MEMBER uint64_t *needed(int64_t index, int64_t row) const {
-        return scratch.needed + ((index - begin) * chunk.rows + row) * chunk.columns;
-    }
+    SC_INLINE_MEMBER const uint64_t *needed(int64_t index, int64_t row) const { return words.of(index, row); }
     SC_INLINE_MEMBER float *sums(int64_t index, int64_t row) const {
         return scratch.sums + row * chunk.columns * sums_pitch() + (blocks.begin(index) - blocks.begin(begin)) * 16;
     }
 };
-
-// The words of all output pixels, in the order of memory: pixel by pixel where channels are contiguous, or row by row.
-static void find_needed(const outputs_share &share) {
-    const sc_rows_task &task = share.task;
-    const row_chunk &chunk = share.chunk;
-    const int64_t together = channels_contiguous(task.needed.view) ? 1 : chunk.columns;
-    for (int64_t row = 0; row < chunk.rows; ++row) {
-        const int64_t image = (chunk.first + row) / task.map.out_rows, out = (chunk.first + row) % task.map.out_rows;
-        for (int64_t column = 0; column < chunk.columns; column += together) {
-            const mask_columns columns(task.needed, image, out, chunk.column + column, 1, together);
-            for (int64_t index = share.begin; index < share.end; ++index) {
-                const lane_block block = share.block(index);
-                mask_words(task.needed, columns, block.group * task.lanes + block.vector * 16, (int)block.lanes,
-                           share.needed(index, row) + column);
-            }
-        }
-    }
-}
 
 // Sweeps the weights of one channel block, lane block, outer tap and pass over all rows of the chunk.
 static void sweep_outputs(const outputs_share &share, int64_t in_pitch, int64_t index, const float *tile,
@@ -174,7 +155,7 @@ static void outputs_item(const sc_rows_task &task, int64_t item, const row_scrat
     const row_chunk chunk(task, item / task.lane_groups % chunks);
     const outputs_share share(task, chunk, scratch, item / task.lane_groups / chunks, item % task.lane_groups);
     const int64_t in_pitch = find_sources(task, chunk, share.group, scratch);
-    find_needed(share);
+    share.words.find(task, chunk, share.group);
     const int64_t all = chunk.rows * chunk.columns * share.sums_pitch();
     for (int64_t i = 0; i < all; i += 16) store(scratch.sums + i, zero());
     for (int64_t channel = 0; channel < task.channels; channel += task.channel_block) {

@@ -72,6 +72,7 @@ SC_INLINE void dense_tile(const row_sweep &row, int64_t first) {
     }
     SC_UNROLL for (int p = 0; p < P; ++p) {
         float *to = row.to + (first + p - row.begin) * row.to_pitch;
+        if (row.needed) mask_sums(row, first + p, acc[p]);
         SC_UNROLL for (int q = 0; q < Q; ++q) finish(row, to, q, Q, acc[p][q]);
     }
 }

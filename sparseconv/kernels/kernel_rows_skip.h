@@ -57,7 +57,7 @@ SC_INLINE void skip_column(f32x16 (&acc)[S][Q], int turn, const float *x, const 
     }
 }
 
-// How sums leave. PLAIN: neither ReLU nor a partial last vector, which is every sweep but the last one of a row.
+// How sums leave. PLAIN: no ReLU, no mask and no partial last vector, which is every sweep but the last one of a row.
 enum class leaving { plain, stream, finish };
 
 template <int S, int Q, leaving HOW>
@@ -88,6 +88,7 @@ static void rows_skip(const row_sweep &row) {
             in_offset += in_pitch, live_offset += live_pitch;
             if (m - (S - 1) >= begin) {
                 f32x16 (&sum)[Q] = acc[(turn + 1) % S];
+                if (HOW == leaving::finish && row.needed) mask_sums(row, m - (S - 1), sum);
                 SC_UNROLL for (int q = 0; q < Q; ++q) {
                     if (HOW == leaving::plain) store(to + 16 * q, sum[q]);
                     else if (HOW == leaving::stream) store_stream(to + 16 * q, sum[q]);
@@ -101,7 +102,7 @@ static void rows_skip(const row_sweep &row) {
 
 template <int S, int Q>
 SC_INLINE void rows_skip_ends(const row_sweep &row) {
-    if (row.relu || row.last_lanes != 16) rows_skip<S, Q, leaving::finish>(row);
+    if (row.relu || row.needed || row.last_lanes != 16) rows_skip<S, Q, leaving::finish>(row);
     else if (row.stream) rows_skip<S, Q, leaving::stream>(row);
     else rows_skip<S, Q, leaving::plain>(row);
 }

@@ -69,6 +69,11 @@ static void mask_words(const sc_mask &mask, const mask_columns &columns, int64_t
                        uint64_t *words) {
     if (channels_contiguous(mask.view)) {
         const int64_t place = columns.place + channel;
+        if (mask.kind == SC_MASK_BITS && channels == 64 && (place | columns.step) % 8 == 0) {
+            const uint8_t *bytes = (const uint8_t *)mask.data + place / 8;
+            for (int64_t i = 0; i < columns.count; ++i) __builtin_memcpy(words + i, bytes + i * columns.step / 8, 8);
+            return;
+        }
         for (int64_t i = 0; i < columns.count; ++i) words[i] = mask_run(mask, place + i * columns.step, channels);
         return;
     }
@@ -86,15 +91,37 @@ static void mask_words(const sc_mask &mask, const mask_columns &columns, int64_t
 
 // Reads the values that a mask speaks of: where zeros are looked for, reading ahead comes with it, and without it
 // sweeps wait for memory: backward_weight of 256,64,56 1x1 at 80% zeros took 2.1 times as long, with prefetches 1.9.
+// Whole vectors, since memory answers a number a cache line more slowly: 21 to 26 GB/s for 28 to 31 on Zen 4, forward
+// of the same layer 1.21 of the time without a mask for 1.06.
 SC_INLINE void read_pixels(const float *pixel, int64_t step, int64_t columns, int64_t channels) {
     for (int64_t i = 0; i < columns; ++i, pixel += step) {
-        for (int64_t c = 0; c < channels; c += 16) asm volatile("" : : "r"(*(const int *)(pixel + c)));
+        int64_t c = 0;
+        for (; c + 16 <= channels; c += 16) asm volatile("" : : "r"(nonzero(load(pixel + c))));
+        if (c < channels) asm volatile("" : : "r"(*(const int *)(pixel + c)));
+    }
+}
+
+// The words of blocks of channels of some columns, [block][column], `pitch` words a block. Values are read a pixel at a
+// time between words, if masks are in that order, too: finding words takes no time while memory is waited for.
+struct channel_blocks {
+    int64_t channel, channels, block;  // the first one, how many, how many in a block
+};
+SC_INLINE void known_words(const sc_mask &mask, const mask_columns &columns, const channel_blocks &blocks,
+                        const float *pixel, int64_t step, uint64_t *words, int64_t pitch) {
+    const int64_t together = channels_contiguous(mask.view) ? 1 : columns.count;
+    for (int64_t done = 0; done < columns.count; done += together, pixel += together * step) {
+        const mask_columns some(columns.place + done * columns.step, columns.step, together);
+        for (int64_t first = 0, block = 0; first < blocks.channels; first += blocks.block, ++block) {
+            mask_words(mask, some, blocks.channel + first, (int)smaller(blocks.block, blocks.channels - first),
+                       words + block * pitch + done);
+        }
+        read_pixels(pixel, step, together, blocks.channels);
     }
 }
 
 // Zeros in those of the channels [channel, channel + channels) of these columns that do not count. `pixels` is where
 // the first of them lies.
-static void keep_needed(const sc_mask &mask, const mask_columns &columns, int64_t channel, int64_t channels,
+SC_INLINE void keep_needed(const sc_mask &mask, const mask_columns &columns, int64_t channel, int64_t channels,
                         float *pixels, int64_t pitch) {
     uint64_t words[64];
     for (int64_t done = 0; done < columns.count; done += 64) {

@@ -125,7 +125,7 @@ typedef struct {
     // output_mask, or null. Both in C order, one byte each; `pair_*` are the strides of `pairs`, that of channels or of
     // lanes is 1.
     const uint8_t *mask;    // [out channel][in channel of the group][tap]: 0 where the gradient is not needed
-    const uint8_t *pairs;   // [out channel][in channel of the group]: 0 where it is needed at no tap
+    const uint8_t *pairs;   // [out channel][in channel of the group]: 0 where it is needed at no tap; null: nowhere
     int64_t pair_group, pair_lane, pair_channel;
     int64_t dense, parts;   // as above
     int64_t points;         // 1: kernel_gradient_points.h, for one tap and contiguous channels on both sides
