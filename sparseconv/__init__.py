@@ -12,6 +12,7 @@ conv, transpose, linear, bias       public functions
 prepare                             from arguments to a checked call; what only forms decide is kept for the next one
 operations, checks                  what that is: each operation checked, and its pass
 passes, planning                    the three passes: which kernel, why, and the call
+binding                             kernels bound to sizes and strides, and what they cost
 blocking, blocking_tiles            block sizes, on vectors and on the tile registers of AMX
 geometry, lines, layout             rows and columns that meet; strides
 packed                              weights as lists of their nonzeros

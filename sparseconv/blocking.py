@@ -59,7 +59,7 @@ def even(total: int, most: int) -> int:
 def rows(
     problem: Problem, rows_map: _conv.Map, channels: int, lanes: int, variant: str, backward: bool, threads: int
 ) -> dict:
-    """Blocking of kernel_rows.h; `channels` and `lanes` are one group's, `variant` is that of planning.rows_kernels."""
+    """Blocking of kernel_rows.h; `channels` and `lanes` are one group's, `variant` is that of binding.rows_kernels."""
     accumulators, _, dense_vectors = _cpu.registers()
     taps = max(1, rows_map.most_taps)
     vectors = ceil_div(lanes, 16)

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _cpu, _weights, lines, masks, packed, planning
+from . import _cpu, _weights, binding, lines, masks, packed, planning
 from .arrays import Form
+from .binding import Mask, Prepared
 from .layout import BLOCK, Layout
 from .packed import PackedWeight
-from .planning import Candidate, Choice, Mask, Plan, Prepared
+from .planning import Candidate, Choice, Plan
 from .problem import Problem
 
 Operands = dict[str, Any]  # arrays, and packed weights, by their public names, in the order of the public function
@@ -52,7 +53,7 @@ class Rows:
         skip = self.scalar if threshold and self.skip == "auto" else self.skip
         choice = planning.choose(skip, kernel.dense, candidates, threshold)
         if choice.skip == "weight":
-            skipping = kernels("sparse weight" if choice.density["weight"] <= planning.WEIGHT_SPARSE else "weight")
+            skipping = kernels("sparse weight" if choice.density["weight"] <= binding.WEIGHT_SPARSE else "weight")
             lists = self._lists(weight, skipping.threads)
             if lists.finite:
                 return choice, skipping._replace(lists=lists)
@@ -77,10 +78,10 @@ class Rows:
         density = weight.density if is_packed else planning.weight_density(weight)
         if density > planning.WEIGHT_PAYS and self.skip == "auto":
             return
-        kernel = kernels("sparse weight" if density <= planning.WEIGHT_SPARSE else "weight")
+        kernel = kernels("sparse weight" if density <= binding.WEIGHT_SPARSE else "weight")
         packing = 0 if is_packed else planning.packing_cost(self.problem, self.backward)
         masked = "output_mask" in operands
-        masking = 7 * planning.masking_cost(self.problem, self.backward) if masked else 0.0  # in NumPy
+        masking = 7 * binding.masking_cost(self.problem, self.backward) if masked else 0.0  # in NumPy
         candidates["weight"] = density, kernel.each, kernel.fixed + packing + masking
 
     def _lists(self, weight: np.ndarray | PackedWeight, threads: int) -> _weights.Lists:
@@ -146,8 +147,8 @@ class Gradient:
             kernel = kernels(role, "skip")
             share = dense_share = 1.0
             if pairs is not None:
-                share = planning.needed_share(kernel, pairs)
-                dense_share = planning.needed_share(kernels(role, "dense"), pairs)
+                share = binding.needed_share(kernel, pairs)
+                dense_share = binding.needed_share(kernels(role, "dense"), pairs)
             seen = operands.get(KNOWN_ZEROS[name], array)
             candidates[name] = seen, share * kernel.each, share * kernel.fixed
             if dense_share * kernel.dense < least:
@@ -229,9 +230,7 @@ def rows(
     lanes = (problem.in_channels if backward else problem.out_channels) // problem.groups
     mask_in_order = relu and lanes % BLOCK == 0 and target.contiguous_channels and result.c_contiguous
     masks_of = _mask(layout, needed), _mask(layout, live)
-    kernels = partial(
-        planning.rows_kernels, problem, backward, source, target, weight.steps, *masks_of, relu, precision
-    )
+    kernels = partial(binding.rows_kernels, problem, backward, source, target, weight.steps, *masks_of, relu, precision)
     return Rows(problem, result, layout, backward, skip, scalar, mask_in_order, lru_cache(BOUND)(kernels))
 
 
@@ -245,7 +244,7 @@ def gradient(
     roles = dict(zip(names, ("input", "grad_output"), strict=True))
     steps = layout.strides(x), layout.strides(grad_output), result.steps
     masks_of = _mask(layout, live[0]), _mask(layout, live[1])
-    kernels = partial(planning.gradient_kernels, problem, *steps, masks_of, precision)
+    kernels = partial(binding.gradient_kernels, problem, *steps, masks_of, precision)
     return Gradient(problem, result, skip, roles, lru_cache(BOUND)(kernels))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparseconv import _conv, _pruning, _weights, geometry, layout, planning, prepare
+from sparseconv import _conv, _pruning, _weights, binding, geometry, layout, prepare
 
 KERNELS = Path(__file__).resolve().parents[1] / "sparseconv" / "kernels"
 
@@ -173,6 +173,6 @@ def magnitudes(weight):
 
 def forget_plans():
     """Empties the caches that hold objects of `_conv` and `_weights`."""
-    for module in (geometry, layout, planning, prepare):
+    for module in (binding, geometry, layout, prepare):
         for value in vars(module).values():
             getattr(value, "cache_clear", lambda: None)()
