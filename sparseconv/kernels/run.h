@@ -20,7 +20,8 @@ struct topk_result {
     float magnitude;
     int64_t passes;
 };
-int run_topk(const sc_table &table, sc_topk_task &task, int64_t k, topk_result &result, int threads, int (*signals)());
+int run_topk(const sc_table &table, sc_topk_task &task, int64_t k, topk_result &result, int threads,
+             int (*signals)());
 // The mask of the elements that are above task.high.
 int run_above_mask(const sc_table &table, sc_topk_task &task, int threads, int (*signals)());
 
