@@ -234,8 +234,9 @@ int run_topk(const sc_table &table, sc_topk_task &task, int64_t k, topk_result &
         const status done = topk_pass(table, task, last, threads, own, interrupt, counted);
         if (done != OK) return done;
         ++result.passes;
-        task.tie_item = 0;
-        while (task.tie_count > task.counts[task.tie_item].inside) task.tie_count -= task.counts[task.tie_item++].inside;
+        const sc_topk_count *item = task.counts;
+        for (; task.tie_count > item->inside; ++item) task.tie_count -= item->inside;
+        task.tie_item = item - task.counts;
     }
     return spread(table.topk_mask, task, items, threads, 0, own, interrupt);
 }

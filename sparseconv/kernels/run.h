@@ -14,8 +14,8 @@ int run_bias_gradient(const sc_table &table, sc_bias_task &task, int threads, in
 int run_nm_mask(const sc_table &table, sc_nm_task &task, int threads, int (*signals)());
 int run_transposable_mask(const sc_table &table, sc_transposable_task &task, int threads, int (*signals)());
 
-// The k-th largest magnitude of task.data[0 .. task.count), in how many passes it was found, and, if there is task.mask,
-// the mask of the k largest ones. The magnitude is NaN, and nothing else is done, where any element is.
+// The k-th largest magnitude of task.data[0 .. task.count), in how many passes it was found, and, if there is
+// task.mask, the mask of the k largest ones. The magnitude is NaN, and nothing else is done, where any element is.
 struct topk_result {
     float magnitude;
     int64_t passes;
