@@ -129,6 +129,16 @@ def test_a_good_sample_takes_few_passes():
             assert passes_for(x, sparsity) <= 8, (name, sparsity)
 
 
+def test_ties_are_counted_only_where_some_are_pruned(isa):
+    """Lanes behind the last element are no zeros of the array: all ties are kept here, in one pass."""
+    for size in (1001, 16_385):
+        x, mask = np.zeros(size, np.float32), np.empty(size, bool)
+        assert _pruning.topk(x, size, size, mask, 1) == (0, 1)
+        assert mask.all()
+        assert _pruning.topk(x, size, size - 1, mask, 1) == (0, 2)
+        assert np.flatnonzero(~mask).tolist() == [size - 1]
+
+
 def sampled_places(size):
     """Where kernels/topk_search.h looks first."""
     parts = min(8192, size, max(64, 2 * math.isqrt(size)))

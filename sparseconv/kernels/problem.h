@@ -279,7 +279,7 @@ typedef struct {
     float *kept;
     int64_t room;
     int64_t *taken;  // 0 at the beginning
-    // the mask: ties, which are what the bracket holds, are kept in items before tie_item and, the first tie_count, in it
+    // the mask: ties, which are what the bracket holds, are kept before tie_item, and the first tie_count of that item
     uint8_t *mask;  // one bool per element
     int64_t tie_item, tie_count;
     sc_interrupt interrupt;

@@ -187,7 +187,8 @@ status topk_pass(const sc_table &table, sc_topk_task &task, bracket tried, int t
 
 }  // namespace
 
-int run_topk(const sc_table &table, sc_topk_task &task, int64_t k, topk_result &result, int threads, int (*signals)()) {
+int run_topk(const sc_table &table, sc_topk_task &task, int64_t k, topk_result &result, int threads,
+             int (*signals)()) {
     interruption interrupt(signals);
     task.interrupt = {interruption::poll, &interrupt};
     const float *const data = task.data;
@@ -229,11 +230,13 @@ int run_topk(const sc_table &table, sc_topk_task &task, int64_t k, topk_result &
     task.tie_item = items, task.tie_count = search.kept_ties();
     if (search.kept_ties() < search.ties()) {  // where the last one of those that are kept lies
         sc_topk_count counted;
-        const status done = topk_pass(table, task, {search.key() - 1, search.key()}, threads, own, interrupt, counted);
+        const bracket last = {search.key() - 1, search.key()};
+        const status done = topk_pass(table, task, last, threads, own, interrupt, counted);
         if (done != OK) return done;
         ++result.passes;
-        task.tie_item = 0;
-        while (task.tie_count > task.counts[task.tie_item].inside) task.tie_count -= task.counts[task.tie_item++].inside;
+        const sc_topk_count *item = task.counts;
+        for (; task.tie_count > item->inside; ++item) task.tie_count -= item->inside;
+        task.tie_item = item - task.counts;
     }
     return spread(table.topk_mask, task, items, threads, 0, own, interrupt);
 }

@@ -15,13 +15,14 @@ int run_nm_mask(const sc_table &table, sc_nm_task &task, int threads, int (*sign
 int run_transposable_mask(const sc_table &table, sc_transposable_task &task, int threads, int (*signals)());
 int run_stochastic_prune(const sc_table &table, sc_stochastic_task &task, int threads, int (*signals)());
 
-// The k-th largest magnitude of task.data[0 .. task.count), in how many passes it was found, and, if there is task.mask,
-// the mask of the k largest ones. The magnitude is NaN, and nothing else is done, where any element is.
+// The k-th largest magnitude of task.data[0 .. task.count), in how many passes it was found, and, if there is
+// task.mask, the mask of the k largest ones. The magnitude is NaN, and nothing else is done, where any element is.
 struct topk_result {
     float magnitude;
     int64_t passes;
 };
-int run_topk(const sc_table &table, sc_topk_task &task, int64_t k, topk_result &result, int threads, int (*signals)());
+int run_topk(const sc_table &table, sc_topk_task &task, int64_t k, topk_result &result, int threads,
+             int (*signals)());
 // The mask of the elements that are above task.high.
 int run_above_mask(const sc_table &table, sc_topk_task &task, int threads, int (*signals)());
 

@@ -1,14 +1,14 @@
-// The search for the K-th largest magnitude: which bracket the next pass over the array takes, and what is known after it.
+// The search for the K-th largest magnitude: which bracket the next pass over the array takes, and what is known then.
 //
-// A small sample of the array says between which two values the K-th largest lies, all but certainly; a pass counts what
-// is above them and keeps what is between, a few percent; of these few the K'-th largest is sought in the same way. That is
-// the selection of Floyd and Rivest ("Expected time bounds for selection", CACM 18(3), 1975) with exact counts in the place
-// of exchanges. A sample that misleads (an array may have its large values where no sample looks) costs a pass more, since
-// the counts tell on which side of the bracket to go on. And after a pass that did not halve what is left the next bracket
-// halves the values instead: at most 31 such passes, so time is linear for every array.
+// A small sample of the array says between which two values the K-th largest lies, all but certainly; a pass counts
+// what is above them and keeps what is between, a few percent; in these few the search goes on in the same way. That is
+// the selection of Floyd and Rivest ("Expected time bounds for selection", CACM 18(3), 1975), with counts in the place
+// of exchanges. A sample that misleads (an array may have its large values where no sample looks) costs a pass more:
+// the counts tell on which side of the bracket to go on. After a pass that did not halve what is left, the next bracket
+// halves the values instead. There are at most 31 such passes, so time is linear for every array.
 //
-// Magnitudes are looked at as *keys*: whole numbers in their order, without gaps. Zeros and denormals, which kernels take
-// as zeros, have key 0, the smallest normal number key 1, infinity the largest.
+// Magnitudes are looked at as *keys*: whole numbers in their order, without gaps. Zeros and denormals, which kernels
+// take as zeros, have key 0, the smallest normal number key 1, infinity the largest.
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -65,7 +65,7 @@ public:
         return around(samples, taken);
     }
 
-    // After the pass: `reached` elements are above tried.low, `inside` in the bracket and kept if there was room for them.
+    // After the pass: `reached` elements are above tried.low, `inside` in the bracket, and in `kept` if all had room.
     void learn(bracket tried, int64_t reached, int64_t inside, const float *kept, bool all_kept) {
         const int64_t before = inside_, before_count = count, above = reached - inside - beyond_;
         if (rank_ <= above) {
