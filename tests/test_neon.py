@@ -27,6 +27,7 @@ from helpers import (
 )
 from neon_recorder import CLASSES, FUNCTIONS, recording
 from task_structs import KERNELS
+from test_pruning_stochastic import second_key_of, uniform
 from test_weights import PATTERNS
 
 import sparseconv as sc
@@ -236,8 +237,15 @@ def record_stochastic(recorder):
         for scale in (limits.tiny, limits.max / 8):  # |g| is subnormal in part; tau is almost the largest number
             recorder.name = f"stochastic_prune {g.dtype} {scale}"
             pruning.stochastic_prune(g * scale, 0.99, rng=1)
+        recorder.name = f"stochastic_prune {g.dtype} of many scales"  # another order of adding has another sum
+        scales = np.exp2(np.linspace(-40, 10, 70_000)).astype(dtype)
+        pruning.stochastic_prune(np.resize(g, scales.size) * scales, 0.9, rng=1)
+        recorder.name = f"stochastic_prune {g.dtype} at what is drawn"
         pruner = pruning.GradientPruner(0.9, 1, rng=2)  # its threshold is from before
         pruner.prune(g)
+        drawn = uniform(g.size, second_key_of(2)).astype(dtype) * dtype(pruner.thresholds[0])
+        drawn[::2] = np.nextafter(drawn[::2], dtype(np.inf))
+        assert pruner.prune(drawn).density == 0.5
         g[3], g[70], g[71], g[100:200] = np.nan, np.inf, -np.inf, 0
         recorder.name = f"stochastic_prune {g.dtype} not finite"
         pruner.prune(g)
