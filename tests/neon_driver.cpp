@@ -37,6 +37,16 @@ static int run_lists_step(const sc_table &table, void *task, int threads) {
     return run_lists(table, *(sc_lists_task *)task, STEP, threads, no_signals);
 }
 
+// The record has k in a field that run_topk fills, and in another where the magnitude goes.
+static int run_recorded_topk(const sc_table &table, void *record, int threads) {
+    sc_topk_task task = *(sc_topk_task *)record;
+    float *const magnitude = task.kept;
+    topk_result found;
+    const int done = run_topk(table, task, task.tie_count, found, threads, no_signals);
+    *magnitude = found.magnitude;
+    return done;
+}
+
 static const struct {
     const char *kind;
     int (*run)(const sc_table &, void *task, int threads);
@@ -49,6 +59,9 @@ static const struct {
     {"bias_gradient", run<sc_bias_task, run_bias_gradient>},
     {"nm_mask", run<sc_nm_task, run_nm_mask>},
     {"transposable_mask", run<sc_transposable_task, run_transposable_mask>},
+    {"topk", run_recorded_topk},
+    {"above_mask", run<sc_topk_task, run_above_mask>},
+    {"stochastic_prune", run<sc_stochastic_task, run_stochastic_prune>},
 };
 
 static int replay(const char *kind, const sc_table &table, void *task, int threads) {

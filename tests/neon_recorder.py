@@ -34,7 +34,7 @@ class Recorder:
     def record(self, kind, told, execute):
         """A kernel call: `execute` does here what the driver must do elsewhere to the arrays that are written."""
         for array in told.written:
-            if all(array is not other for other in told.read):
+            if not any(np.shares_memory(array, other) for other in told.read):
                 array.fill(UNTOUCHED)
         before = [memory_of(array) for array in told.written]
         returned = execute()
@@ -128,7 +128,10 @@ def expected_flags(weight, fields):
 # --- recording ---
 
 CLASSES = {"Rows": _conv, "Gradient": _conv, "Weights": _weights}
-FUNCTIONS = {"bias_gradient": _conv, "nm_mask": _pruning, "transposable_mask": _pruning}
+FUNCTIONS = {
+    "bias_gradient": _conv, "nm_mask": _pruning, "transposable_mask": _pruning, "above_mask": _pruning,
+    "stochastic_prune": _pruning,
+}  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -146,6 +149,17 @@ def recording(monkeypatch):
     def recorded_function(name, original):
         told = getattr(task_structs, name)
         return lambda *arguments: recorder.record(name, told(*arguments), lambda: original(*arguments))
+
+    def recorded_topk(x, count, k, mask, threads, original=_pruning.topk):
+        """What it gives back is one more array that is written."""
+        magnitude = np.empty(1, np.float32)
+
+        def execute():
+            found = original(x, count, k, mask, threads)
+            magnitude[0] = found[0]
+            return found
+
+        return recorder.record("topk", task_structs.topk(x, count, k, mask, magnitude), execute)
 
     class Lists(_weights.Lists):
         """The lists of `_weights` are out of sight: `filled` are those that are written down here."""
@@ -185,6 +199,7 @@ def recording(monkeypatch):
         for replacement in (Map, View, Mask, WeightView):
             patch.setattr(_conv, replacement.__name__, replacement)
         patch.setattr(_weights, "Lists", Lists)
+        patch.setattr(_pruning, "topk", recorded_topk)
         for name, module in CLASSES.items():
             patch.setattr(module, name, recorded_class(name))
         for name, module in FUNCTIONS.items():

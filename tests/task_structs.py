@@ -167,8 +167,30 @@ def transposable_mask(weight, scale, mask, n, m, method, iterations, sharpness, 
     )  # fmt: skip
 
 
-def magnitudes(weight):
-    return {"weight.single" if weight.dtype == np.float32 else "weight.wide": weight}
+def topk(x, count, k, mask, magnitude):
+    """Fields that the call itself fills say the rest: `tie_count` is k, and `kept` where the magnitude found goes."""
+    written = {"mask": as_bytes(mask), "kept": magnitude}
+    return Filled("sc_topk_task", (), {"data": x}, written, count=count, tie_count=k)
+
+
+def above_mask(x, count, threshold, mask, threads):
+    return Filled("sc_topk_task", (), {"data": x}, {"mask": as_bytes(mask)}, count=count, high=threshold)
+
+
+def stochastic_prune(gradient, out, threshold, key, sums, nonzeros, threads):
+    return Filled(
+        "sc_stochastic_task", (), magnitudes(gradient, "gradient"), {"out": out, "sums": sums, "nonzeros": nonzeros},
+        count=gradient.size, key=key, threshold=threshold,
+    )  # fmt: skip
+
+
+def magnitudes(array, member="weight"):
+    return {f"{member}.single" if array.dtype == np.float32 else f"{member}.wide": array}
+
+
+def as_bytes(mask):
+    """Bools as numbers, which may be neither 0 nor 1 before they are written."""
+    return None if mask is None else mask.view(np.uint8)
 
 
 def forget_plans():

@@ -27,6 +27,7 @@ from helpers import (
 )
 from neon_recorder import CLASSES, FUNCTIONS, recording
 from task_structs import KERNELS
+from test_pruning_stochastic import second_key_of, uniform
 from test_weights import PATTERNS
 
 import sparseconv as sc
@@ -196,9 +197,65 @@ def record_pruning(recorder):
             pruning.transposable_nm_mask(w, n, m, method, pad=True)
 
 
+def record_topk(recorder):
+    """Up to 512 elements are sorted; 2^14 are an item, and large arrays take several passes."""
+    normal = np.random.default_rng(8).standard_normal(40_000, np.float32)
+    infinite = normal[:3000].copy()
+    infinite[::5], infinite[1::7] = np.inf, -np.inf
+    scales = np.float32(10) ** np.arange(-42, 38, 0.002, np.float32)  # subnormal ones, too
+    arrays = {
+        "large": normal, "scaled": normal * scales, "zeros": np.where(np.abs(normal) < 0.4, 0, normal)[:20_011],
+        "ties": np.round(normal[:33_001] * 2), "infinite": infinite, "tiny": normal[:1], "few": normal[:37],
+    }  # fmt: skip
+    for name, x in arrays.items():
+        recorder.name = f"topk {name}"
+        for sparsity in (0, 0.3, 0.9):
+            pruning.topk_mask(x, sparsity)
+        threshold = pruning.topk_threshold(x, 0.5)
+        recorder.name = f"above_mask {name}"
+        pruning.topk.above(x, threshold)
+    x = normal.copy()
+    x[-1] = np.nan
+    recorder.name = "topk of NaN"
+    with pytest.raises(ValueError, match="NaN"):
+        pruning.topk_mask(x, 0.5)
+    recorder.name = "above_mask of NaN"
+    pruning.topk.above(x, 0.5)
+
+
+def record_stochastic(recorder):
+    """Both passes of a call, the one that measures and the one that prunes; 2^15 elements are an item."""
+    sizes = (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 1000, (2 << 15) + 77)
+    for dtype, size in itertools.product((np.float32, np.float64), sizes):
+        g = np.random.default_rng(size).standard_normal(size).astype(dtype)
+        recorder.name = f"stochastic_prune {size} {g.dtype}"
+        pruning.stochastic_prune(g, 0.9, rng=size)
+        recorder.name += " in place"
+        pruning.stochastic_prune(g, 0.7, rng=size, out=g)
+    for dtype in (np.float32, np.float64):
+        g, limits = np.random.default_rng(9).standard_normal(500).astype(dtype), np.finfo(dtype)
+        for scale in (limits.tiny, limits.max / 8):  # |g| is subnormal in part; tau is almost the largest number
+            recorder.name = f"stochastic_prune {g.dtype} {scale}"
+            pruning.stochastic_prune(g * scale, 0.99, rng=1)
+        recorder.name = f"stochastic_prune {g.dtype} of many scales"  # another order of adding has another sum
+        scales = np.exp2(np.linspace(-40, 10, 70_000)).astype(dtype)
+        pruning.stochastic_prune(np.resize(g, scales.size) * scales, 0.9, rng=1)
+        recorder.name = f"stochastic_prune {g.dtype} at what is drawn"
+        pruner = pruning.GradientPruner(0.9, 1, rng=2)  # its threshold is from before
+        pruner.prune(g)
+        drawn = uniform(g.size, second_key_of(2)).astype(dtype) * dtype(pruner.thresholds[0])
+        drawn[::2] = np.nextafter(drawn[::2], dtype(np.inf))
+        assert pruner.prune(drawn).density == 0.5
+        g[3], g[70], g[71], g[100:200] = np.nan, np.inf, -np.inf, 0
+        recorder.name = f"stochastic_prune {g.dtype} not finite"
+        pruner.prune(g)
+        pruner.prune(g, out=g)
+
+
 RECORDINGS = (
     record_passes, record_epilogues, record_thresholds, record_zero_weights, record_views, record_output_masks,
-    record_operand_masks, record_denormals, record_bias_gradients, record_linear, record_pruning,
+    record_operand_masks, record_denormals, record_bias_gradients, record_linear, record_pruning, record_topk,
+    record_stochastic,
 )  # fmt: skip
 
 
@@ -260,7 +317,7 @@ def test_tables(replayed):
 def test_results_are_not_mostly_zero(replayed):
     """Each kind of call changes its results, in many cases."""
     calls = [one for one in replayed[0].calls if one.name != "denormals"]
-    assert len({one.kind for one in calls}) == len(CLASSES) + len(FUNCTIONS) + 2
+    assert len({one.kind for one in calls}) == len(CLASSES) + len(FUNCTIONS) + 3
     for kind in {one.kind for one in calls}:
         shares = [one.share for one in calls if one.kind == kind]
         assert len(shares) >= 8, kind

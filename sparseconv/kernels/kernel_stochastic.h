@@ -8,7 +8,7 @@
 //
 // Expected of 32 elements on AVX-512: 46 instructions for the random numbers (7 rounds of 6, 4 for fractions), 32 for the
 // rule and the sums, two per cycle: 40 cycles, 2.9 G elements/s at 3.6 GHz or 23 GB/s in place, about what memory
-// gives. Measured (Zen 4, one core): 2.2 with AVX-512, 1.65 with AVX2, in L2 and in memory alike, in place and not, where
+// gives. Measured (Zen 4, one core): 2.2 with AVX-512, 1.7 with AVX2, in L2 and in memory alike, in place and not, where
 // np.copyto has 3.2 in memory; without the sums 2.5, with ten rounds 1.7, one chain of rounds at a time 1.8.
 // Rules written as loops over sixteen lanes were as fast, or 2 to 10 times slower where GCC 12 took them for branches.
 #pragma once
