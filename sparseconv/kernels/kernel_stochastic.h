@@ -2,14 +2,14 @@
 // philox.h uniform in (0, 1), so that its expected value is g. In one expression, since r < 1:
 //   |g| > r tau (or NaN)  ->  sign(g) max(|g|, tau),  else 0
 //
-// The same pass sums up |g|, whose mean is what the next threshold is made of. The sums are those of sixteen lanes of an
-// item, in double, added up in the order of lanes: the same for all instruction sets and numbers of threads, as are the
-// random numbers, which belong to places in the array.
+// The same pass sums up |g|, whose mean is what the next threshold is made of. The sums are those of sixteen lanes of
+// an item, in double, added up in the order of lanes: the same for all instruction sets and numbers of threads, as are
+// the random numbers, which belong to places in the array.
 //
-// Expected of 32 elements on AVX-512: 46 instructions for the random numbers (7 rounds of 6, 4 for fractions), 32 for the
-// rule and the sums, two per cycle: 40 cycles, 2.9 G elements/s at 3.6 GHz or 23 GB/s in place, about what memory
-// gives. Measured (Zen 4, one core): 2.2 with AVX-512, 1.7 with AVX2, in L2 and in memory alike, in place and not, where
-// np.copyto has 3.2 in memory; without the sums 2.5, with ten rounds 1.7, one chain of rounds at a time 1.8.
+// Expected of 32 elements on AVX-512: 46 instructions for the random numbers (7 rounds of 6, 4 for fractions), 32 for
+// the rule and the sums, two per cycle: 40 cycles, 2.9 G elements/s at 3.6 GHz or 23 GB/s in place, about what memory
+// gives. Measured (Zen 4, one core): 2.2 with AVX-512, 1.7 with AVX2, in L2 and in memory alike, in place and not,
+// where np.copyto has 3.2 in memory; without the sums 2.5, with ten rounds 1.7, one chain of rounds at a time 1.8.
 // Rules written as loops over sixteen lanes were as fast, or 2 to 10 times slower where GCC 12 took them for branches.
 #pragma once
 #include "problem.h"
@@ -27,8 +27,8 @@ SC_INLINE void store(double *to, const lane_sums &sums) {
     for (int l = 0; l < VECTOR; ++l) to[l] = sums.lane[l];
 }
 
-// Up to sixteen elements: adds their magnitudes to `sums`, writes what is left of them if `prunes`. Returns how many are
-// not zero then.
+// Up to sixteen elements: adds their magnitudes to `sums`, writes what is left of them if `prunes`. Returns how many
+// are not zero then.
 template <bool prunes, bool whole>
 SC_INLINE int prune_vector(const float *from, float *to, const float *fraction, float tau, int n, f64x16 &sums) {
     const f32x16 g = whole ? load(from) : load_partial(from, n);

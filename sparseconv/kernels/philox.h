@@ -1,6 +1,6 @@
-// Random numbers without a state: Philox4x32 (Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3",
-// SC 2011), a bijection of 128-bit counters for each 64-bit key. Seven rounds are the fewest that pass BigCrush according
-// to that paper; the ten that libraries use by default keep a margin that takes a third more time here.
+// Random numbers without a state: Philox4x32 (Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2,
+// 3", SC 2011), a bijection of 128-bit counters for each 64-bit key. Seven rounds are the fewest that pass BigCrush
+// according to that paper; the ten that libraries use by default keep a margin that takes a third more time here.
 //
 // Number i of a key is word i % 2 + i / 16 % 2 * 2 of the output of counter i / 32 * 8 + i % 16 / 2: counters lie in
 // lanes of 64 bits, since products do, and neighbouring lanes of the result are two words of one output.

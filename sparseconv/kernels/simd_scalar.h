@@ -134,7 +134,9 @@ SC_INLINE u64x8 mix(u64x8 a, u64x8 b, u64x8 c) {
 SC_INLINE float fraction_of(uint64_t word) { return ((float)(int32_t)((uint32_t)word >> 9) + 0.5f) * 0x1p-23f; }
 SC_INLINE f32x16 fractions(u64x8 a, u64x8 b) {
     f32x16 both;
-    for (int i = 0; i < 8; ++i) both.lane[2 * i] = fraction_of(a.lane[i]), both.lane[2 * i + 1] = fraction_of(b.lane[i]);
+    for (int i = 0; i < 8; ++i) {
+        both.lane[2 * i] = fraction_of(a.lane[i]), both.lane[2 * i + 1] = fraction_of(b.lane[i]);
+    }
     return both;
 }
 

@@ -11,6 +11,8 @@ _BLOCK = 16  # of N:M masks: the finer the blocks, the fewer sparsities there ar
 def make(name, sparsity, network, seed):
     """Return a method that aims at this sparsity; the network's first layer, of one channel, stays dense.
 
+    N:M masks leave out the last one, too, whose ten rows no block divides.
+
     Parameters
     ----------
     name : str
@@ -22,11 +24,12 @@ def make(name, sparsity, network, seed):
     seed : int
         For the random numbers of "stochastic".
     """
-    first = next(iter(network.weighted))
+    first, *_, last = network.weighted
     if name == "swat":
         return SWAT(sparsity, dense=[first])
     if name == "nm":
-        return TransposableNM(max(1, round((1 - sparsity) * _BLOCK)), _BLOCK, pad=True, dense=[first])
+        n = max(1, round((1 - sparsity) * _BLOCK))
+        return TransposableNM(n, _BLOCK, period=1, dense=[first, last])  # so that every step's time has a search in it
     if name == "stochastic":
         return StochasticGradientPruning(sparsity, rng=seed)
     return Method()
