@@ -58,7 +58,8 @@ cdef extern from "kernels/problem.h" nogil:
         const uint8_t *mask
         const uint8_t *pairs
         int64_t pair_group, pair_lane, pair_channel
-        int64_t dense, parts, points, outer_group, lane_vectors, lane_blocks, channel_block, chunk_rows, segment, segments
+        int64_t dense, parts, points, outer_group, lane_vectors, lane_blocks, channel_block
+        int64_t chunk_rows, segment, segments
 
     ctypedef struct sc_nonzero:
         float value
