@@ -1,5 +1,8 @@
 """Training methods prune what their papers say, when they say, and the passes compute with exactly that."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from test_training import directional_derivative, stripes
@@ -166,6 +169,66 @@ def test_transposable_nm_masks_wait_for_their_period():
     assert method.before_forward("other", weights[0]).density == 0.5
 
 
+def every_method():
+    """New ones, whose second step prunes."""
+    return (
+        pruning.Method(),
+        pruning.SWAT(0.8, period=2),
+        pruning.SWAT(0.8, compress=True),
+        pruning.SWAT(0.8, structured=True),
+        pruning.TransposableNM(2, 4, period=2),
+        pruning.StochasticGradientPruning(0.8, window=1, rng=1),
+    )
+
+
+def test_tensors():
+    """Hooks take PyTorch's tensors in any memory order, and give back what a call in NumPy does."""
+    torch = pytest.importorskip("torch")
+    for method, other in zip(every_method(), every_method(), strict=True):
+        for seed in range(3):
+            x, weight, grad_output = operands(seed)
+            expected = step(other, x, weight, grad_output.copy())
+            tensor = torch.from_numpy(x).permute(0, 3, 1, 2)
+            gradient = torch.from_numpy(grad_output).permute(0, 3, 1, 2)
+            assert tensor.is_contiguous(memory_format=torch.channels_last)
+            used = method.before_forward("conv", torch.from_numpy(weight).to(memory_format=torch.channels_last))
+            y = sc.conv2d(tensor, used, padding=1)
+            kept, options = method.after_forward("conv", tensor)
+            assert method.before_backward("conv", gradient) is gradient
+            grad_x = sc.conv2d_backward_data(gradient, used, tuple(tensor.shape), padding=1)
+            grad_weight = sc.conv2d_backward_weight(kept, gradient, 3, padding=1, **options)
+            for one, wanted in zip((y, grad_x), expected, strict=False):
+                np.testing.assert_array_equal(one.transpose(0, 2, 3, 1), wanted, err_msg=repr(method))
+            np.testing.assert_array_equal(grad_weight, expected[2], err_msg=repr(method))
+
+
+def test_swat_compresses_what_the_threshold_leaves():
+    """In the order of memory; a NaN that comes between two refreshes is above every threshold, as it is for kernels."""
+    x = operands()[0].transpose(0, 3, 1, 2)
+    method = pruning.SWAT(0.8, compress=True, period=2)
+    method.after_forward("conv", x)
+    x[0, 1, 2, 3] = np.nan
+    kept, options = method.after_forward("conv", x)
+    assert options == {}
+    assert kept.axes == (0, 2, 3, 1)
+    dense = kept.to_dense()
+    assert np.isnan(dense[0, 1, 2, 3])
+    assert np.count_nonzero(np.isnan(dense)) == 1
+    assert kept.density == pytest.approx(0.2, abs=0.03)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda method: pickle.loads(pickle.dumps(method))])
+def test_copies_go_on_where_they_were_made(again):
+    for method in every_method():
+        for seed in range(3):
+            step(method, *operands(seed))
+        other = again(method)
+        assert repr(other) == repr(method)
+        for seed in range(3, 6):
+            for one, same in zip(step(method, *operands(seed)), step(other, *operands(seed)), strict=True):
+                np.testing.assert_array_equal(one, same, err_msg=repr(method))
+
+
 def test_transposable_nm_layers_that_do_not_fit():
     weight = np.ones((10, 24), np.float32)
     with pytest.raises(ValueError, match="m: got 4, expected a divisor of 10"):
@@ -208,10 +271,14 @@ def test_stochastic_gradient_pruning():
         (lambda: pruning.SWAT({"a": -0.1}), r"sparsity\['a'\]: got -0.1"),
         (lambda: pruning.SWAT(0.5, period=0), "period: got 0, expected"),
         (lambda: pruning.TransposableNM(5, 4), "n: got 5, expected at most m = 4"),
+        (lambda: pruning.TransposableNM(2, 64), "m: got 64, expected at most 32"),
         (lambda: pruning.TransposableNM(2, 4, method="best"), "method: got 'best', expected one of 'exact', 'greedy'"),
         (lambda: pruning.TransposableNM(2, 4, period=0), "period: got 0"),
         (lambda: pruning.StochasticGradientPruning(1), r"sparsity: got 1, expected at least 0 and less than 1"),
         (lambda: pruning.StochasticGradientPruning(0.5, window=0), "window: got 0"),
+        (lambda: pruning.SWAT(0.5).before_forward("a", np.ones((0, 4))), r"weight: got shape \(0, 4\)"),
+        (lambda: pruning.SWAT(0.5).before_forward("a", np.full((4, 4), np.nan)), "weight: got NaN"),
+        (lambda: pruning.SWAT(0.5).after_forward("a", np.full((4, 4), np.nan)), "x: got NaN"),
     ],
 )
 def test_errors(make, message):
@@ -225,6 +292,8 @@ def test_errors(make, message):
         (lambda: pruning.SWAT("a"), "sparsity: got 'a'"),
         (lambda: pruning.SWAT(0.5, structured=1), "structured: got 1, expected True or False"),
         (lambda: pruning.Method(dense="conv1"), "dense: got 'conv1', expected a collection of names"),
+        (lambda: pruning.Method(dense=None), "dense: got None, expected a collection of names"),
+        (lambda: pruning.SWAT(0.5).before_forward("a", np.ones((4, 4), int)), "weight: got dtype int64"),
     ],
 )
 def test_errors_of_type(make, message):

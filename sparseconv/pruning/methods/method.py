@@ -50,7 +50,7 @@ class Method:
     """
 
     def __init__(self, *, dense: Collection[str] = ()) -> None:
-        if isinstance(dense, str):
+        if isinstance(dense, str) or not isinstance(dense, Collection):
             raise TypeError(f"dense: got {dense!r}, expected a collection of names")
         self.dense = frozenset(dense)
 
