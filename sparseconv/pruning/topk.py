@@ -206,7 +206,7 @@ class TopK:
         return mask
 
     def _refreshes(self) -> bool:
-        return self.stored is None or self.steps % self.period == 0
+        return self.steps % self.period == 0
 
     def __repr__(self) -> str:
         return f"TopK(sparsity={self.sparsity}, period={self.period}, steps={self.steps}, stored={self.stored})"
