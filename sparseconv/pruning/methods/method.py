@@ -27,6 +27,7 @@ class Method:
     ====================  ============================================  ==============================================
 
     The optimiser goes on with the dense weights and with the gradients that backward_weight gives ("straight through").
+    An object serves one network in one thread at a time. A copy, or one that was pickled, goes on where it was made.
 
     Parameters
     ----------
