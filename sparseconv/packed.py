@@ -23,7 +23,8 @@ class PackedWeight:
 
     It can be passed as `weight` to the forward and backward_data functions of convolutions, transposed convolutions and
     linear layers, with the `groups` that it was packed for. It owns all its memory: changes of the array that it was
-    made from do not reach it, and `skip="auto"` can still prefer a kernel that reads the dense weight.
+    made from do not reach it, and `skip="auto"` can still prefer a kernel that reads the dense weight. Copied or
+    pickled, it packs its weight anew.
 
     Attributes
     ----------
@@ -120,6 +121,9 @@ class PackedWeight:
                 lists.fill(self._dense, _threads(self._dense))
         taps = math.prod(self.shape[2:])
         self.density = self.lists(False, (tuple(range(taps)),)).count / self._dense.size
+
+    def __reduce__(self) -> tuple:
+        return PackedWeight, (self._dense, self.groups)
 
     def __repr__(self) -> str:
         groups = f", groups={self.groups}" if self.groups > 1 else ""

@@ -14,8 +14,17 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = Path(sparseconv.__file__).parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
-PRUNING = [f"pruning.{name}" for name in ("diversity", "nm", "repair", "stochastic", "topk", "transposable")]
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PRUNING = [
+    f"pruning.{name}" for name in ("diversity", "methods.method", "nm", "repair", "stochastic", "topk", "transposable")
+]
+
+
+def blocks(text):
+    """The Python examples of a document."""
+    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+BLOCKS = blocks(README)
 
 
 def test_readme_has_examples():
@@ -28,6 +37,20 @@ def test_readme_example(number, capsys):
     if "import torch" in source:
         pytest.importorskip("torch")
     exec(compile(source, f"README.md, example {number}", "exec"), {"__name__": "example"})
+
+
+def test_examples_of_pruning():
+    """They go on where the one before stopped."""
+    path = ROOT / "docs" / "pruning.md"
+    if not path.exists():
+        pytest.skip("this source archive has no docs")
+    names = {"__name__": "example"}
+    sources = blocks(path.read_text(encoding="utf-8"))
+    assert len(sources) >= 4
+    for number, source in enumerate(sources):
+        if "import torch" in source:
+            pytest.importorskip("torch")
+        exec(compile(source, f"pruning.md, example {number}", "exec"), names)
 
 
 @pytest.mark.parametrize("command", ["pip install . && sparseconv train", "pip install -e '.[test]' && pytest"])
@@ -54,7 +77,9 @@ def expanded(text):
     return [name for one in choices for name in expanded(text[: match.start()] + one + text[match.end() :])]
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/architecture.md", "docs/numbers.md", "bench/README.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/architecture.md", "docs/numbers.md", "docs/pruning.md", "bench/README.md"]
+)
 def test_named_files_exist(document):
     """Every file in backquotes is there, named from the root, from the package, or by its last part alone."""
     if not (ROOT / document).exists():

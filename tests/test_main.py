@@ -57,6 +57,11 @@ def test_module_runs():
         (["train", "--limit", "0"], "--limit: got '0', expected a positive integer"),
         (["train", "--seed", "-1"], "--seed: got '-1', expected an integer, at least 0"),
         (["train", "--learning-rate", "nan"], "--learning-rate: got 'nan', expected a positive number"),
+        (["train", "--sparsity", "1"], "--sparsity: got '1', expected a number in [0, 1)"),
+        (["train", "--sparsity", "-1"], "--sparsity: got '-1', expected a number in [0, 1)"),
+        (["train", "--sparsity", "nan"], "--sparsity: got 'nan', expected a number in [0, 1)"),
+        (["train", "--method", "foo"], "--method: invalid choice: 'foo' (choose from"),
+        (["train", "--method"], "--method: expected at least one argument"),
         (["train", "--learning-rate", "0"], "--learning-rate: got '0', expected a positive number"),
     ],
 )

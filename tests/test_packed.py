@@ -1,5 +1,8 @@
 """`pack_weight` and `PackedWeight`: what is kept, how it follows updates, where it is accepted."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from helpers import TRANSPOSED_CASES, assert_exact, assert_not_vacuous, call, oracle, sparse_ints
@@ -85,7 +88,23 @@ def test_transposed_convolutions_take_packed_weights(isa):
     assert_exact(call(sc, case, "forward", x, sc.pack_weight(weight), skip="weight"), expected)
 
 
-# --- bad inputs ---
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda pack: pickle.loads(pickle.dumps(pack))])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_copies(again, dtype):
+    """They have memory of their own and make their lists anew, as a process that is given one has to."""
+    x, weight = sparse_ints((2, 16, 6, 7), 0.1, 1).astype(dtype), unstructured((18, 8, 3, 3), 0.4).astype(dtype)
+    expected = sc.reference.conv2d(x, weight, groups=2)
+    pack = sc.pack_weight(weight, groups=2)
+    other = again(pack)
+    assert (other.shape, other.dtype, other.groups, other.density) == (pack.shape, dtype, 2, pack.density)
+    pack.update(2 * weight)
+    assert_exact(sc.conv2d(x, other, groups=2), expected)
+    other.update(-weight)
+    assert_exact(sc.conv2d(x, other, groups=2), -expected)
+    assert_exact(sc.conv2d(x, pack, groups=2), 2 * expected)
+
+
+# --- masks and thresholds ---
 
 
 def forms(mask, dtype):
@@ -153,6 +172,9 @@ def test_updates_under_masks(isa):
         assert_exact(sc.conv2d(x, pack, skip="weight"), expected)
         back = sc.reference.conv2d_backward_data(expected, weight * mask, x.shape)
         assert_exact(sc.conv2d_backward_data(expected, pack, x.shape, skip="weight"), back)
+
+
+# --- bad inputs ---
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """Training methods prune what their papers say, when they say, and the passes compute with exactly that."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from test_training import directional_derivative, stripes
@@ -94,19 +97,26 @@ def test_swat_thresholds_wait_for_their_period():
         np.testing.assert_array_equal(used, np.where(scale * np.abs(weight) >= since * least_weight, scale * weight, 0))
 
 
-def test_testing_leaves_no_trace():
-    _, weight, _ = operands()
-    trained, tested = pruning.SWAT(0.8, period=2), pruning.SWAT(0.8, period=2)
-    for scale in (1, 2, 4, 8):
-        one = trained.before_forward("conv", np.float32(scale) * weight).to_dense()
-        other = tested.before_forward("conv", np.float32(scale) * weight).to_dense()
-        np.testing.assert_array_equal(one, other)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: pruning.SWAT(0.8, period=2),
+        lambda: pruning.SWAT(0.8, period=2, structured=True),
+        lambda: pruning.TransposableNM(2, 4, period=2),
+    ],
+)
+def test_testing_leaves_no_trace(make):
+    """Neither between the steps of training nor before the first: that one chooses by its own weights."""
+    weights = np.random.default_rng(3).standard_normal((5, 32, 16, 3, 3), np.float32)
+    trained, tested = make(), make()
+    before = tested.before_forward("conv", weights[4], training=False).to_dense()
+    np.testing.assert_array_equal(before, make().before_forward("conv", weights[4]).to_dense())
+    for weight in weights[:4]:
+        expected = trained.before_forward("conv", weight).to_dense()
+        np.testing.assert_array_equal(tested.before_forward("conv", weight).to_dense(), expected)
         for _ in range(3):
-            again = tested.before_forward("conv", np.float32(scale) * weight, training=False)
-            np.testing.assert_array_equal(again.to_dense(), other)
-    new = pruning.SWAT(0.8, period=2)
-    np.testing.assert_array_equal(new.before_forward("conv", weight, training=False).to_dense(), largest(weight, 0.8))
-    np.testing.assert_array_equal(new.before_forward("conv", 4 * weight).to_dense(), largest(4 * weight, 0.8))
+            again = tested.before_forward("conv", weight, training=False)
+            np.testing.assert_array_equal(again.to_dense(), expected)
 
 
 def test_swat_by_layer():
@@ -155,6 +165,15 @@ def test_transposable_nm(n, m):
     check_step(step(method, x, weight, grad_output), dense_step(x, mask * weight, x, grad_output))
 
 
+def test_transposable_nm_searches():
+    weight = np.random.default_rng(3).standard_normal((32, 16, 3, 3), np.float32)
+    masks = {name: pruning.transposable_nm_mask(weight, 4, 8, name) for name in ("greedy", "exact", "entropy")}
+    assert len({mask.tobytes() for mask in masks.values()}) > 1
+    for name, mask in masks.items():
+        used = pruning.TransposableNM(4, 8, method=name).before_forward("conv", weight)
+        np.testing.assert_array_equal(used.to_dense(), mask * weight)
+
+
 def test_transposable_nm_masks_wait_for_their_period():
     rng = np.random.default_rng(3)
     weights = rng.standard_normal((5, 32, 16, 3, 3), np.float32)
@@ -164,6 +183,66 @@ def test_transposable_nm_masks_wait_for_their_period():
         mask = pruning.transposable_nm_mask(chosen_by, 2, 4, "greedy")
         np.testing.assert_array_equal(method.before_forward("conv", weight).to_dense(), mask * weight)
     assert method.before_forward("other", weights[0]).density == 0.5
+
+
+def every_method():
+    """New ones, whose second step prunes."""
+    return (
+        pruning.Method(),
+        pruning.SWAT(0.8, period=2),
+        pruning.SWAT(0.8, compress=True),
+        pruning.SWAT(0.8, structured=True),
+        pruning.TransposableNM(2, 4, period=2),
+        pruning.StochasticGradientPruning(0.8, window=1, rng=1),
+    )
+
+
+def test_tensors():
+    """Hooks take PyTorch's tensors in any memory order, and give back what a call in NumPy does."""
+    torch = pytest.importorskip("torch")
+    for method, other in zip(every_method(), every_method(), strict=True):
+        for seed in range(3):
+            x, weight, grad_output = operands(seed)
+            expected = step(other, x, weight, grad_output.copy())
+            tensor = torch.from_numpy(x).permute(0, 3, 1, 2)
+            gradient = torch.from_numpy(grad_output).permute(0, 3, 1, 2)
+            assert tensor.is_contiguous(memory_format=torch.channels_last)
+            used = method.before_forward("conv", torch.from_numpy(weight).to(memory_format=torch.channels_last))
+            y = sc.conv2d(tensor, used, padding=1)
+            kept, options = method.after_forward("conv", tensor)
+            assert method.before_backward("conv", gradient) is gradient
+            grad_x = sc.conv2d_backward_data(gradient, used, tuple(tensor.shape), padding=1)
+            grad_weight = sc.conv2d_backward_weight(kept, gradient, 3, padding=1, **options)
+            for one, wanted in zip((y, grad_x), expected, strict=False):
+                np.testing.assert_array_equal(one.transpose(0, 2, 3, 1), wanted, err_msg=repr(method))
+            np.testing.assert_array_equal(grad_weight, expected[2], err_msg=repr(method))
+
+
+def test_swat_compresses_what_the_threshold_leaves():
+    """In the order of memory; a NaN that comes between two refreshes is above every threshold, as it is for kernels."""
+    x = operands()[0].transpose(0, 3, 1, 2)
+    method = pruning.SWAT(0.8, compress=True, period=2)
+    method.after_forward("conv", x)
+    x[0, 1, 2, 3] = np.nan
+    kept, options = method.after_forward("conv", x)
+    assert options == {}
+    assert kept.axes == (0, 2, 3, 1)
+    dense = kept.to_dense()
+    assert np.isnan(dense[0, 1, 2, 3])
+    assert np.count_nonzero(np.isnan(dense)) == 1
+    assert kept.density == pytest.approx(0.2, abs=0.03)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda method: pickle.loads(pickle.dumps(method))])
+def test_copies_go_on_where_they_were_made(again):
+    for method in every_method():
+        for seed in range(3):
+            step(method, *operands(seed))
+        other = again(method)
+        assert repr(other) == repr(method)
+        for seed in range(3, 6):
+            for one, same in zip(step(method, *operands(seed)), step(other, *operands(seed)), strict=True):
+                np.testing.assert_array_equal(one, same, err_msg=repr(method))
 
 
 def test_transposable_nm_layers_that_do_not_fit():
@@ -208,10 +287,14 @@ def test_stochastic_gradient_pruning():
         (lambda: pruning.SWAT({"a": -0.1}), r"sparsity\['a'\]: got -0.1"),
         (lambda: pruning.SWAT(0.5, period=0), "period: got 0, expected"),
         (lambda: pruning.TransposableNM(5, 4), "n: got 5, expected at most m = 4"),
+        (lambda: pruning.TransposableNM(2, 64), "m: got 64, expected at most 32"),
         (lambda: pruning.TransposableNM(2, 4, method="best"), "method: got 'best', expected one of 'exact', 'greedy'"),
         (lambda: pruning.TransposableNM(2, 4, period=0), "period: got 0"),
         (lambda: pruning.StochasticGradientPruning(1), r"sparsity: got 1, expected at least 0 and less than 1"),
         (lambda: pruning.StochasticGradientPruning(0.5, window=0), "window: got 0"),
+        (lambda: pruning.SWAT(0.5).before_forward("a", np.ones((0, 4))), r"weight: got shape \(0, 4\)"),
+        (lambda: pruning.SWAT(0.5).before_forward("a", np.full((4, 4), np.nan)), "weight: got NaN"),
+        (lambda: pruning.SWAT(0.5).after_forward("a", np.full((4, 4), np.nan)), "x: got NaN"),
     ],
 )
 def test_errors(make, message):
@@ -225,11 +308,71 @@ def test_errors(make, message):
         (lambda: pruning.SWAT("a"), "sparsity: got 'a'"),
         (lambda: pruning.SWAT(0.5, structured=1), "structured: got 1, expected True or False"),
         (lambda: pruning.Method(dense="conv1"), "dense: got 'conv1', expected a collection of names"),
+        (lambda: pruning.Method(dense=None), "dense: got None, expected a collection of names"),
+        (lambda: pruning.SWAT(0.5).before_forward("a", np.ones((4, 4), int)), "weight: got dtype int64"),
     ],
 )
 def test_errors_of_type(make, message):
     with pytest.raises(TypeError, match=message):
         make()
+
+
+class Scaling(pruning.Method):
+    """What each hook gives back is told by its factor."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def before_forward(self, layer, weight, *, groups=1, training=True):
+        self.seen.append((layer, training))
+        return 2 * weight
+
+    def after_forward(self, layer, x):
+        return 3 * x, {"threshold": 6.0}
+
+    def before_backward(self, layer, gradient):
+        return 5 * gradient
+
+
+def test_layers_go_on_with_what_hooks_return():
+    x, weight, grad_output = operands(dtype=np.float64)
+    layer = network.Convolution(16, 32, rng=0, dtype=np.float64)
+    layer.name, layer.method, layer.weight = "conv", Scaling(), weight
+    y = layer.forward(x)
+    grad_x = layer.backward(grad_output)
+    expected = dense_step(x, 2 * weight, np.where(np.abs(x) > 2, 3 * x, 0), grad_output)
+    check_step((y, grad_x / 5, layer.gradients["weight"]), expected)
+    dense = dense_step(x, weight, x, grad_output)
+    check_step([layer.calls[name].run_dense() for name in ("forward", "backward_data", "backward_weight")], dense)
+    np.testing.assert_array_equal(layer.forward(x, training=False), expected[0])
+    assert layer.method.seen == [("conv", True), ("conv", False)]
+
+
+def test_methods_of_the_command():
+    """The first layer is dense where weights are pruned, nearest sixteenths are N:M, and seeds are used."""
+    small = network.build((8, 8), 2, widths=(16, 16))
+    expected = {0.8: (3, 0.2), 0.5: (8, 0.5), 0.999: (1, 0.001), 0.0: (16, 1)}
+    for sparsity, (n, density) in expected.items():
+        swat, nm = (methods.make(name, sparsity, small, 0) for name in ("swat", "nm"))
+        assert (swat.sparsity, nm.n, nm.m) == (sparsity, n, 16)
+        weight = small.weighted["conv2"].weight
+        assert nm.before_forward("conv2", weight).density == n / 16
+        assert np.count_nonzero(getattr(swat.before_forward("conv2", weight), "dense", weight)) / weight.size == (
+            pytest.approx(density, abs=1e-3)
+        )
+        for method in (swat, nm):
+            first = small.weighted["conv1"].weight
+            assert method.before_forward("conv1", first) is first
+    assert type(methods.make("none", 0.8, small, 0)) is pruning.Method
+    gradient, pruned = np.random.default_rng(0).standard_normal(1000, np.float32), []
+    for seed in (0, 0, 1):
+        method = methods.make("stochastic", 0.8, small, seed)
+        for _ in range(method.window):
+            method.before_backward("conv1", gradient.copy())
+        pruned.append(method.before_backward("conv1", gradient.copy()))
+    np.testing.assert_array_equal(pruned[0], pruned[1])
+    assert not np.array_equal(pruned[0], pruned[2])
 
 
 def small_network(name, sparsity, dtype=np.float32, seed=6):

@@ -9,9 +9,10 @@ import pytest
 
 from sparseconv.__main__ import main
 from sparseconv.progress import Progress
-from sparseconv.pruning import Method
-from sparseconv.training import network, report, train
+from sparseconv.pruning import SWAT, Method
+from sparseconv.training import methods, network, report, train
 from sparseconv.training.measure import measure
+from sparseconv.training.record import recorded
 
 
 def directional_derivative(function, array, direction, step=1e-6):
@@ -182,9 +183,13 @@ def test_training_is_reproducible():
         assert not np.array_equal(layer.weight, other.weighted[name].weight)
 
 
-def test_divergence_is_an_error():
+@pytest.mark.parametrize("name", methods.NAMES)
+def test_divergence_is_an_error(name):
+    """Whoever notices first: the loss, or a method that cannot order NaN."""
+    small = network.build((8, 8), 2, widths=(16, 16), rng=6)
+    small.use(methods.make(name, 0.5, small, 6))
     with pytest.raises(FloatingPointError, match="learning rate below 1e"):
-        train.fit(network.build((8, 8), 2), stripes(), stripes(), epochs=9, batch=16, learning_rate=1e30)
+        train.fit(small, stripes(), stripes(), epochs=9, batch=16, learning_rate=1e30)
 
 
 def test_accuracy():
@@ -224,6 +229,77 @@ def test_measure():
     assert measured["step"]["seconds"] > 0
 
 
+def test_measure_under_a_method():
+    """Zeros are those that the passes skip: of packed weights, and what the threshold takes of saved inputs."""
+    small = network.build((8, 8), 2, widths=(16, 16), rng=6)
+    small.use(SWAT(0.75, dense=["conv1"]))
+    images, labels = stripes(16)
+    measured = measure(small, train.to_input(images), labels, batch=16, repeats=2)
+    zeros = {(row["layer"], row["pass"]): row["zeros"] for row in measured["layers"]}
+    for layer in ("conv2", "conv3", "conv4"):
+        assert zeros[layer, "forward"]["weight"] == pytest.approx(0.75, abs=1e-3)
+        assert zeros[layer, "backward_data"]["weight"] == pytest.approx(0.75, abs=1e-3)
+        assert zeros[layer, "backward_weight"]["input"] == pytest.approx(0.75, abs=1e-3)
+        assert zeros[layer, "forward"]["input"] < 0.7
+    assert zeros["conv1", "forward"]["weight"] == 0
+    assert small.method.sparsity == 0.75
+    assert {layer.skip for layer in small.weighted.values()} == {"auto"}
+
+
+def test_measure_takes_turns(monkeypatch):
+    """Each side goes first in half of the pairs that count; the sides are a method's calls and dense ones."""
+    turns = []
+    seconds = {"auto": 1.0, "none": 3.0}
+
+    def timed(function):
+        function()
+        return seconds[turns[-1]]
+
+    def noted(run, name):
+        return lambda self, **options: [turns.append(name), run(self, **options)][1]
+
+    original = network.Call.run
+    monkeypatch.setattr("sparseconv.training.measure._seconds", timed)
+    monkeypatch.setattr(network.Call, "run", noted(original, "auto"))
+    monkeypatch.setattr(network.Call, "run_dense", noted(network.Call.run_dense, "none"))
+    small = network.build((8, 8), 2, widths=(16,), rng=6)
+    images, labels = stripes(4)
+    measured = measure(small, train.to_input(images), labels, batch=4, repeats=2)
+    rounds = ["none", "auto", "auto", "none", "none", "auto"]
+    calls = 3 * 3 - 1
+    assert turns[-7 * calls :] == (["auto", *rounds]) * calls  # first one that makes the array for results
+    for row in measured["layers"]:
+        assert (row["seconds"], row["seconds_dense"], row["speedup"]) == (1, 3, 3)
+
+
+def report_row(name, which, multiply_adds, zeros, skip):
+    fraction = zeros.get(skip, 0.9)
+    return {
+        "layer": name, "pass": which, "multiply_adds": multiply_adds, "zeros": zeros, "skip": skip,
+        "zero_fraction": fraction,
+    }  # fmt: skip
+
+
+def test_comparison():
+    """Shares weigh each pass with its multiply-adds; what no kernel skips is not skipped; differences are points."""
+    rows = [
+        report_row("a", "forward", 100, {"input": 0.5, "weight": 0.8}, "weight"),
+        report_row("a", "backward_weight", 100, {"input": 0.8, "grad_output": 0.1}, "input"),
+        report_row("b", "forward", 300, {"input": 0.4, "weight": 0.2}, "none"),
+        report_row("b", "backward_data", 300, {"grad_output": 0.6, "weight": 0.2}, "grad_output"),
+        report_row("b", "backward_weight", 300, {"input": 0.4, "grad_output": 0.5}, "grad_output"),
+    ]
+    whole, part = ({"seconds": one / 1000, "seconds_dense": 0.06, "speedup": 60 / one} for one in (40, 15))
+    runs = [
+        {"method": name, "layers": rows, "test_accuracy": accuracy, "step": whole, "convolutions": part}
+        for name, accuracy in (("none", 0.88), ("swat", 0.866))
+    ]
+    lines = report.comparison({"runs": runs}).splitlines()
+    shares = ["35.0%", "50.0%", "40.0%", "44.5%"]  # skipped: (80 + 80 + 0 + 180 + 150) / 1100
+    assert lines[2].split() == ["none", *shares, "88.0%", "+0.0", "40.0", "1.50", "15.0", "4.00"]
+    assert lines[3].split() == ["swat", *shares, "86.6%", "-1.4", "40.0", "1.50", "15.0", "4.00"]
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """One tiny run of the command: its exit code and output directory."""
@@ -246,6 +322,28 @@ def test_command(demo):
     assert lines[-1].startswith("convolutions of a training step: ")
     assert "epoch 1: loss" in stderr
     assert "\r" not in stderr  # no bar without a terminal
+
+
+def test_command_with_methods(tmp_path, capsys):
+    """All are compared with none, which comes first; what is saved is what the network read, not what a method kept."""
+    saved = tmp_path / "zeros.npz"
+    options = "--limit 12 --epochs 1 --batch 12 --quiet --method swat none stochastic swat --sparsity 0.3 --output"
+    assert main(["train", *options.split(), str(tmp_path), "--save-activations", str(saved)]) == 0
+    result = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert result["sparsity"] == 0.3
+    settings = [(run["method"], run["settings"]) for run in result["runs"]]
+    stochastic = "StochasticGradientPruning(0.3, window=4)"
+    assert settings == [("none", "Method()"), ("swat", "SWAT(0.3, period=1)"), ("stochastic", stochastic)]
+    assert capsys.readouterr().out.endswith(f"\n\n{report.comparison(result)}\n")
+    assert saved.exists()
+
+
+def test_recorded_operands_are_whole():
+    small, (images, labels) = network.build((8, 8), 2, widths=(16, 16), rng=6), stripes(4)
+    small.use(SWAT(0.5, compress=True))
+    small.step(train.to_input(images), labels)
+    for one in recorded(small):
+        assert one.operands.x is small.weighted[one.name].x
 
 
 def test_report_json(demo):

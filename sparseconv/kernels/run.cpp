@@ -1,5 +1,7 @@
 #include "run.h"
 
+#include <utility>
+
 #include "threads.h"
 #include "topk_search.h"
 
@@ -170,20 +172,69 @@ int run_transposable_mask(const sc_table &table, sc_transposable_task &task, int
 
 namespace {
 
-// One pass of a Top-K over task.data: what all its items counted, in result.
-status topk_pass(const sc_table &table, sc_topk_task &task, bracket tried, int threads, char *scratch,
-                 interruption &interrupt, sc_topk_count &result) {
-    int64_t taken = 0;
-    task.low = value_of(tried.low), task.high = value_of(tried.high), task.taken = &taken;
-    const int64_t items = ceil_div(task.count, SC_TOPK_ITEM);
-    const status done = spread(table.topk_narrow, task, items, threads, table.topk_scratch(&task), scratch, interrupt);
-    result = {};
-    for (int64_t item = 0; done == OK && item < items; ++item) {
-        result.reached += task.counts[item].reached, result.inside += task.counts[item].inside;
-        result.nan |= task.counts[item].nan;
+// A Top-K: passes over an array until topk_search knows the K-th largest, then the mask.
+struct topk_call {
+    const sc_table &table;
+    sc_topk_task &task;
+    const int threads;
+    char *const scratch;  // of a thread
+    interruption &interrupt;
+    int64_t passes;
+
+    // Over task.data: what all its items counted, in `result`.
+    status pass(bracket tried, int pass_threads, sc_topk_count &result) {
+        int64_t taken = 0;
+        task.low = value_of(tried.low), task.high = value_of(tried.high), task.taken = &taken;
+        const int64_t items = ceil_div(task.count, SC_TOPK_ITEM), bytes = table.topk_scratch(&task);
+        const status done = spread(table.topk_narrow, task, items, pass_threads, bytes, scratch, interrupt);
+        result = {};
+        for (int64_t item = 0; done == OK && item < items; ++item) {
+            result.reached += task.counts[item].reached, result.inside += task.counts[item].inside;
+            result.nan |= task.counts[item].nan;
+        }
+        ++passes;
+        return done;
     }
-    return done;
-}
+
+    // What one pass keeps in `spare` the next one reads, while `other` takes what that one keeps.
+    status find(topk_search &search, int32_t *samples, float *spare, float *other, int64_t room, bool &nan) {
+        const float *const data = task.data;
+        while (!search.found()) {
+            if (search.sortable()) {
+                nan = !search.sort(samples);
+                return OK;
+            }
+            const bracket tried = search.next(samples, room);
+            task.data = search.data, task.count = search.count;
+            task.kept = spare, task.room = tried.high - tried.low > 1 ? room : 0;  // of one value no copies are needed
+            sc_topk_count counted;
+            const status done = pass(tried, task.data == data ? threads : 1, counted);  // later passes are short
+            nan = counted.nan;
+            if (done != OK || nan) return done;
+            search.learn(tried, counted.reached, counted.inside, spare, counted.inside <= task.room);
+            if (search.data == spare) std::swap(spare, other);
+        }
+        return OK;
+    }
+
+    status mask(const topk_search &search) {
+        const int64_t items = ceil_div(task.count, SC_TOPK_ITEM);
+        const bracket last = {search.key() - 1, search.key()};
+        int64_t tie_item = items, tie_count = search.kept_ties();
+        if (search.kept_ties() < search.ties()) {  // where the last one of those that are kept lies
+            task.room = 0;
+            sc_topk_count counted;
+            const status done = pass(last, threads, counted);
+            if (done != OK) return done;
+            for (tie_item = 0; tie_count > task.counts[tie_item].inside; ++tie_item) {
+                tie_count -= task.counts[tie_item].inside;
+            }
+        }
+        task.low = value_of(last.low), task.high = value_of(last.high);
+        task.tie_item = tie_item, task.tie_count = tie_count;
+        return spread(table.topk_mask, task, items, threads, 0, scratch, interrupt);
+    }
+};
 
 }  // namespace
 
@@ -192,53 +243,25 @@ int run_topk(const sc_table &table, sc_topk_task &task, int64_t k, topk_result &
     interruption interrupt(signals);
     task.interrupt = {interruption::poll, &interrupt};
     const float *const data = task.data;
-    const int64_t count = task.count, items = ceil_div(count, SC_TOPK_ITEM);
-    const int64_t room = std::min(count, count / 8 + SC_TOPK_ITEM);
-    const int64_t counts_bytes = ceil_div(items * (int64_t)sizeof(sc_topk_count), 64) * 64;
+    const int64_t count = task.count, room = std::min(count, count / 8 + SC_TOPK_ITEM);
+    const int64_t counts_bytes = ceil_div(ceil_div(count, SC_TOPK_ITEM) * (int64_t)sizeof(sc_topk_count), 64) * 64;
     const int64_t samples_bytes = topk_search::most_samples * 4, kept_bytes = ceil_div(room, 16) * 64;
     const scratch_lease lease(counts_bytes + samples_bytes + 2 * kept_bytes + table.topk_scratch(&task));
     if (!lease.memory()) return NO_MEMORY;
     task.counts = reinterpret_cast<sc_topk_count *>(lease.memory());
     int32_t *const samples = reinterpret_cast<int32_t *>(lease.memory() + counts_bytes);
-    float *const kept = reinterpret_cast<float *>(lease.memory() + counts_bytes + samples_bytes), *spare = kept;
+    float *const kept = reinterpret_cast<float *>(lease.memory() + counts_bytes + samples_bytes);
+    float *const other = kept + kept_bytes / (int64_t)sizeof(float);
     char *const own = lease.memory() + counts_bytes + samples_bytes + 2 * kept_bytes;
 
+    topk_call call = {table, task, threads, own, interrupt, 0};
     topk_search search(data, count, k);
-    result = {NAN, 0};
-    while (!search.found()) {
-        if (search.sortable()) {
-            if (!search.sort(samples)) return OK;
-            break;
-        }
-        const bracket tried = search.next(samples, room);
-        task.data = search.data, task.count = search.count;
-        task.kept = spare, task.room = tried.high - tried.low > 1 ? room : 0;  // of one value no copies are needed
-        sc_topk_count counted;
-        const int pass_threads = search.data == data ? threads : 1;  // later passes are short
-        const status done = topk_pass(table, task, tried, pass_threads, own, interrupt, counted);
-        if (done != OK) return done;
-        if (counted.nan) return OK;
-        search.learn(tried, counted.reached, counted.inside, spare, counted.inside <= task.room);
-        if (search.data == spare) spare = kept + (spare == kept ? kept_bytes / (int64_t)sizeof(float) : 0);
-        ++result.passes;
-    }
-    result.magnitude = value_of(search.key());
-    if (!task.mask) return OK;
-
-    task.data = data, task.count = count, task.room = 0;
-    task.low = value_of(search.key() - 1), task.high = value_of(search.key());
-    task.tie_item = items, task.tie_count = search.kept_ties();
-    if (search.kept_ties() < search.ties()) {  // where the last one of those that are kept lies
-        sc_topk_count counted;
-        const bracket last = {search.key() - 1, search.key()};
-        const status done = topk_pass(table, task, last, threads, own, interrupt, counted);
-        if (done != OK) return done;
-        ++result.passes;
-        const sc_topk_count *item = task.counts;
-        for (; task.tie_count > item->inside; ++item) task.tie_count -= item->inside;
-        task.tie_item = item - task.counts;
-    }
-    return spread(table.topk_mask, task, items, threads, 0, own, interrupt);
+    bool nan = false;
+    status done = call.find(search, samples, kept, other, room, nan);
+    task.data = data, task.count = count;
+    if (done == OK && !nan && task.mask) done = call.mask(search);
+    result = {nan ? NAN : value_of(search.key()), call.passes};
+    return done;
 }
 
 int run_above_mask(const sc_table &table, sc_topk_task &task, int threads, int (*signals)()) {

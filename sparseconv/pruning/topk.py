@@ -73,8 +73,7 @@ def topk_threshold(x: Any, sparsity: float, *, num_threads: int | None = None) -
     >>> threshold < 3, np.abs(x) > threshold
     (True, array([False,  True,  True, False,  True]))
     """
-    array = checked_magnitudes("x", x)
-    return below(_select("x", array, kept_of(sparsity, array.size), None, num_threads), array.dtype)
+    return threshold_of("x", x, sparsity, num_threads)
 
 
 def topk_mask(x: Any, sparsity: float, *, num_threads: int | None = None) -> np.ndarray:
@@ -207,7 +206,7 @@ class TopK:
         return mask
 
     def _refreshes(self) -> bool:
-        return self.stored is None or self.steps % self.period == 0
+        return self.steps % self.period == 0
 
     def __repr__(self) -> str:
         return f"TopK(sparsity={self.sparsity}, period={self.period}, steps={self.steps}, stored={self.stored})"
@@ -260,6 +259,12 @@ def channel_mask(weight: Any, sparsity: float) -> np.ndarray:
     norms = np.abs(array).sum(axis=tuple(range(2, array.ndim)), dtype=np.float64)
     kept = _largest("weight", norms, sparsity, 1)[1]
     return np.broadcast_to(kept.reshape(*norms.shape, *[1] * (array.ndim - 2)), array.shape).copy()
+
+
+def threshold_of(name: str, value: Any, sparsity: Any, num_threads: int | None = None) -> float:
+    """`topk_threshold` of an argument of this name."""
+    array = checked_magnitudes(name, value)
+    return below(_select(name, array, kept_of(sparsity, array.size), None, num_threads), array.dtype)
 
 
 def kept_of(sparsity: Any, size: int) -> int:

@@ -88,10 +88,8 @@ def transposable_nm_mask(
            [ True, False]])
     """
     array = checked_weight(w)
-    n, m = checked_pattern(n, m)
+    n, m = checked_block(n, m)
     checks.word("method", method, tuple(_pruning.METHODS))
-    if m > LARGEST_M:
-        raise ValueError(f"m: got {m}, expected at most {LARGEST_M}")
     if array.ndim < 2:
         raise ValueError(f"w: got {array.ndim} dimensions (shape {array.shape}), expected a matrix or (K, C, *kernel)")
     matrix = array.reshape(array.shape[0], -1)
@@ -109,3 +107,11 @@ def transposable_nm_mask(
         matrix, scale, mask.view(np.uint8), n, m, method, ITERATIONS, SHARPNESS, threads
     )  # fmt: skip
     return mask
+
+
+def checked_block(n: Any, m: Any) -> tuple[int, int]:
+    """`n` and `m` as ints with 1 <= n <= m <= LARGEST_M."""
+    n, m = checked_pattern(n, m)
+    if m > LARGEST_M:
+        raise ValueError(f"m: got {m}, expected at most {LARGEST_M}")
+    return n, m

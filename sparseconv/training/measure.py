@@ -25,7 +25,8 @@ def measure(network, images, labels, *, batch, repeats=6):
     A call is timed with what the training method makes of its operands and ``skip="auto"``, and with whole operands and
     ``skip="none"``, in turns, so that both see the same tensors, caches and clock rate; results go into one array, so
     that fresh memory's page faults are not timed. Whole steps, NumPy's part and the method's own included, are timed in
-    the same manner, but as they are.
+    the same manner, but as they are. All are medians: what a method does in few of the steps, as the search for masks
+    in every 40th, does not show.
 
     Parameters
     ----------

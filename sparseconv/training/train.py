@@ -68,16 +68,22 @@ def fit(network, train, test, *, epochs, batch, learning_rate, rng=None, progres
     optimizer = SGD(network.weighted.values())
     steps_per_epoch = -(-len(images) // batch)
     steps, step, history = epochs * steps_per_epoch, 0, []
+    diverged = f"training diverged: try a learning rate below {learning_rate}"
     for epoch in range(1, epochs + 1):
         started, losses, right = time.perf_counter(), [], 0
         order = rng.permutation(len(images))
         for start in range(0, len(images), batch):
             chosen = order[start : start + batch]
             x = to_input(_mirrored(images[chosen], rng))
-            with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
-                loss, scores = network.step(x, labels[chosen])
+            try:
+                with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
+                    loss, scores = network.step(x, labels[chosen])
+            except ValueError as error:  # or a method that cannot order NaN
+                if step == 0:
+                    raise
+                raise FloatingPointError(diverged) from error
             if not math.isfinite(loss):
-                raise FloatingPointError(f"training diverged: try a learning rate below {learning_rate}")
+                raise FloatingPointError(diverged)
             optimizer.step(learning_rate * _schedule(step / steps))
             losses.append(loss)
             right += np.count_nonzero(scores.argmax(axis=1) == labels[chosen])

@@ -27,6 +27,7 @@ class Method:
     ====================  ============================================  ==============================================
 
     The optimiser goes on with the dense weights and with the gradients that backward_weight gives ("straight through").
+    An object serves one network in one thread at a time. A copy, or one that was pickled, goes on where it was made.
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ class Method:
     """
 
     def __init__(self, *, dense: Collection[str] = ()) -> None:
-        if isinstance(dense, str):
+        if isinstance(dense, str) or not isinstance(dense, Collection):
             raise TypeError(f"dense: got {dense!r}, expected a collection of names")
         self.dense = frozenset(dense)
 

@@ -62,7 +62,8 @@ class StochasticGradientPruning(Method):
             return gradient
         if layer not in self._pruners:
             self._pruners[layer] = GradientPruner(self.sparsity, self.window, rng=self._rng)
-        return self._pruners[layer].prune(gradient, out=gradient).array
+        self._pruners[layer].prune(gradient, out=gradient)
+        return gradient
 
     def _settings(self) -> list[str]:
         return [repr(self.sparsity), f"window={self.window}"]

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ... import checks
+from ... import arrays, checks
 from ...compressed import compress
 from ...packed import PackedWeight
-from ..topk import channel_mask, topk_threshold
+from ..topk import channel_mask, threshold_of, topk_threshold
 from .method import Method, PackedLayers, Periodic
 
 
@@ -82,9 +82,11 @@ class SWAT(Method):
         sparsity = self._sparsity_of(layer)
         if not sparsity:
             return weight
-        choose, word = (channel_mask, "mask") if self.structured else (topk_threshold, "threshold")
-        chosen = self._of_weights.get(layer, lambda: choose(weight, sparsity), training=training)
-        return self._packed.pack(layer, weight, groups, **{word: chosen})
+        if self.structured:
+            mask = self._of_weights.get(layer, lambda: channel_mask(weight, sparsity), training=training)
+            return self._packed.pack(layer, weight, groups, mask=mask)
+        threshold = self._of_weights.get(layer, lambda: threshold_of("weight", weight, sparsity), training=training)
+        return self._packed.pack(layer, weight, groups, threshold=threshold)
 
     def after_forward(self, layer: str, x: np.ndarray) -> tuple[Any, dict[str, Any]]:
         sparsity = self._sparsity_of(layer)
@@ -92,7 +94,8 @@ class SWAT(Method):
             return x, {}
         threshold = self._of_inputs.get(layer, lambda: topk_threshold(x, sparsity))
         if self.compress:
-            return compress(np.where(np.abs(x) > threshold, x, x.dtype.type(0))), {}
+            array = arrays.take("x", x)
+            return compress(np.where(np.abs(array) <= threshold, array.dtype.type(0), array)), {}
         return x, {"threshold": threshold}
 
     def _settings(self) -> list[str]:

@@ -8,8 +8,7 @@ import numpy as np
 
 from ... import _pruning, checks
 from ...packed import PackedWeight
-from ..nm import checked_pattern
-from ..transposable import transposable_nm_mask
+from ..transposable import checked_block, transposable_nm_mask
 from .method import Method, PackedLayers, Periodic
 
 
@@ -39,7 +38,7 @@ class TransposableNM(Method):
     Raises
     ------
     TypeError, ValueError
-        If not 1 <= n <= m, or a period below 1. From `before_forward`: if m does not divide the sizes.
+        If not 1 <= n <= m <= 32, or a period below 1. From `before_forward`: if m does not divide the sizes.
 
     See Also
     --------
@@ -68,7 +67,7 @@ class TransposableNM(Method):
         dense: Collection[str] = (),
     ) -> None:
         super().__init__(dense=dense)
-        self.n, self.m = checked_pattern(n, m)
+        self.n, self.m = checked_block(n, m)
         self.method = checks.word("method", method, tuple(_pruning.METHODS))
         self.pad = checks.flag("pad", pad)
         self._masks = Periodic(period)
