@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _masks, arrays, checks
+from . import _masks, _pruning, arrays, checks
 
 __all__ = ["density", "nonzero_mask", "pack", "relu", "unpack", "vector_density"]
 
@@ -160,6 +160,16 @@ def bools(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if mask.dtype == np.uint8:
         return unpack(mask, shape)
     return mask if mask.dtype == np.bool_ else ~(np.abs(mask) < np.finfo(mask.dtype).tiny)
+
+
+def above(array: np.ndarray, threshold: float, threads: int) -> np.ndarray:
+    """Where magnitudes are above a threshold, as C-contiguous bools; NaN is above all."""
+    mask = np.empty(array.shape, np.bool_)
+    if array.dtype == np.float32:
+        _pruning.above_mask(_plain(array), array.size, threshold, mask, threads)
+    else:
+        np.logical_not(np.abs(array) <= max(threshold, np.nextafter(np.finfo(array.dtype).tiny, 0)), out=mask)
+    return mask
 
 
 def needed_pairs(mask: np.ndarray) -> np.ndarray | None:

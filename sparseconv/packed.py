@@ -199,7 +199,7 @@ def _kept(weight: np.ndarray, mask: Any, threshold: float) -> np.ndarray | None:
         checks.mask("mask", arrays.form(mask), weight.shape, weight.dtype)
         kept = masks.bools(mask, weight.shape)
     if threshold > 0:
-        above = ~(np.abs(weight) <= threshold)
+        above = masks.above(weight, threshold, _threads(weight))
         return above if kept is None else np.logical_and(above, kept, out=above)
     return kept
 

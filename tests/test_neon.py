@@ -213,14 +213,14 @@ def record_topk(recorder):
             pruning.topk_mask(x, sparsity)
         threshold = pruning.topk_threshold(x, 0.5)
         recorder.name = f"above_mask {name}"
-        pruning.topk.above(x, threshold)
+        sc.masks.above(x, threshold, 1)
     x = normal.copy()
     x[-1] = np.nan
     recorder.name = "topk of NaN"
     with pytest.raises(ValueError, match="NaN"):
         pruning.topk_mask(x, 0.5)
     recorder.name = "above_mask of NaN"
-    pruning.topk.above(x, 0.5)
+    sc.masks.above(x, 0.5, 1)
 
 
 def record_stochastic(recorder):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _pruning, arrays, checks, cpu
+from .. import _pruning, arrays, checks, cpu, masks
 
 SERIAL_ELEMENTS = 1 << 19  # some 60 us of a pass: below that, waking a thread costs too much
 
@@ -201,7 +201,8 @@ class TopK:
         if self._refreshes():
             self.stored, mask = _largest("x", x, self.sparsity, num_threads)
         else:
-            mask = above(arrays.take("x", x), self.stored, num_threads)
+            array = arrays.take("x", x)
+            mask = masks.above(array, self.stored, _threads_for(array.size, num_threads))
         self.steps += 1
         return mask
 
@@ -289,16 +290,6 @@ def checked_magnitudes(name: str, value: Any) -> np.ndarray:
 def below(top: float, dtype: np.dtype) -> float:
     """The largest number of a dtype below `top`, zero below zero."""
     return float(np.nextafter(dtype.type(top), dtype.type(0)))
-
-
-def above(array: np.ndarray, threshold: float, num_threads: int | None = None) -> np.ndarray:
-    """Where magnitudes are above a threshold that is a number of the array's dtype: NaN is above all."""
-    mask = np.empty(array.shape, np.bool_)
-    if array.dtype == np.float32:
-        _pruning.above_mask(_in_c_order(array), array.size, threshold, mask, _threads_for(array.size, num_threads))
-    else:
-        np.logical_not(_magnitudes(array) <= threshold, out=mask)
-    return mask
 
 
 def _largest(name: str, value: Any, sparsity: Any, num_threads: int | None) -> tuple[float, np.ndarray]:

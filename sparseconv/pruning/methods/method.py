@@ -108,7 +108,7 @@ class Method:
         ----------
         layer : str
         gradient : array
-            It may be changed in place.
+            It may be changed in place: one that cannot, such as the expanded gradient of a plain sum, needs a copy.
 
         Returns
         -------
