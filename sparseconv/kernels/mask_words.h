@@ -64,9 +64,10 @@ struct mask_columns {
         : place(place), step(step), count(count) {}
 };
 
-// words[i] = channels [channel, channel + channels), 64 at most, of the i-th column.
-static void mask_words(const sc_mask &mask, const mask_columns &columns, int64_t channel, int channels,
-                       uint64_t *words) {
+// words[i] = channels [channel, channel + channels), 64 at most, of the i-th column. A call for each word took 8% of
+// backward_data of needed outputs, 256,64,56 1x1.
+SC_INLINE void mask_words(const sc_mask &mask, const mask_columns &columns, int64_t channel, int channels,
+                          uint64_t *words) {
     if (channels_contiguous(mask.view)) {
         const int64_t place = columns.place + channel;
         if (mask.kind == SC_MASK_BITS && channels == 64 && (place | columns.step) % 8 == 0) {

@@ -175,4 +175,4 @@ def _draw_times(axes, at, parts, report):
     axes.bar_label(bars, [f"{part['speedup']:.2f}x" for part in parts], padding=3, fontsize=8)
     axes.set(xlabel=f"ms per training step of {report['batch']} images, {report['isa']}, {report['threads']} threads")
     axes.margins(x=0.12)
-    axes.legend(loc="best")
+    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
