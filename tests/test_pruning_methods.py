@@ -403,6 +403,11 @@ def test_gradients_are_those_of_the_masked_network():
             assert np.count_nonzero(gradients[name][~mask]) > 0.3 * np.count_nonzero(~mask)  # straight through
 
 
+def test_an_unknown_method_is_an_error():
+    with pytest.raises(ValueError, match="name: got 'swatt', expected one of 'none', 'swat', 'nm', 'stochastic'"):
+        small_network("swatt", 0.5)
+
+
 @pytest.mark.parametrize("name", methods.NAMES)
 def test_every_method_learns(name):
     small = small_network(name, 0.5)

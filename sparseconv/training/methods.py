@@ -1,5 +1,6 @@
 """The training methods that ``sparseconv train`` compares, for the demo's network."""
 
+from sparseconv import checks
 from sparseconv.pruning import SWAT, Method, StochasticGradientPruning, TransposableNM
 
 __all__ = ["NAMES", "make"]
@@ -24,6 +25,7 @@ def make(name, sparsity, network, seed):
     seed : int
         For the random numbers of "stochastic".
     """
+    checks.word("name", name, NAMES)
     first, *_, last = network.weighted
     if name == "swat":
         return SWAT(sparsity, dense=[first])
