@@ -238,18 +238,18 @@ def transposed_size(
     dims = len(size)
     stride, dilation = per_dim("stride", stride, dims, 1), per_dim("dilation", dilation, dims, 1)
     extra = per_dim("output_padding", output_padding, dims, 0)
-    pairs = _transposed_padding(padding, dims)
     result = []
-    for dim in range(dims):
+    for dim, least in enumerate(_transposed_least(size, kernel, stride, padding, dilation)):
         if extra[dim] >= max(stride[dim], dilation[dim]):
             raise ValueError(
                 f"output_padding: got {extra[dim]}, expected less than the larger of stride {stride[dim]} and dilation "
                 f"{dilation[dim]}"
             )
-        length = (size[dim] - 1) * stride[dim] + dilation[dim] * (kernel[dim] - 1) + 1 + extra[dim] - sum(pairs[dim])
+        length = least + extra[dim]
         if length < 0 and size[dim]:
             raise ValueError(
-                f"padding: got {pairs[dim]}, expected no more than the result of a transposed convolution has"
+                f"padding: got {padding_pairs(padding, dims)[dim]} in spatial dimension {dim}, expected at most "
+                f"{length + sum(padding_pairs(padding, dims)[dim])} in all, what the result has without padding"
             )
         result.append(max(0, length) if size[dim] else 0)
     return tuple(result)
@@ -258,15 +258,32 @@ def transposed_size(
 def transposed_gradient(
     size: tuple[int, ...], kernel: tuple[int, ...], got: tuple[int, ...], stride: Any, padding: Padding, dilation: Any
 ) -> None:
-    """Whether the gradient of a transposed convolution has a size that some output_padding leads to."""
-    least = transposed_size(size, kernel, 0, stride, padding, dilation)
-    steps = per_dim("stride", stride, len(size), 1), per_dim("dilation", dilation, len(size), 1)
-    for dim, (first, *both) in enumerate(zip(least, *steps, strict=True)):
-        if not first <= got[dim] < first + max(both):
+    """Whether the gradient of a transposed convolution has a size that some output_padding leads to.
+
+    Without output_padding the size may be less than zero: it is output_padding that makes some results possible.
+    """
+    dims = len(size)
+    stride, dilation = per_dim("stride", stride, dims, 1), per_dim("dilation", dilation, dims, 1)
+    for dim, least in enumerate(_transposed_least(size, kernel, stride, padding, dilation)):
+        first = max(0, least) if size[dim] else 0
+        last = least + max(stride[dim], dilation[dim]) - 1 if size[dim] else 0
+        if not first <= got[dim] <= last:
+            sizes = f"{first} to {last}" if first < last else f"{first}" if first == last else "none: padding is larger"
             raise ValueError(
-                f"grad_output: got size {got[dim]} in spatial dimension {dim}, expected {first} to "
-                f"{first + max(both) - 1} for an input of size {size[dim]}"
+                f"grad_output: got size {got[dim]} in spatial dimension {dim}, expected {sizes} for an input of size "
+                f"{size[dim]}"
             )
+
+
+def _transposed_least(
+    size: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...], padding: Padding, dilation: tuple[int, ...]
+) -> list[int]:
+    """Columns of a transposed convolution's result without output_padding; less than none where padding is larger."""
+    pairs = _transposed_padding(padding, len(size))
+    return [
+        (count - 1) * step + apart * (taps - 1) + 1 - sum(pair)
+        for count, taps, step, apart, pair in zip(size, kernel, stride, dilation, pairs, strict=True)
+    ]
 
 
 def _transposed_padding(padding: Padding, dims: int) -> tuple[tuple[int, int], ...]:

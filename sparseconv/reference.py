@@ -213,10 +213,13 @@ def _check_size(got, expected):
 
 
 def _transposed_size(size, kernel, geometry, output_padding):
-    """Spatial size of the result of a transposed convolution; `geometry` is (stride, padding pairs, dilation)."""
+    """Spatial size of the result of a transposed convolution; `geometry` is (stride, padding pairs, dilation).
+
+    Nothing becomes nothing. Less than nothing is what padding takes away too much, unless `output_padding` adds it.
+    """
     sizes = zip(size, kernel, *geometry, output_padding, strict=True)
     return tuple(
-        (count - 1) * step - before - after + (ker - 1) * dil + 1 + extra
+        (count - 1) * step - before - after + (ker - 1) * dil + 1 + extra if count else 0
         for count, ker, step, (before, after), dil, extra in sizes
     )
 
@@ -224,8 +227,8 @@ def _transposed_size(size, kernel, geometry, output_padding):
 def _check_transposed(small, large, kernel, geometry):
     """Some output_padding must lead from the spatial size `small` to `large`."""
     least = _transposed_size(small, kernel, geometry, (0,) * len(small))
-    for count, base, step, dil in zip(large, least, geometry[0], geometry[2], strict=True):
-        if not 0 <= count - base < max(step, dil):
+    for size, count, base, step, dil in zip(small, large, least, geometry[0], geometry[2], strict=True):
+        if not 0 <= count - base < (max(step, dil) if size else 1):
             raise ValueError(f"grad_output: got spatial size {large}, expected {least} plus an output_padding")
 
 
@@ -445,7 +448,7 @@ def _functions(ndim):
         if any(not 0 <= more < max(step, dil) for more, step, dil in zip(extra, geometry[0], geometry[2], strict=True)):
             raise ValueError(f"output_padding: got {extra}, expected less than max(stride, dilation)")
         out_size = _transposed_size(images.shape[2:], kernel, geometry, extra)
-        if min(out_size) < 1:
+        if min(out_size) < 0:
             raise ValueError(f"x: got spatial size {images.shape[2:]}, which gives an output of size {out_size}")
         y = _backward_data(_split_groups(images, groups), _weight_groups(weight, groups), out_size, *geometry)
         return _finish(_add_bias(_join_groups(y), bias, activation), layout, x.dtype, out)

@@ -420,6 +420,13 @@ TRANSPOSED = (
     Case(17, 16, (4, 5), (3, 3), batch=0, transposed=True),
     Case(16, 33, (17,), (3,), stride=2, transposed=True),
     Case(17, 16, (2, 3, 4), (3, 2, 3), stride=(2, 1, 2), padding=(1, 0, 1), output_padding=(1, 0, 1), transposed=True),
+    # without output_padding these had less than no columns
+    Case(17, 18, (1, 5), (3, 1), stride=(3, 1), padding=(2, 0), output_padding=(2, 0), transposed=True),
+    Case(16, 17, (1,), (3,), stride=3, padding=2, output_padding=2, transposed=True),
+    Case(
+        5, 33, (1, 4, 1), (3, 2, 1), stride=(4, 1, 3), padding=((2, 2), (0, 0), (0, 2)), output_padding=(3, 0, 2),
+        transposed=True,
+    ),
 )
 TRANSPOSED_CASES = TRANSPOSED + tuple(replace(case, kind=1 + index % 2) for index, case in enumerate(TRANSPOSED))
 
@@ -435,6 +442,10 @@ def cases(draw, transposed=False):
         return tuple(draw(st.integers(low, high)) for _ in range(ndim))
 
     kernel, stride, dilation = per_dim(1, 5 if ndim < 3 else 3), per_dim(1, 3), per_dim(1, 3)
+    output_padding = tuple(
+        draw(st.integers(0, max(step, dil) - 1)) if transposed else 0
+        for step, dil in zip(stride, dilation, strict=True)
+    )
     pairs = tuple(zip(per_dim(0, 4), per_dim(0, 4), strict=True))
     forms = [pairs, tuple(before for before, _ in pairs), "valid"] + ([] if transposed else ["same"])
     padding = draw(st.sampled_from(forms))
@@ -444,16 +455,11 @@ def cases(draw, transposed=False):
         before, after = {"same": (0, 0), "valid": (0, 0)}.get(padding) or (
             pairs[axis] if padding == pairs else (padding[axis], padding[axis])
         )
-        if transposed:  # the smallest input which leaves an output
-            least = max(-(-(before + after + 1 - extent) // stride[axis]) + 1, 1)
+        if transposed:  # the smallest input which leaves an output, be it by output_padding alone
+            least = max(-(-(before + after + 1 - extent - output_padding[axis]) // stride[axis]) + 1, 1)
         else:
             least = max(extent - before - after, 1) if padding != "same" else 1
         sizes.append(least + draw(st.integers(0, 8 if ndim < 3 else 3)))
-    output_padding = 0
-    if transposed:
-        output_padding = tuple(
-            draw(st.integers(0, max(step, dil) - 1)) for step, dil in zip(stride, dilation, strict=True)
-        )
     return Case(
         draw(channels) * groups,
         draw(channels) * groups,
@@ -466,7 +472,7 @@ def cases(draw, transposed=False):
         groups=groups,
         kind=draw(st.integers(0, 2)),
         transposed=transposed,
-        output_padding=output_padding,
+        output_padding=output_padding if transposed else 0,
     )
 
 
