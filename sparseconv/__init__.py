@@ -23,8 +23,8 @@ kernels/                            C++: one source per kernel, compiled once pe
 ==================================  ===================================================================================
 
 Beside them: masks (bit masks, densities), compressed (arrays as bit mask and nonzero values), pruning (sparsity made on
-purpose), cpu (instruction sets, threads), reference (the NumPy oracle, and the path for float64), training and data
-(``sparseconv train``), benchmark (``sparseconv bench``), progress (of both).
+purpose), cpu (instruction sets, threads; cgroups: CPU quotas), reference (the NumPy oracle, and the path for float64),
+training and data (``sparseconv train``), benchmark (``sparseconv bench``), progress (of both).
 """
 
 import importlib

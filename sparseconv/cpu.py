@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 import os
 import threading
-from pathlib import Path
 from types import TracebackType
 
-from . import _cpu
+from . import _cpu, cgroups
 
 # Held by whoever switches the instruction set, or binds a kernel to it (planning.py): a fork waits for both.
 switching = threading.RLock()
@@ -102,11 +101,8 @@ def _from_environment() -> int:
 def _usable_cpus() -> int:
     """CPUs in this process's affinity mask, or fewer if a cgroup quota says so."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(count, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no cgroup v2, or "max": no quota
-        return count
+    quota = cgroups.cpu_quota()
+    return count if quota is None else max(1, min(count, math.ceil(quota)))
 
 
 def _register_with_threadpoolctl() -> None:

@@ -115,13 +115,13 @@ def test_gradients_of_other_sizes_are_refused(rows):
         if rows == 0:
             assert not compute().any()
         else:
-            with pytest.raises(ValueError, match="grad_output: got size .* expected 0 to 1 for an input of size 1"):
+            with pytest.raises(ValueError, match=r"grad_output: got size .* expected 0 to 1 for an input of size 1"):
                 compute()
 
 
 def test_padding_beyond_every_output_padding_is_refused():
     x, weight = np.ones((1, 2, 1), np.float32), np.ones((2, 3, 1), np.float32)
-    with pytest.raises(ValueError, match="padding: got .* expected at most 1 in all"):
+    with pytest.raises(ValueError, match=r"padding: got .* expected at most 1 in all"):
         sparseconv.conv_transpose1d(x, weight, stride=2, padding=4)
-    with pytest.raises(ValueError, match="grad_output: .* padding is larger"):
+    with pytest.raises(ValueError, match=r"grad_output: .* padding is larger"):
         sparseconv.conv_transpose1d_backward_data(np.ones((1, 3, 0), np.float32), weight, x.shape, stride=2, padding=4)
