@@ -166,8 +166,9 @@ def _padding_pairs(padding, in_size, kernel, stride, dilation):
 def _out_size(in_size, kernel, stride, pairs, dilation):
     sizes = []
     for size, ker, step, (before, after), dil in zip(in_size, kernel, stride, pairs, dilation, strict=True):
-        room = size + before + after - ((ker - 1) * dil + 1)
-        if room < 0:
+        reach = (ker - 1) * dil + 1
+        room = size + before + after - reach
+        if room < 0 and (size or reach > 1):  # one tap makes nothing of nothing
             raise ValueError(
                 f"weight: got kernel {kernel} with dilation {dilation}, larger than the input {in_size} "
                 f"with padding {pairs}"

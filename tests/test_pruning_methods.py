@@ -457,3 +457,36 @@ def test_comparison_of_methods():
         assert shown[4] == f"{run['test_accuracy']:.1%}"
         assert shown[7] == f"{run['step']['speedup']:.2f}"
         assert shown[9] == f"{run['convolutions']['speedup']:.2f}"
+
+
+# --- a training loop's last batch may be empty ---
+
+
+def test_steps_without_images_leave_no_trace():
+    """An empty batch passes through every hook and every pass, and the next batch is as if it had not been."""
+    x, weight, grad_output = operands()
+    for method, same in zip(every_method(), every_method(), strict=True):
+        for batch in (x, x[:0], 2 * x, x[:0], 3 * x):
+            if len(batch):
+                got, wanted = (step(one, batch, weight, grad_output.copy()) for one in (method, same))
+                check_step(got, wanted)
+                continue
+            y, grad_x, grad_weight = step(method, batch, weight, grad_output[:0].copy())
+            assert y.shape == (0, 7, 6, 32) and grad_x.shape == batch.shape
+            assert grad_weight.shape == weight.shape and not grad_weight.any()
+
+
+@pytest.mark.parametrize("name", methods.NAMES)
+def test_network_without_images(name):
+    """Forward, loss, backward and the optimiser: momentum goes on, nothing becomes NaN."""
+    net = small_network(name, 0.5)
+    images, labels = stripes(8)
+    optimizer = network.SGD(net.weighted.values())
+    for count in (8, 0, 8, 0):
+        x = train.to_input(images[:count])
+        loss, scores = net.step(x, labels[:count])
+        optimizer.step(0.01)
+        assert scores.shape[0] == count and (loss > 0) == (count > 0)
+        for layer in net.weighted.values():
+            assert np.isfinite(layer.weight).all() and np.isfinite(layer.bias).all()
+            assert any(map(np.any, layer.gradients.values())) == (count > 0)

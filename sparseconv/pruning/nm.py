@@ -62,6 +62,8 @@ def nm_mask(w: Any, n: int, m: int, axis: int = -1, *, pad: bool = False, num_th
     check_divides("m", m, length, f"size of axis {axis}", pad)
     threads = threads_for(array.size, num_threads)
     mask = np.empty(array.shape, np.bool_)
+    if array.size == 0:
+        return mask
     m = min(m, length)  # one short group
     groups = array.size // length * -(-length // m)
     _pruning.nm_mask(array, mask.view(np.uint8), length, inner, groups, min(n, m), m, threads)
@@ -69,12 +71,10 @@ def nm_mask(w: Any, n: int, m: int, axis: int = -1, *, pad: bool = False, num_th
 
 
 def checked_weight(w: Any) -> np.ndarray:
-    """`w` as a C-contiguous array with elements, none of them NaN."""
+    """`w` as a C-contiguous array, none of whose elements is NaN."""
     array = arrays.take("w", w)
-    if array.size == 0:
-        raise ValueError(f"w: got shape {array.shape}, expected no size of zero")
     array = arrays.addressable(np.ascontiguousarray(array).reshape(array.shape))
-    if math.isnan(array.max()):
+    if math.isnan(array.max(initial=-math.inf)):
         raise ValueError("w: got NaN, expected numbers that can be ordered")
     return array
 

@@ -23,7 +23,7 @@ class Pruned(NamedTuple):
     array : ndarray
         The pruned gradient: a new array in the memory order of the given one, or `out`.
     density : float
-        Share of its elements that are not zero (subnormal numbers count as zero), after pruning.
+        Share of its elements that are not zero (subnormal numbers count as zero), after pruning; 0.0 without elements.
     threshold : float
         The threshold tau that was applied, as a number of the array's dtype; 0.0 where nothing was pruned. NaN where
         nothing was pruned because it could not be found: the mean magnitude is Inf or NaN.
@@ -50,6 +50,7 @@ def stochastic_prune(
     ----------
     g : float32 or float64 array
         Any strides. Zeros stay zeros; they count in the mean, so a gradient that is already sparse gets a smaller tau.
+        It may be empty, as that of a data set's last batch; then nothing is drawn.
     sparsity : float
         Target rate p, 0 <= p < 1: the share of a normal distribution that lies below tau. **It is not the sparsity of
         the result**, since a part of those elements becomes tau; see Notes. 0 prunes nothing.
@@ -162,6 +163,8 @@ class GradientPruner:
     is theirs, thresholds of gradients that are not finite are left out of the queue, and gradients before it is full
     are returned as they are.
 
+    An empty gradient leaves queue and random numbers as they were: later steps are as if it had not been.
+
     A gradient with Inf or NaN keeps them, its other elements are pruned with the predicted threshold, and the queue
     stays as it was: one overflow of a scaled loss does not matter to later steps. Nothing is raised and nothing hidden,
     so a training loop that looks for Inf and NaN in gradients still finds them.
@@ -226,8 +229,6 @@ class _Call:
 
     def __init__(self, g: Any, out: Any, num_threads: int | None) -> None:
         array = arrays.take("g", g)
-        if array.size == 0:
-            raise ValueError(f"g: got shape {array.shape}, expected no size of zero")
         self.threads = max(1, min(cpu.checked_threads(num_threads), array.size // SERIAL_ELEMENTS))
         self.mean = self.density = math.nan
         axes = arrays.memory_axes(array)
@@ -244,10 +245,13 @@ class _Call:
 
     def measure(self) -> None:
         """Finds the mean and the density of the gradient."""
-        self._run(None, 0.0, 0)
+        if self.source.size:
+            self._run(None, 0.0, 0)
 
     def prune(self, threshold: float, generator: np.random.Generator) -> Pruned:
         """Writes the result, and finds the mean of the gradient and the density of the result."""
+        if self.source.size == 0:
+            return Pruned(self.result, 0.0, 0.0)
         key = int(generator.integers(2**64, dtype=np.uint64))
         limits = np.finfo(self.source.dtype)
         tau = float(limits.dtype.type(min(threshold, float(limits.max))))

@@ -25,7 +25,8 @@ def topk_threshold(x: Any, sparsity: float, *, num_threads: int | None = None) -
     Parameters
     ----------
     x : float32 or float64 array
-        Any shape and strides, not empty, without NaN. Infinities are magnitudes like any other.
+        Any shape and strides, without NaN. Infinities are magnitudes like any other. Of an empty array, such as the
+        last batch of a data set may be, nothing is pruned: the threshold is 0.0.
     sparsity : float
         Share of elements to prune, at least 0 and less than 1. It counts as the decimal number that it is printed as,
         and K is exact: 21 of 50 at 0.58, where ``(1 - 0.58) * 50`` is 21.000000000000004 in floats.
@@ -42,7 +43,7 @@ def topk_threshold(x: Any, sparsity: float, *, num_threads: int | None = None) -
     TypeError
         `x` is not an array in CPU memory or has another dtype, or `sparsity` is no number.
     ValueError
-        `x` is empty or has a NaN, or `sparsity` is not in [0, 1).
+        `x` has a NaN, or `sparsity` is not in [0, 1).
 
     See Also
     --------
@@ -123,7 +124,8 @@ class TopK:
     """The Top-K of a tensor that changes slowly: its threshold is found anew every `period` steps, and kept between.
 
     Each call of `threshold` or `mask` is a step; the first one finds a threshold. Between refreshes the share that is
-    kept drifts with the tensor. One object serves one tensor, such as the weights or the activations of one layer.
+    kept drifts with the tensor. An empty array has nothing to find a threshold in: it gets the stored one (0.0 before
+    there is one) and is no step. One object serves one tensor, such as the weights or the activations of one layer.
 
     Parameters
     ----------
@@ -138,7 +140,7 @@ class TopK:
         May be changed; the next refresh takes it.
     period : int
     steps : int
-        Calls so far.
+        Calls so far, those with empty arrays not counted.
     stored : float or None
         The threshold of the last refresh.
 
@@ -179,8 +181,11 @@ class TopK:
         -------
         float
         """
+        array = arrays.take("x", x)
+        if array.size == 0:
+            return self.stored or 0.0
         if self._refreshes():
-            self.stored = topk_threshold(x, self.sparsity, num_threads=num_threads)
+            self.stored = topk_threshold(array, self.sparsity, num_threads=num_threads)
         self.steps += 1
         return self.stored
 
@@ -190,7 +195,7 @@ class TopK:
         Parameters
         ----------
         x : float32 or float64 array
-            Between refreshes it may be empty, and a NaN is above every threshold, as it is for the kernels.
+            Between refreshes a NaN is above every threshold, as it is for the kernels.
         num_threads : int, optional
 
         Returns
@@ -198,10 +203,12 @@ class TopK:
         bool ndarray
             C-contiguous, in the shape of `x`.
         """
+        array = arrays.take("x", x)
+        if array.size == 0:
+            return np.empty(array.shape, np.bool_)
         if self._refreshes():
-            self.stored, mask = _largest("x", x, self.sparsity, num_threads)
+            self.stored, mask = _largest("x", array, self.sparsity, num_threads)
         else:
-            array = arrays.take("x", x)
             mask = masks.above(array, self.stored, _threads_for(array.size, num_threads))
         self.steps += 1
         return mask
@@ -222,7 +229,7 @@ def channel_mask(weight: Any, sparsity: float) -> np.ndarray:
     Parameters
     ----------
     weight : (K, C/groups, *kernel) or (out, in), float32 or float64
-        Not empty, without NaN.
+        Without NaN.
     sparsity : float
         Share of slices to prune, at least 0 and less than 1; as in `topk_threshold`.
 
@@ -236,7 +243,7 @@ def channel_mask(weight: Any, sparsity: float) -> np.ndarray:
     TypeError
         `weight` is not an array in CPU memory or has another dtype, or `sparsity` is no number.
     ValueError
-        `weight` has fewer than two dimensions, is empty or has a NaN, or `sparsity` is not in [0, 1).
+        `weight` has fewer than two dimensions or a NaN, or `sparsity` is not in [0, 1).
 
     See Also
     --------
@@ -254,7 +261,7 @@ def channel_mask(weight: Any, sparsity: float) -> np.ndarray:
     array([[[False, False],
             [ True,  True]]])
     """
-    array = checked_magnitudes("weight", weight)
+    array = np.ascontiguousarray(arrays.take("weight", weight))  # so that equal weights in any order have equal sums
     if array.ndim < 2:
         raise ValueError(f"weight: got {array.ndim} dimensions (shape {array.shape}), expected (K, C, *kernel)")
     norms = np.abs(array).sum(axis=tuple(range(2, array.ndim)), dtype=np.float64)
@@ -264,7 +271,7 @@ def channel_mask(weight: Any, sparsity: float) -> np.ndarray:
 
 def threshold_of(name: str, value: Any, sparsity: Any, num_threads: int | None = None) -> float:
     """`topk_threshold` of an argument of this name."""
-    array = checked_magnitudes(name, value)
+    array = arrays.take(name, value)
     return below(_select(name, array, kept_of(sparsity, array.size), None, num_threads), array.dtype)
 
 
@@ -279,14 +286,6 @@ def _kept_of(sparsity: Any, size: int) -> int:
     return size - math.floor(Fraction(str(sparsity)) * size)
 
 
-def checked_magnitudes(name: str, value: Any) -> np.ndarray:
-    """`value` as an array with elements."""
-    array = arrays.take(name, value)
-    if array.size == 0:
-        raise ValueError(f"{name}: got shape {array.shape}, expected no size of zero")
-    return array
-
-
 def below(top: float, dtype: np.dtype) -> float:
     """The largest number of a dtype below `top`, zero below zero."""
     return float(np.nextafter(dtype.type(top), dtype.type(0)))
@@ -294,15 +293,17 @@ def below(top: float, dtype: np.dtype) -> float:
 
 def _largest(name: str, value: Any, sparsity: Any, num_threads: int | None) -> tuple[float, np.ndarray]:
     """The threshold and the mask of the largest magnitudes."""
-    array = checked_magnitudes(name, value)
+    array = arrays.take(name, value)
     mask = np.empty(array.shape, np.bool_)
     top = _select(name, _in_c_order(array), kept_of(sparsity, array.size), mask, num_threads)
     return below(top, array.dtype), mask
 
 
 def _select(name: str, array: np.ndarray, k: int, mask: np.ndarray | None, num_threads: int | None) -> float:
-    """The k-th largest magnitude; fills `mask`, for which the array must be in C order."""
+    """The k-th largest magnitude, zero where there is none; fills `mask`, for which the array must be in C order."""
     threads = _threads_for(array.size, num_threads)
+    if array.size == 0:
+        return 0.0
     if array.dtype == np.float32:
         elements = arrays.addressable(array.ravel(order="K"))  # no copy where memory has no gaps: NHWC views and so on
         top, _ = _pruning.topk(elements, array.size, k, mask, threads)

@@ -92,14 +92,14 @@ def transposable_nm_mask(
     checks.word("method", method, tuple(_pruning.METHODS))
     if array.ndim < 2:
         raise ValueError(f"w: got {array.ndim} dimensions (shape {array.shape}), expected a matrix or (K, C, *kernel)")
-    matrix = array.reshape(array.shape[0], -1)
+    matrix = array.reshape(array.shape[0], math.prod(array.shape[1:]))
     for size, what in zip(matrix.shape, ("number of rows", "number of columns"), strict=True):
         check_divides("m", m, size, what, pad)
-    largest = max(matrix.max(), -matrix.min())
+    largest = max(matrix.max(initial=0), -matrix.min(initial=0))
     if math.isinf(largest):
         raise ValueError("w: got an infinity, expected finite numbers")
     threads = threads_for(array.size, num_threads)
-    if n == m:
+    if n == m or array.size == 0:
         return np.ones(array.shape, np.bool_)
     mask = np.empty(array.shape, np.bool_)
     scale = math.ldexp(1.0, min(-math.frexp(largest)[1], 1023))  # the largest magnitude becomes 0.5 to 1

@@ -134,7 +134,7 @@ class Linear(_Weighted):
     def forward(self, x, *, training=True):
         """(N, ...) -> (N, out_c)."""
         self.in_shape = x.shape
-        return self._forward("linear", x.reshape(len(x), -1), training=training)
+        return self._forward("linear", x.reshape(len(x), math.prod(x.shape[1:])), training=training)
 
     def backward(self, grad_output):
         """Store the gradients of weight and bias; return the gradient of the input."""
@@ -232,7 +232,7 @@ class Network:
 
 
 def softmax_cross_entropy(scores, labels):
-    """Return the mean cross-entropy of the softmax of the scores, and its gradient.
+    """Return the mean cross-entropy of the softmax of the scores, zero without scores, and its gradient.
 
     Parameters
     ----------
@@ -244,6 +244,8 @@ def softmax_cross_entropy(scores, labels):
     loss : float
     grad_scores : (N, classes)
     """
+    if not len(labels):
+        return 0.0, np.zeros_like(scores)
     image = np.arange(len(labels))
     shifted = scores - scores.max(axis=1, keepdims=True)
     log_probability = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

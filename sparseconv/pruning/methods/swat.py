@@ -92,9 +92,11 @@ class SWAT(Method):
         sparsity = self._sparsity_of(layer)
         if not sparsity:
             return x, {}
-        threshold = self._of_inputs.get(layer, lambda: topk_threshold(x, sparsity))
+        array = arrays.take("x", x)
+        if array.size == 0:  # a batch without images has no largest activations, and is no step
+            return compress(array) if self.compress else x, {}
+        threshold = self._of_inputs.get(layer, lambda: topk_threshold(array, sparsity))
         if self.compress:
-            array = arrays.take("x", x)
             return compress(np.where(np.abs(array) <= threshold, array.dtype.type(0), array)), {}
         return x, {"threshold": threshold}
 
