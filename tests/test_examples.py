@@ -1,0 +1,31 @@
+"""Every example runs, shortened, and is short enough to read."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "examples"
+MOST_LINES = 60
+# What each example needs, its arguments for a short run, and words that its output ends with.
+RUNS = {"train_jax.py": (["jax"], ["2", "16"], "test accuracy")}
+
+if not FOLDER.exists():
+    pytest.skip("this source archive has no examples", allow_module_level=True)
+
+
+def test_all_examples_are_here():
+    assert {path.name for path in FOLDER.glob("*.py")} == set(RUNS)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_example(name):
+    needs, arguments, words = RUNS[name]
+    for module in needs:
+        pytest.importorskip(module)
+    path = FOLDER / name
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+    done = subprocess.run([sys.executable, path, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert words in done.stdout.splitlines()[-1]
