@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True
 """The compiled kernels: which instruction sets there are, which one is in use, and the way to call them."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 
 from ._kernels cimport (
     active, gradient_scratch_bytes, isa_entry, isas, rows_packed_bytes, rows_scratch_bytes, run_above_mask,
@@ -22,6 +22,9 @@ cdef extern from "Python.h":
 cdef extern from "kernels/threads.h" nogil:
     int sparseconv_get_num_threads()
     void sparseconv_set_num_threads(int)
+
+cdef extern from "kernels/threads.h" namespace "sparseconv" nogil:
+    int64_t cpu_poison_scratch "sparseconv::poison_scratch"(uint32_t)
 
 cdef extern from *:
     """
@@ -190,6 +193,11 @@ def get_num_threads():
 def set_num_threads(int count):
     """Sets the default number of threads."""
     sparseconv_set_num_threads(count)
+
+
+def poison_scratch(uint32_t bits):
+    """For tests: fills scratch memory with these bits before each call and item (0: no more); how often it has."""
+    return cpu_poison_scratch(bits)
 
 
 def build_info():

@@ -1,6 +1,7 @@
 import os
 import sys
 
+import poison
 import pytest
 from amx_emulated import emulation
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,14 @@ pytest.register_assert_rewrite("children", "helpers", "output_masks")
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, max_examples=300)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(scope="session", autouse=poison.WANTED)
+def poisoned_session():
+    """All tests with NaN in memory that nobody has written."""
+    with poison.poisoned() as fills:
+        yield
+        assert fills() > 0, "no scratch memory was poisoned"
 
 
 @pytest.fixture(scope="session")

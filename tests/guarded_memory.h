@@ -8,7 +8,7 @@
 
 namespace sparseconv {
 
-// Its bytes are 0x7f: as floats 3e38, as indices far outside of everything.
+// Its words are 0x7fff7fff: as floats of 16 and 32 bits NaN, as indices far outside of everything.
 class block {
 public:
     explicit block(int64_t bytes)
@@ -18,14 +18,22 @@ public:
         refill();
     }
     char *data() const { return memory_.get() + edge; }
-    void refill() { memset(data(), garbage, (size_t)bytes_); }
+    void refill() {
+        for (int64_t i = 0; i < bytes_; ++i) data()[i] = garbage(i);
+    }
     bool intact() const { return all(memory_.get(), edge, canary) && all(data() + bytes_, edge, canary); }
     // Whether nobody wrote here, from one of its bytes on.
-    bool untouched(const char *from) const { return all(from, data() + bytes_ - from, garbage); }
+    bool untouched(const char *from) const {
+        for (int64_t i = from - data(); i < bytes_; ++i) {
+            if (data()[i] != garbage(i)) return false;
+        }
+        return true;
+    }
 
 private:
     static constexpr int64_t edge = 4096;
-    static constexpr char canary = 0x55, garbage = 0x7f;
+    static constexpr char canary = 0x55;
+    static char garbage(int64_t i) { return i % 2 ? 0x7f : (char)0xff; }
     static bool all(const char *from, int64_t bytes, char value) {
         for (int64_t i = 0; i < bytes; ++i) {
             if (from[i] != value) return false;

@@ -22,6 +22,17 @@ bool interruption::check() {
 
 namespace {
 
+std::atomic<uint32_t> poison_bits{0};
+std::atomic<int64_t> poisoned{0};
+
+// Scratch memory for a call, or an item of it, which must not care what an earlier one has left there.
+void poison(void *memory, int64_t bytes) {
+    const uint32_t bits = poison_bits.load(std::memory_order_relaxed);
+    if (!bits) return;
+    for (int64_t i = 0; i < bytes / 4; ++i) static_cast<uint32_t *>(memory)[i] = bits;
+    poisoned.fetch_add(1, std::memory_order_relaxed);
+}
+
 // What a thread keeps. Behind a pthread key: a thread_local of a loaded module is allocated at its first use, and
 // where that fails glibc ends the process.
 struct kept {
@@ -58,11 +69,14 @@ struct job {
         const int64_t each = items / parts, rest = items % parts;
         const int64_t begin = part * each + (part < rest ? part : rest), end = begin + each + (part < rest);
         const float_state_scope flushed(float_state() | flush_denormals);
-        for (int64_t item = begin; item < end && !interrupt->check(); ++item) work(context, item, item + 1, scratch);
+        for (int64_t item = begin; item < end && !interrupt->check(); ++item) {
+            poison(scratch, scratch_bytes);
+            work(context, item, item + 1, scratch);
+        }
     }
 
     void run_in_worker(int part) {
-        const scratch_lease lease(scratch_bytes);
+        const scratch_lease lease(scratch_bytes > 0 ? scratch_bytes : 64);
         if (lease.memory()) run(part, lease.memory());
         else undone[part] = 1, left_over = true;
     }
@@ -207,10 +221,12 @@ scratch_lease::scratch_lease(int64_t bytes) : memory_(nullptr), bytes_(0) {
     if (!mine) return;
     memory_ = mine->memory, bytes_ = mine->bytes;
     mine->memory = nullptr, mine->bytes = 0, ++mine->depth;
-    if (bytes_ >= bytes) return;
-    free(memory_);
-    bytes_ = bytes > 0 ? (bytes + 4095) / 4096 * 4096 : 0;
-    memory_ = bytes_ ? aligned_alloc(4096, (size_t)bytes_) : nullptr;
+    if (bytes_ < bytes) {
+        free(memory_);
+        bytes_ = bytes > 0 ? (bytes + 4095) / 4096 * 4096 : 0;
+        memory_ = bytes_ ? aligned_alloc(4096, (size_t)bytes_) : nullptr;
+    }
+    if (memory_) poison(memory_, bytes + 4096 < bytes_ ? bytes + 4096 : bytes_);  // and what lies behind it
 }
 
 scratch_lease::~scratch_lease() {
@@ -230,7 +246,7 @@ status parallel(void (*work)(const void *, int64_t, int64_t, void *), const void
     if (items <= 0) return OK;
     job call;
     call.work = work, call.context = context, call.items = items, call.interrupt = &interrupt;
-    call.scratch_bytes = scratch_bytes > 0 ? scratch_bytes : 64;
+    call.scratch_bytes = scratch_bytes;
     call.parts = threads < items ? threads : (int)items;
     const kept *mine = local();
     if (call.parts > 1 && mine && mine->depth == 1) {  // 1: the caller's own lease
@@ -243,6 +259,11 @@ status parallel(void (*work)(const void *, int64_t, int64_t, void *), const void
     call.parts = 1;
     call.run(0, scratch);
     return call.finish(scratch);
+}
+
+int64_t poison_scratch(uint32_t bits) {
+    poison_bits.store(bits, std::memory_order_relaxed);
+    return poisoned.exchange(0, std::memory_order_relaxed);
 }
 
 }  // namespace sparseconv

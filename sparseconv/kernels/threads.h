@@ -56,6 +56,10 @@ private:
     int64_t bytes_;
 };
 
+// For tests: from now on scratch memory is filled with these 32 bits before each call and each item of it (0: no more).
+// Returns how often that has been done since this was last asked.
+int64_t poison_scratch(uint32_t bits);
+
 // Calls work(context, begin, end, scratch) for parts of [0, items) on up to `threads` threads. The caller brings its
 // scratch memory, `scratch_bytes` at least; the others have their own.
 status parallel(void (*work)(const void *context, int64_t begin, int64_t end, void *scratch), const void *context,

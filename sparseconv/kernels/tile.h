@@ -144,6 +144,12 @@ static void load_pixels(float *to, int64_t pitch, const sc_view &view, const flo
             load_block_transposed(block, source, view.channel_stride, run, step, count);
             store_block(block, to + done * pitch + channel - first, pitch, count, 1, room);
             channel += run;
+            if (channel < end) continue;
+            // A run that begins within a vector (a group's channels do, in blocks of 16) ends before the last one does.
+            const int64_t whole = smaller(pitch, line(end - first)), written = channel - run - first + room;
+            for (int64_t i = 0; i < count && written < whole; ++i) {
+                store_partial(to + (done + i) * pitch + written, zero(), (int)(whole - written));
+            }
         }
     }
 }
