@@ -25,7 +25,7 @@ kernels/                            C++: one source per kernel, compiled once pe
 Beside them: masks (bit masks, densities), compressed (arrays as bit mask and nonzero values), pruning (sparsity made on
 purpose), cpu (instruction sets, threads; cgroups: CPU quotas), reference (the NumPy oracle, and the path for float64),
 training and data (``sparseconv train``), benchmark (``sparseconv bench``), progress (of both). Above them, for those who
-import them: jax (the functions under JAX's transformations).
+import them: torch (layers and operators for PyTorch), jax (the functions under JAX's transformations).
 """
 
 import importlib

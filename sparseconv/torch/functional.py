@@ -1,0 +1,257 @@
+"""Layers as functions of tensors: torch.nn.functional's names and arguments, then those of sparseconv."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..packed import PackedWeight
+from . import ops, packed
+
+Size = int | Sequence[int]
+Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
+KEEP = ("dense", "compressed")
+
+_convolution = ops.convolution.layer.overload
+_linear = ops.linear.layer.overload
+
+
+def conv2d(
+    input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, stride: Size = 1, padding: Padding = 0,
+    dilation: Size = 1, groups: int = 1, *, activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
+    keep: str = "dense", input_is_relu: bool | None = None, num_threads: int | None = None,
+) -> Tensor:  # fmt: skip
+    """Two-dimensional convolution that skips zeros, as torch.nn.functional.conv2d; differentiable.
+
+    Parameters
+    ----------
+    input : (N, C, H, W) or (C, H, W) tensor
+        float32 or float64 (which is correct and slow), dense, in CPU memory; any strides. channels_last is what is
+        fast: it is used in place, and the result is channels_last, too, wherever it is with torch's own function.
+    weight : (K, C/groups, R, S), same dtype, or sparseconv.PackedWeight
+        A packed weight has no gradient, and neither may the other arguments then (torch.no_grad).
+    bias : (K,), same dtype, optional
+    stride, padding, dilation, groups
+        As in torch.nn.functional.conv2d; padding may also be ((before, after), (before, after)).
+    activation : {None, "relu"}
+        Done in the last store. The backward pass uses the zeros of the result.
+    skip : {"auto", "none", "input", "weight"}
+        As in `sparseconv.conv2d`. Backward passes then take the fastest kernel ("auto"), but for "none" the dense ones,
+        for "input" backward_weight skips zeros of the input, for "weight" backward_data those of the weight.
+    threshold : float
+        As in `sparseconv.conv2d`: elements up to it count as zeros, those of the weight with skip="weight", else those
+        of the input. So their gradients are zeros.
+    keep : {"dense", "compressed"}
+        How the input waits for the backward pass: as it is, or as bit mask and nonzero values (`sparseconv.compress`);
+        of the result of a fused ReLU then the mask alone is kept. Like tensors that torch.autograd.graph.save_on_cpu
+        keeps these are copies: changing the input in place afterwards is no error, and gradients are right. Under
+        torch.compile, which decides itself what is kept, and inside checkpoints the word has no effect.
+    input_is_relu : bool, optional
+        True: a promise that the gradient of the input will be multiplied by (input > 0) in any case, so the backward
+        pass computes no more than that and leaves zeros elsewhere. False: never. None: where the autograd graph says
+        so, see Notes.
+    num_threads : int, optional
+        Default torch.get_num_threads(). The result does not depend on it, bit for bit.
+
+    Returns
+    -------
+    (N, K, OH, OW) or (K, OH, OW) tensor
+
+    Raises
+    ------
+    TypeError
+        Tensors of other devices, dtypes and layouts.
+    ValueError
+        Shapes, sizes or words that do not fit; the message names the argument, what was got and what was expected.
+
+    Notes
+    -----
+    With ``input_is_relu=None`` the gradient of the input is left out where the input is zero if all of this holds: a
+    ReLU (torch's, or one fused into a layer of this module) has made the input, as the autograd graph says; neither the
+    input nor the ReLU's node has hooks, and the input does not retain its gradient, when the backward pass comes to it;
+    and all of the graph is run, as ``loss.backward()`` does. torch.autograd.grad, ``backward(inputs=...)`` and
+    create_graph get the full gradient, since they may ask for the gradient of the input itself.
+
+    The operators are ``torch.ops.sparseconv.convolution`` and two for its backward passes, with fakes for
+    torch.compile and torch.export, and derivatives of any order. Under torch.autocast they compute in float32.
+    """
+    return _conv(
+        2, input, weight, bias, stride, padding, dilation, groups, activation, skip, threshold, keep, input_is_relu,
+        num_threads,
+    )  # fmt: skip
+
+
+def conv1d(
+    input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, stride: Size = 1, padding: Padding = 0,
+    dilation: Size = 1, groups: int = 1, *, activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
+    keep: str = "dense", input_is_relu: bool | None = None, num_threads: int | None = None,
+) -> Tensor:  # fmt: skip
+    """`conv2d` with one spatial dimension."""
+    return _conv(
+        1, input, weight, bias, stride, padding, dilation, groups, activation, skip, threshold, keep, input_is_relu,
+        num_threads,
+    )  # fmt: skip
+
+
+def conv3d(
+    input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, stride: Size = 1, padding: Padding = 0,
+    dilation: Size = 1, groups: int = 1, *, activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
+    keep: str = "dense", input_is_relu: bool | None = None, num_threads: int | None = None,
+) -> Tensor:  # fmt: skip
+    """`conv2d` with three spatial dimensions."""
+    return _conv(
+        3, input, weight, bias, stride, padding, dilation, groups, activation, skip, threshold, keep, input_is_relu,
+        num_threads,
+    )  # fmt: skip
+
+
+def conv_transpose2d(
+    input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, stride: Size = 1, padding: Size = 0,
+    output_padding: Size = 0, groups: int = 1, dilation: Size = 1, *, activation: str | None = None,
+    skip: str = "auto", threshold: float = 0.0, keep: str = "dense", input_is_relu: bool | None = None,
+    num_threads: int | None = None,
+) -> Tensor:  # fmt: skip
+    """Two-dimensional transposed convolution that skips zeros, as torch.nn.functional.conv_transpose2d.
+
+    Parameters
+    ----------
+    input : (N, C, H, W) or (C, H, W) tensor
+    weight : (C, K/groups, R, S), same dtype, or sparseconv.PackedWeight
+    bias : (K,), same dtype, optional
+    stride, padding, output_padding, groups, dilation
+        As in torch.nn.functional.conv_transpose2d.
+    activation, skip, threshold, keep, input_is_relu, num_threads
+        As in `conv2d`.
+
+    Returns
+    -------
+    (N, K, OH, OW) or (K, OH, OW) tensor
+    """
+    return _conv(
+        2, input, weight, bias, stride, padding, dilation, groups, activation, skip, threshold, keep, input_is_relu,
+        num_threads, True, output_padding,
+    )  # fmt: skip
+
+
+def conv_transpose1d(
+    input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, stride: Size = 1, padding: Size = 0,
+    output_padding: Size = 0, groups: int = 1, dilation: Size = 1, *, activation: str | None = None,
+    skip: str = "auto", threshold: float = 0.0, keep: str = "dense", input_is_relu: bool | None = None,
+    num_threads: int | None = None,
+) -> Tensor:  # fmt: skip
+    """`conv_transpose2d` with one spatial dimension."""
+    return _conv(
+        1, input, weight, bias, stride, padding, dilation, groups, activation, skip, threshold, keep, input_is_relu,
+        num_threads, True, output_padding,
+    )  # fmt: skip
+
+
+def conv_transpose3d(
+    input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, stride: Size = 1, padding: Size = 0,
+    output_padding: Size = 0, groups: int = 1, dilation: Size = 1, *, activation: str | None = None,
+    skip: str = "auto", threshold: float = 0.0, keep: str = "dense", input_is_relu: bool | None = None,
+    num_threads: int | None = None,
+) -> Tensor:  # fmt: skip
+    """`conv_transpose2d` with three spatial dimensions."""
+    return _conv(
+        3, input, weight, bias, stride, padding, dilation, groups, activation, skip, threshold, keep, input_is_relu,
+        num_threads, True, output_padding,
+    )  # fmt: skip
+
+
+def linear(
+    input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, *, activation: str | None = None,
+    skip: str = "auto", threshold: float = 0.0, keep: str = "dense", input_is_relu: bool | None = None,
+    num_threads: int | None = None,
+) -> Tensor:  # fmt: skip
+    """Linear layer that skips zeros, as torch.nn.functional.linear.
+
+    Parameters
+    ----------
+    input : (..., features in) tensor
+    weight : (features out, features in), same dtype, or sparseconv.PackedWeight
+    bias : (features out,), same dtype, optional
+    activation, skip, threshold, keep, input_is_relu, num_threads
+        As in `conv2d`.
+
+    Returns
+    -------
+    (..., features out) tensor
+    """
+    if type(weight) is PackedWeight:
+        return packed.linear(input, weight, bias, activation, skip, threshold, num_threads)
+    _check_words(keep, num_threads)
+    return _linear(input, weight, bias, activation, skip, threshold, keep, input_is_relu, num_threads)
+
+
+def _conv(
+    dims: int, input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None, stride: Size, padding: Padding,
+    dilation: Size, groups: int, activation: str | None, skip: str, threshold: float, keep: str,
+    input_is_relu: bool | None, num_threads: int | None, transposed: bool = False, output_padding: Size = 0,
+) -> Tensor:  # fmt: skip
+    """All of them."""
+    steps = _per_dim("stride", stride, dims, 1), _per_dim("dilation", dilation, dims, 1)
+    around = _padding(padding, dims, weight, *steps, transposed)
+    extra = _per_dim("output_padding", output_padding, dims, 0)
+    if len(weight.shape) != dims + 2:
+        raise ValueError(f"weight: got shape {tuple(weight.shape)}, expected {dims + 2} dimensions")
+    single = input.dim() == dims + 1
+    if single:
+        input = input.unsqueeze(0)
+    if type(weight) is PackedWeight:
+        result = packed.convolution(
+            input, weight, bias, steps[0], around, steps[1], transposed, extra, groups, activation, skip, threshold,
+            num_threads,
+        )  # fmt: skip
+    else:
+        _check_words(keep, num_threads)
+        result = _convolution(
+            input, weight, bias, steps[0], around, steps[1], transposed, extra, groups, activation, skip, threshold,
+            keep, input_is_relu, num_threads,
+        )  # fmt: skip
+    return result.squeeze(0) if single else result
+
+
+def _check_words(keep: Any, num_threads: Any) -> None:
+    """The words that no kernel sees."""
+    if keep not in KEEP:
+        raise ValueError(f"keep: got {keep!r}, expected one of {', '.join(map(repr, KEEP))}")
+
+
+def _per_dim(name: str, value: Any, dims: int, least: int) -> list[int]:
+    """One whole number per spatial dimension."""
+    numbers = [value] * dims if isinstance(value, int) else list(value)
+    if len(numbers) == 1:
+        numbers = numbers * dims  # as torch takes them
+    if len(numbers) != dims:
+        raise ValueError(f"{name}: got {len(numbers)} numbers, expected 1 or {dims}, one per spatial dimension")
+    for one in numbers:
+        if isinstance(one, bool) or not isinstance(one, int):
+            raise TypeError(f"{name}: got {one!r}, expected a whole number")
+        if one < least:
+            raise ValueError(f"{name}: got {one}, expected at least {least}")
+    return numbers
+
+
+def _padding(
+    value: Any, dims: int, weight: Any, stride: list[int], dilation: list[int], transposed: bool
+) -> list[int]:  # fmt: skip
+    """Padding as the operators take it: shapes.py."""
+    if isinstance(value, str):
+        if transposed or value not in ("same", "valid"):
+            raise ValueError(f"padding: got {value!r}, expected {'' if transposed else 'same, valid or '}numbers")
+        if value == "valid":
+            return [0] * dims
+        if any(step != 1 for step in stride):
+            raise ValueError(f"padding: got 'same' with stride {tuple(stride)}, expected it with stride 1, as in torch")
+        total = [step * (taps - 1) for step, taps in zip(dilation, weight.shape[2:], strict=True)]
+        before, behind = [one // 2 for one in total], [one - one // 2 for one in total]
+        return before if before == behind else before + behind
+    if not isinstance(value, int) and any(isinstance(one, (tuple, list)) for one in value):
+        if len(value) != dims or any(len(one) != 2 for one in value):
+            raise ValueError(f"padding: got {value!r}, expected one (before, after) pair for each of {dims} dimensions")
+        pairs = [_per_dim("padding", pair, 2, 0) for pair in value]
+        return [before for before, _ in pairs] + [behind for _, behind in pairs]
+    return _per_dim("padding", value, dims, 0)
