@@ -24,8 +24,8 @@ kernels/                            C++: one source per kernel, compiled once pe
 
 Beside them: masks (bit masks, densities), compressed (arrays as bit mask and nonzero values), pruning (sparsity made on
 purpose), cpu (instruction sets, threads; cgroups: CPU quotas), reference (the NumPy oracle, and the path for float64),
-training and data (``sparseconv train``), benchmark (``sparseconv bench``), progress (of both). Above them, for those who
-import them: torch (layers and operators for PyTorch), jax (the functions under JAX's transformations).
+training and data (``sparseconv train``), benchmark (``sparseconv bench``), progress (of both). Above them, for who
+imports them: torch (layers and operators for PyTorch), jax (the functions under JAX's transformations).
 """
 
 import importlib
