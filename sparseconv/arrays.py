@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _cpu
+from . import _cpu, foreign
 
 ALIGNMENT = 64
 INT64_MAX = 2**63 - 1
-CPU_DEVICES = (1, 3)  # DLPack kDLCPU, and pinned host memory
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 BYTE = np.dtype(np.uint8)
 MASK_DTYPES = (*DTYPES, np.dtype(np.bool_), BYTE)
@@ -84,11 +82,21 @@ def take(name: str, value: Any) -> np.ndarray:
     Accepts NumPy arrays, objects with the buffer protocol, `__array_interface__` or DLPack on the CPU. Anything else,
     lists included, is a TypeError: converting it would hide a copy.
     """
-    array = value if type(value) is np.ndarray else shared(name, value)
+    return _floats(name, value if type(value) is np.ndarray else foreign.shared(name, value))
+
+
+def take_out(out: Any) -> np.ndarray:
+    """The same of an array for a result: memory that cannot be a passing copy, and writable where that can be known."""
+    return _floats("out", out if type(out) is np.ndarray else foreign.writable("out", out))
+
+
+def _floats(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype not in DTYPES:
         hint = ""
         if array.dtype.newbyteorder("=") in DTYPES:
             hint = " in native byte order: pass it through .astype(dtype.newbyteorder('='))"
+        elif array.dtype.kind in "biuf":
+            hint = f": pass {name}.astype(np.float32)"
         raise TypeError(f"{name}: got dtype {array.dtype!s}, expected float32 or float64{hint}")
     return array
 
@@ -100,59 +108,15 @@ def take_mask(name: str, value: Any) -> np.ndarray:
     else:
         from .compressed import CompressedArray  # which is made of what is here
 
-        array = value.mask if isinstance(value, CompressedArray) else shared(name, value)
+        array = value.mask if isinstance(value, CompressedArray) else foreign.shared(name, value)
     if array.dtype not in MASK_DTYPES:
         raise TypeError(f"{name}: got dtype {array.dtype!s}, expected float32, float64, bool, or uint8 for a bit mask")
     return array
 
 
-def shared(name: str, value: Any) -> np.ndarray:
-    """`value` as an ndarray of any dtype, sharing its memory; a TypeError if it is no array on the CPU."""
-    if isinstance(value, np.ndarray):
-        if isinstance(value, np.ma.MaskedArray):
-            raise TypeError(f"{name}: got a masked array, expected an array without a mask (use .filled(0))")
-        return np.asarray(value)
-    if hasattr(value, "__dlpack__"):
-        if (array := _tensor_memory(name, value)) is not None:
-            return array
-        try:
-            device = value.__dlpack_device__()
-            if device[0] in CPU_DEVICES:
-                return np.from_dlpack(value)
-        except (BufferError, RuntimeError, ValueError) as error:
-            raise TypeError(f"{name}: got {type(value).__name__} that cannot share its memory: {error}") from error
-        raise TypeError(f"{name}: got an array on device {tuple(map(int, device))}, expected one in CPU memory")
-    if hasattr(value, "__array_interface__"):
-        return np.asarray(value)
-    try:
-        return np.asarray(memoryview(value))
-    except TypeError:
-        from .compressed import CompressedArray  # which is made of what is here
-
-        if isinstance(value, CompressedArray):
-            raise TypeError(
-                f"{name}: got a CompressedArray, expected an array (sparseconv.decompress makes one); only the "
-                "backward_weight functions take compressed operands"
-            ) from None
-        raise TypeError(
-            f"{name}: got {type(value).__name__}, expected an array (NumPy, buffer protocol, __array_interface__ or "
-            "DLPack)"
-        ) from None
-
-
-def _tensor_memory(name: str, value: Any) -> np.ndarray | None:
-    """The memory of a torch tensor, in 1 us where DLPack takes 4, or None if it has none that NumPy knows.
-
-    It also refuses tensors that stand for their negative (`is_neg`), which torch exports through DLPack as they are.
-    """
-    if type(value) is not getattr(sys.modules.get("torch"), "Tensor", None):
-        return None
-    try:
-        return value.numpy()
-    except RuntimeError as error:
-        raise TypeError(f"{name}: got {type(value).__name__} that cannot share its memory: {error}") from error
-    except TypeError:  # another device or dtype: what follows says so
-        return None
+def take_any(name: str, value: Any) -> np.ndarray:
+    """`value` as an ndarray of any dtype: shared as in `take`, or a copy of a list."""
+    return np.asarray(value) if isinstance(value, (np.ndarray, list, tuple)) else foreign.shared(name, value)
 
 
 def addressable(array: np.ndarray) -> np.ndarray:
@@ -182,7 +146,7 @@ def memory_axes(array: np.ndarray) -> tuple[int, ...]:
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, inputs: dict[str, np.ndarray]) -> np.ndarray:
     """`out` as an array that a result can be written to, or a ValueError or TypeError."""
-    array = take("out", out)
+    array = take_out(out)
     check_form(array, shape, dtype)
     check_memory(array, inputs)
     return array

@@ -48,7 +48,7 @@ def pack(mask: Any) -> np.ndarray:
     -------
     (ceil(mask.size / 8),) uint8 ndarray
     """
-    array = np.asarray(mask)
+    array = arrays.take_any("mask", mask)
     if array.dtype != np.bool_:
         raise TypeError(f"mask: got dtype {array.dtype!s}, expected bool")
     return np.packbits(array, bitorder="little")
@@ -67,7 +67,7 @@ def unpack(mask: Any, shape: int | Sequence[int]) -> np.ndarray:
     -------
     bool ndarray of that shape
     """
-    array = np.asarray(mask)
+    array = arrays.take_any("mask", mask)
     if array.dtype != np.uint8:
         raise TypeError(f"mask: got dtype {array.dtype!s}, expected uint8")
     sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)

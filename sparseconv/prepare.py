@@ -170,7 +170,7 @@ def _call(
         forms.append((array.shape, array.strides, array.dtype))
     target = None
     if out is not None:
-        out = arrays.take("out", out)
+        out = arrays.take_out(out)
         target = (out.shape, out.strides, out.dtype)
     threshold = words.pop("threshold", 0.0)
     values = tuple(words.values())

@@ -60,7 +60,7 @@ def repair_weights(
     array([[0., 4.]])
     """
     w, x = arrays.take("weight", weight), arrays.take("x", x)
-    kept = np.asarray(mask)
+    kept = arrays.take_any("mask", mask)
     if kept.dtype != np.bool_:
         raise TypeError(f"mask: got dtype {kept.dtype!s}, expected bool")
     checks.sizes("mask", kept.shape, w.shape)

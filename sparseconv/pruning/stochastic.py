@@ -238,7 +238,7 @@ class _Call:
             self.target = arrays.empty(self.source.shape, array.dtype)
             self.result = self.target.transpose(np.argsort(axes))
             return
-        self.result = arrays.take("out", out)
+        self.result = arrays.take_out(out)
         arrays.check_form(self.result, array.shape, array.dtype)
         arrays.check_memory(self.result, {} if _same_memory(self.result, array) else {"g": array})
         self.target = self.result.transpose(axes)
