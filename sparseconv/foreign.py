@@ -238,8 +238,8 @@ def _refusal(name: str, value: Any, errors: list[Exception]) -> TypeError:
         return TypeError(f"{name}: got {_kind(value)} whose memory was deleted or donated, {EXPECTED}")
     if _is_traced(value):
         return TypeError(
-            f"{name}: got {_kind(value)}, {EXPECTED}: what JAX traces has no memory yet, so call from "
-            "jax.pure_callback (the README shows how)"
+            f"{name}: got {_kind(value)}, {EXPECTED}: what JAX traces has no memory yet, so use sparseconv.jax, or "
+            "call through jax.pure_callback"
         )
     why = f" that cannot share its memory: {_line(errors[0])}; " if errors else ", "
     return TypeError(f"{name}: got {_kind(value)}{why}{EXPECTED}{_instead(value)}")
