@@ -40,7 +40,8 @@ KERNEL_ONLY += ["-Wno-maybe-uninitialized", "-Wno-unknown-warning-option"]
 
 # Stripped, and exporting nothing but the module's entry and the two names that threadpoolctl looks for: a weak std::
 # symbol of ours cannot take the place of another library's.
-LINK = ["-Wl,-s", "-Wl,--version-script=sparseconv/kernels/exports.map"]
+# dlopen is in a library of its own before glibc 2.34.
+LINK = ["-Wl,-s", "-Wl,--version-script=sparseconv/kernels/exports.map", "-ldl"]
 
 target = sysconfig.get_platform().rsplit("-", 1)[-1].lower() if sys.platform == "darwin" else platform.machine().lower()
 isa_flags = ISA_FLAGS.get(MACHINES.get(target, target), {"scalar": []})
@@ -112,7 +113,8 @@ def extension(name, *sources):
     )
 
 
-units = [f"{KERNELS}/{name}.cpp" for name in ("dispatch", "run", "threads", *(f"isa_{isa}" for isa in isa_flags))]
+names = ("dispatch", "run", "threads", "openmp_team", *(f"isa_{isa}" for isa in isa_flags))
+units = [f"{KERNELS}/{name}.cpp" for name in names]
 setup(
     cmdclass={"build_ext": BuildExt, "bdist_wheel": Wheel},
     ext_modules=cythonize(

@@ -25,6 +25,17 @@ cdef extern from "kernels/threads.h" nogil:
 
 cdef extern from "kernels/threads.h" namespace "sparseconv" nogil:
     int64_t cpu_poison_scratch "sparseconv::poison_scratch"(uint32_t)
+    void set_default_threads(int)
+    bint threads_are_chosen()
+    void follow_threads()
+    void borrow_threads(bint)
+    bint threads_are_borrowed()
+
+cdef extern from "kernels/openmp_team.h" namespace "sparseconv" nogil:
+    ctypedef struct openmp_runtime:
+        const char *path()
+    const openmp_runtime *openmp()
+    bint openmp_forked()
 
 cdef extern from *:
     """
@@ -191,8 +202,39 @@ def get_num_threads():
 
 
 def set_num_threads(int count):
-    """Sets the default number of threads."""
-    sparseconv_set_num_threads(count)
+    """Sets the default number of threads; 0 leaves it to the team in use, or to `set_default`."""
+    if count:
+        sparseconv_set_num_threads(count)
+    else:
+        follow_threads()
+
+
+def num_threads_chosen():
+    """Whether `set_num_threads` has set it."""
+    return threads_are_chosen()
+
+
+def set_default_num_threads(int count):
+    """The default number of threads where neither `set_num_threads` nor the team in use says another one."""
+    set_default_threads(count)
+
+
+def borrow(bint team):
+    """Whether calls from now on use the team of an OpenMP runtime of this process, if there is one."""
+    borrow_threads(team)
+
+
+def borrows():
+    """Whether `borrow` said so."""
+    return threads_are_borrowed()
+
+
+def openmp_library():
+    """The file of the OpenMP runtime whose team can be used, or why there is none: "none" or "forked"."""
+    cdef const openmp_runtime *found = openmp()
+    if found != NULL:
+        return (<bytes>found.path()).decode("utf-8", "surrogateescape")
+    return "forked" if openmp_forked() else "none"
 
 
 def poison_scratch(uint32_t bits):

@@ -85,7 +85,9 @@ def rows(
     if out_columns > 2 * wide:
         segment, chunk_rows = even(out_columns, wide), 1
     else:
-        most = all_rows if heavy else max(1, all_rows * problem.groups // wanted)
+        # Where lane blocks are too few for that, several threads pack the same weights.
+        pieces = ceil_div(threads, problem.groups * lane_blocks) if heavy else ceil_div(wanted, problem.groups)
+        most = max(1, all_rows // pieces)
         segment, chunk_rows = out_columns, even(all_rows, min(ceil_div(together, out_columns), most))
     if threads > 1 and all_rows == 1:
         segment = min(segment, max(64, ceil_div(out_columns, wanted)))

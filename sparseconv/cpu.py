@@ -1,7 +1,8 @@
 """The instruction set in use, and the number of threads.
 
 ``SPARSECONV_ISA`` in the environment forces an instruction set when the package is imported;
-``SPARSECONV_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the CPUs that this process may use set the thread count.
+``SPARSECONV_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the CPUs that this process may use set the thread count;
+``SPARSECONV_THREADS`` says whose threads they are.
 """
 
 from __future__ import annotations
@@ -66,13 +67,103 @@ class use_isa:
 
 
 def num_threads() -> int:
-    """Number of threads that a call uses unless it is told otherwise with ``num_threads=``."""
+    """Number of threads that a call uses unless it is told otherwise with ``num_threads=``.
+
+    It is, in this order: what `set_num_threads`, ``threadpoolctl`` or ``SPARSECONV_NUM_THREADS`` set; where threads are
+    borrowed (`use_threads`), what the OpenMP runtime has set for the calling thread (``torch.set_num_threads``);
+    ``OMP_NUM_THREADS``; the CPUs that this process may use.
+    """
     return _cpu.get_num_threads()
 
 
-def set_num_threads(count: int) -> None:
-    """Sets the default number of threads, for the whole process."""
-    _cpu.set_num_threads(checked_threads(count))
+def set_num_threads(count: int | None) -> None:
+    """Sets the default number of threads, for the whole process; None forgets what was set before."""
+    _cpu.set_num_threads(0 if count is None else checked_threads(count))
+
+
+TEAMS = ("own", "openmp")
+# What _cpu.openmp_library says where it finds none.
+NO_LIBRARY = {
+    "none": "this process has loaded no OpenMP runtime: import the library that brings one, such as torch, first",
+    "forked": "this process was forked from one that had loaded an OpenMP runtime, whose threads do not exist here",
+}
+_team_chosen = False  # by the environment or by use_threads, which libraries above do not overrule
+
+
+def threads() -> str:
+    """Whose threads compute: "own", or "openmp", those of another library's OpenMP runtime.
+
+    Returns
+    -------
+    str
+        What the next call will use: "own" where "openmp" was asked for, but no runtime is there yet, or this process is
+        the forked child of one that had it.
+    """
+    return "openmp" if _cpu.borrows() and _cpu.openmp_library() not in NO_LIBRARY else "own"
+
+
+class use_threads:
+    """Chooses whose threads compute, for good or for a ``with`` block.
+
+    A library such as PyTorch has threads of its own, which wait for work by spinning and so keep the cores from ours.
+    In a loop that calls both in turn, "openmp" lets sparseconv compute on the threads of the OpenMP runtime that the
+    other library has loaded (libgomp, libomp or libiomp5; of several runtimes PyTorch's). Nothing is loaded or linked
+    for that. Results are the same, bit for bit.
+
+    The choice is process-wide and counts for calls that begin from now on. With "openmp" the default number of threads
+    is what the runtime says, so ``torch.set_num_threads`` counts, unless `set_num_threads` or
+    ``SPARSECONV_NUM_THREADS`` says otherwise. A runtime that gives fewer threads (inside of a parallel region, by
+    ``OMP_THREAD_LIMIT`` or ``OMP_DYNAMIC``) only takes longer. In a forked child, where such a team hangs, our own
+    threads compute.
+
+    Parameters
+    ----------
+    team : {"own", "openmp"}
+        "own" is the pool of threads of this library, the default. ``SPARSECONV_THREADS`` in the environment
+        chooses at import; there, "openmp" means: as soon as a runtime is loaded.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    RuntimeError
+        If there is no OpenMP runtime in this process, or it must not be used because it may be older than the fork
+        that made this process.
+
+    Examples
+    --------
+    >>> import sparseconv as sc
+    >>> with sc.cpu.use_threads("own"):
+    ...     sc.cpu.threads()
+    'own'
+    """
+
+    def __init__(self, team: str) -> None:
+        global _team_chosen
+        if team not in TEAMS:
+            raise ValueError(f"team: got {team!r}, expected one of {list(TEAMS)}")
+        if team == "openmp" and (missing := NO_LIBRARY.get(_cpu.openmp_library())):
+            raise RuntimeError(f"team: got 'openmp', but {missing}")
+        with switching:
+            self._before = _cpu.borrows(), _team_chosen
+            _cpu.borrow(team == "openmp")
+            _team_chosen = True
+
+    def __enter__(self) -> use_threads:
+        return self
+
+    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        global _team_chosen
+        with switching:
+            borrowed, _team_chosen = self._before
+            _cpu.borrow(borrowed)
+
+
+def _prefer_threads(team: str) -> None:
+    """What a library above asks for: `use_threads`, unless the user or the environment has chosen; never an error."""
+    with switching:
+        if not _team_chosen:
+            _cpu.borrow(team == "openmp")
 
 
 def checked_threads(count: int | None) -> int:
@@ -88,14 +179,23 @@ def checked_threads(count: int | None) -> int:
     return count
 
 
-def _from_environment() -> int:
+def _numbers_from_environment() -> tuple[int, int]:
+    """The number of threads that is set, or 0, and the one that counts where none is."""
+    found = {}
     for name in ("SPARSECONV_NUM_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(name, "").split(",")[0].strip()
         if text.isdecimal() and int(text) >= 1:
-            return min(int(text), 1024)
-        if text and name.startswith("SPARSECONV"):
+            found[name] = min(int(text), 1024)
+        elif text and name.startswith("SPARSECONV"):
             raise ValueError(f"{name}: got {text!r}, expected a whole number of at least 1")
-    return _usable_cpus()
+    return found.get("SPARSECONV_NUM_THREADS", 0), found.get("OMP_NUM_THREADS") or _usable_cpus()
+
+
+def _team_from_environment() -> str | None:
+    text = os.environ.get("SPARSECONV_THREADS", "").strip()
+    if text and text not in TEAMS:
+        raise ValueError(f"SPARSECONV_THREADS: got {text!r}, expected one of {list(TEAMS)}")
+    return text or None
 
 
 def _usable_cpus() -> int:
@@ -109,17 +209,27 @@ def _register_with_threadpoolctl() -> None:
     """Makes ``threadpoolctl.threadpool_limits(user_api="sparseconv")`` see and set our thread count."""
     import threadpoolctl
 
+    class Followed(int):
+        """A number that nobody has set: to restore it is to follow the team in use again."""
+
     class SparseconvController(threadpoolctl.LibController):
         user_api = "sparseconv"
         internal_api = "sparseconv"
         filename_prefixes = ("_cpu",)
         check_symbols = ("sparseconv_get_num_threads", "sparseconv_set_num_threads")
 
+        def set_additional_attributes(self) -> None:
+            self.threading_layer = threads()
+
         def get_num_threads(self) -> int:
-            return self.dynlib.sparseconv_get_num_threads()
+            count = self.dynlib.sparseconv_get_num_threads()
+            return count if _cpu.num_threads_chosen() else Followed(count)
 
         def set_num_threads(self, num_threads: int) -> None:
-            self.dynlib.sparseconv_set_num_threads(num_threads)
+            if isinstance(num_threads, Followed):
+                _cpu.set_num_threads(0)
+            else:
+                self.dynlib.sparseconv_set_num_threads(num_threads)
 
         def get_version(self) -> str:
             from . import __version__
@@ -129,7 +239,12 @@ def _register_with_threadpoolctl() -> None:
     threadpoolctl.register(SparseconvController)
 
 
-_cpu.set_num_threads(_from_environment())
+_count, _default_count = _numbers_from_environment()
+_cpu.set_default_num_threads(_default_count)
+_cpu.set_num_threads(_count)
+if _team := _team_from_environment():
+    _cpu.borrow(_team == "openmp")
+    _team_chosen = True
 _register_with_threadpoolctl()
 if os.environ.get("SPARSECONV_ISA"):
     try:

@@ -10,7 +10,7 @@ import pytest
 LINUX = sys.platform == "linux"
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 needs_proc = pytest.mark.skipif(not LINUX, reason="threads are counted in /proc")
-SETTINGS = ("SPARSECONV_NUM_THREADS", "OMP_NUM_THREADS", "SPARSECONV_ISA")
+SETTINGS = ("SPARSECONV_NUM_THREADS", "OMP_NUM_THREADS", "SPARSECONV_ISA", "SPARSECONV_THREADS")
 
 # What children share: a call that is worth several threads, a call without end, the state of the floating-point unit.
 PRELUDE = """

@@ -25,7 +25,7 @@ COMPILER = shlex.split(os.environ.get("CXX") or sysconfig.get_config_var("CXX") 
 VECTOR_ISAS = ("avx512", "avx2")
 ISAS = (*VECTOR_ISAS, "scalar")
 UNITS = ("amx", *ISAS)  # amx has the kernels on tile registers alone
-PLAIN = ("dispatch", "run", "threads")  # what runs on every x86-64
+PLAIN = ("dispatch", "run", "threads", "openmp_team")  # what runs on every x86-64
 EXPORTED = {
     _cpu: {"PyInit__cpu", "sparseconv_get_num_threads", "sparseconv_set_num_threads"},
     _conv: {"PyInit__conv"},

@@ -277,6 +277,7 @@ def replayed(tmp_path_factory):
         KERNELS / "run.cpp": FLAGS,
         KERNELS / "dispatch.cpp": FLAGS,
         KERNELS / "threads.cpp": FLAGS,
+        KERNELS / "openmp_team.cpp": FLAGS,
         TESTS / "guarded_pool.cpp": [*FLAGS, f"-I{KERNELS}"],
         TESTS / "neon_driver.cpp": [*FLAGS, "-O1", f"-I{KERNELS}"],
     }

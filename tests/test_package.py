@@ -29,7 +29,7 @@ PRUNING = (
     "repair_weights", "sparsity_distribution", "stochastic_prune", "topk_mask", "topk_threshold", "training_flops",
     "transposable_nm_mask", "unstructured_to_nm",
 )  # fmt: skip
-CPU = ("available_isas", "isa", "num_threads", "set_num_threads", "use_isa")
+CPU = ("available_isas", "isa", "num_threads", "set_num_threads", "threads", "use_isa", "use_threads")
 ROOT = Path(__file__).resolve().parents[1]
 
 

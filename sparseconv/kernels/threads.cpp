@@ -9,6 +9,8 @@
 #include <new>
 #include <vector>
 
+#include "openmp_team.h"
+
 namespace sparseconv {
 
 bool interruption::check() {
@@ -56,57 +58,106 @@ kept *local() {
     return mine;
 }
 
+// Items that a thread takes one by one, from its own share first. The next free one is a line of its own.
+struct share {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+    char apart[48];
+};
+
 struct job {
     void (*work)(const void *, int64_t, int64_t, void *);
     const void *context;
-    int64_t items, scratch_bytes;
-    int parts;
+    int64_t scratch_bytes;
+    void *scratch;  // of the caller
     interruption *interrupt;
-    std::atomic<bool> left_over{false};  // some worker had no memory: the caller does its part
-    std::vector<char> undone;
+    int parts = 0;
+    share *shares = nullptr;   // one for each part
+    share whole;               // where there is one part only
+    std::vector<share> dealt;  // where there are more
+    std::atomic<int> busy{0};  // threads beside the caller that may be in the middle of an item
 
-    void run(int part, void *scratch) {
-        const int64_t each = items / parts, rest = items % parts;
-        const int64_t begin = part * each + (part < rest ? part : rest), end = begin + each + (part < rest);
+    // One contiguous share of the items for each of `count` parts.
+    void deal(int64_t items, int count) {
+        if (count > 1) dealt = std::vector<share>(count);
+        parts = count, shares = count > 1 ? dealt.data() : &whole;
+        const int64_t each = items / count, rest = items % count;
+        int64_t begin = 0;
+        for (int part = 0; part < count; ++part) {
+            shares[part].next.store(begin, std::memory_order_relaxed);
+            shares[part].end = begin += each + (part < rest);
+        }
+    }
+
+    // Takes items until there are none, of the own share and then of the others': whoever is late, or has no memory,
+    // or does not come at all, leaves nothing undone. Release and acquire, so that who finds a share empty has seen
+    // `busy` of those who emptied it.
+    void run(int part, void *memory) {
         const float_state_scope flushed(float_state() | flush_denormals);
-        for (int64_t item = begin; item < end && !interrupt->check(); ++item) {
-            poison(scratch, scratch_bytes);
-            work(context, item, item + 1, scratch);
+        for (int visited = 0; visited < parts; ++visited) {
+            share &from = shares[(part + visited) % parts];
+            while (!interrupt->check()) {
+                const int64_t item = from.next.fetch_add(1, std::memory_order_acq_rel);
+                if (item >= from.end) break;
+                poison(memory, scratch_bytes);
+                work(context, item, item + 1, memory);
+            }
         }
     }
 
     void run_in_worker(int part) {
         const scratch_lease lease(scratch_bytes > 0 ? scratch_bytes : 64);
         if (lease.memory()) run(part, lease.memory());
-        else undone[part] = 1, left_over = true;
     }
 
-    status finish(void *scratch) {
-        for (int part = 1; left_over && part < parts; ++part) {
-            if (undone[part]) run(part, scratch);
+    status finish() { return interrupt->check() ? INTERRUPTED : OK; }
+
+    // In a team that is not ours. The caller must not wait in the runtime, where nobody looks for signals: it stays
+    // here until the others are done. Those that come later find nothing to do.
+    status run_in(const openmp_runtime &runtime) {
+        runtime.run([](void *self, int number) { static_cast<job *>(self)->run_as(number); }, this, parts);
+        return finish();
+    }
+
+    void run_as(int number) {
+        if (number >= parts) return;
+        if (number) {
+            ++busy;
+            run_in_worker(number);
+            --busy;
+            return;
         }
-        return interrupt->check() ? INTERRUPTED : OK;
+        run(0, scratch);
+        using clock = std::chrono::steady_clock;
+        const clock::time_point patient = clock::now() + std::chrono::milliseconds(1);
+        while (busy) {
+            interrupt->check();
+            if (clock::now() > patient) std::this_thread::sleep_for(std::chrono::microseconds(100));
+        }
     }
 };
 
 class pool {
 public:
-    status run(job &work, void *scratch) {
+    status run(job &work) {
         std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
-        if (!turn.owns_lock()) {
-            work.parts = 1;
-            work.run(0, scratch);
-            return work.finish(scratch);
+        const int helpers = turn.owns_lock() ? start(work.parts - 1) : 0;
+        if (!helpers) {
+            work.run(0, work.scratch);
+            return work.finish();
         }
-        work.parts = 1 + start(work.parts - 1);
         {
             std::lock_guard<std::mutex> lock(mutex_);
-            job_ = &work, waiting_ = work.parts - 1;
-            for (int part = 1; part < work.parts; ++part) workers_[part - 1]->wanted = true;
+            job_ = &work, waiting_ = helpers;
+            for (int index = 0; index < helpers; ++index) workers_[index]->wanted = true;
         }
-        for (int part = 1; part < work.parts; ++part) workers_[part - 1]->wake.notify_one();
-        work.run(0, scratch);
+        for (int index = 0; index < helpers; ++index) workers_[index]->wake.notify_one();
+        work.run(0, work.scratch);
         std::unique_lock<std::mutex> lock(mutex_);
+        for (int index = 0; index < helpers; ++index) {  // nothing is left for those that have not woken yet
+            waiting_ -= workers_[index]->wanted;
+            workers_[index]->wanted = false;
+        }
         while (!done_.wait_for(lock, interruption::interval, [this] { return waiting_ == 0; })) {
             lock.unlock();
             work.interrupt->check();
@@ -114,7 +165,7 @@ public:
         }
         job_ = nullptr;
         lock.unlock();
-        return work.finish(scratch);
+        return work.finish();
     }
 
     // Before a fork. A running call is not waited for: it may itself wait for the forking thread (Python's GIL).
@@ -212,7 +263,8 @@ pool &the_pool() {
     return *instance;
 }
 
-std::atomic<int> default_threads{1};
+std::atomic<bool> borrows{false};  // another runtime's team, where there is one
+std::atomic<int> default_threads{1}, chosen_threads{0};
 
 }  // namespace
 
@@ -245,20 +297,21 @@ status parallel(void (*work)(const void *, int64_t, int64_t, void *), const void
                 int64_t scratch_bytes, void *scratch, interruption &interrupt) {
     if (items <= 0) return OK;
     job call;
-    call.work = work, call.context = context, call.items = items, call.interrupt = &interrupt;
-    call.scratch_bytes = scratch_bytes;
-    call.parts = threads < items ? threads : (int)items;
+    call.work = work, call.context = context, call.interrupt = &interrupt;
+    call.scratch_bytes = scratch_bytes, call.scratch = scratch;
+    const int parts = threads < items ? threads : (int)items;
     const kept *mine = local();
-    if (call.parts > 1 && mine && mine->depth == 1) {  // 1: the caller's own lease
+    if (parts > 1 && mine && mine->depth == 1) {  // 1: the caller's own lease
         try {
-            call.undone.resize(call.parts);
-            return the_pool().run(call, scratch);
-        } catch (const std::bad_alloc &) {  // then alone
+            call.deal(items, parts);
+            const openmp_runtime *team = borrows.load(std::memory_order_relaxed) ? openmp() : nullptr;
+            return team ? call.run_in(*team) : the_pool().run(call);
+        } catch (const std::bad_alloc &) {  // before any item: then alone
         }
     }
-    call.parts = 1;
+    call.deal(items, 1);
     call.run(0, scratch);
-    return call.finish(scratch);
+    return call.finish();
 }
 
 int64_t poison_scratch(uint32_t bits) {
@@ -266,9 +319,24 @@ int64_t poison_scratch(uint32_t bits) {
     return poisoned.exchange(0, std::memory_order_relaxed);
 }
 
+void set_default_threads(int count) { default_threads.store(count, std::memory_order_relaxed); }
+
+bool threads_are_chosen() { return chosen_threads.load(std::memory_order_relaxed) != 0; }
+void follow_threads() { chosen_threads.store(0, std::memory_order_relaxed); }
+
+void borrow_threads(bool borrow) { borrows.store(borrow, std::memory_order_relaxed); }
+bool threads_are_borrowed() { return borrows.load(std::memory_order_relaxed); }
+
 }  // namespace sparseconv
 
-int sparseconv_get_num_threads() { return sparseconv::default_threads.load(std::memory_order_relaxed); }
+int sparseconv_get_num_threads() {
+    using namespace sparseconv;
+    if (const int chosen = chosen_threads.load(std::memory_order_relaxed)) return chosen;
+    const openmp_runtime *team = borrows.load(std::memory_order_relaxed) ? openmp_counted() : nullptr;
+    const int count = team ? team->max_threads() : default_threads.load(std::memory_order_relaxed);
+    return count < 1 ? 1 : count > 1024 ? 1024 : count;
+}
+
 void sparseconv_set_num_threads(int count) {
-    sparseconv::default_threads.store(count < 1 ? 1 : count, std::memory_order_relaxed);
+    sparseconv::chosen_threads.store(count < 1 ? 1 : count, std::memory_order_relaxed);
 }

@@ -1,8 +1,10 @@
-// The thread pool: one per process, our own, started by the first call that wants it. No OpenMP (it hangs in forked
-// children, cannot be judged by TSan, and is missing or doubled on some systems).
+// Who computes: a pool of threads, one per process, our own, started by the first call that wants it; or, where that is
+// asked for, the team of an OpenMP runtime that another library brought (openmp_team.h). We bring none ourselves: it
+// hangs in forked children, cannot be judged by TSan, and is missing or doubled on some systems.
 //
-// - Items are dealt out as one contiguous range per thread, the caller taking part; which thread does an item never
-//   changes its result, since items are independent and their inner order is fixed.
+// - Items are dealt out as one contiguous share per thread, the caller taking part. Who is done goes on with what the
+//   others have not begun, so a team may be smaller or slower than expected. Which thread does an item never changes
+//   its result, since items are independent and their inner order is fixed.
 // - A call from inside the pool (a signal handler may make one in the middle of another call), or while another
 //   thread's call has it, runs alone in its caller: no queue, no deadlock.
 // - Before a fork the workers are joined, so that no thread is lost; if a call is running at that moment the child
@@ -60,10 +62,20 @@ private:
 // Returns how often that has been done since this was last asked.
 int64_t poison_scratch(uint32_t bits);
 
-// Calls work(context, begin, end, scratch) for parts of [0, items) on up to `threads` threads. The caller brings its
+// Calls work(context, begin, end, scratch) for items of [0, items) on up to `threads` threads. The caller brings its
 // scratch memory, `scratch_bytes` at least; the others have their own.
 status parallel(void (*work)(const void *context, int64_t begin, int64_t end, void *scratch), const void *context,
                 int64_t items, int threads, int64_t scratch_bytes, void *scratch, interruption &interrupt);
+
+// The default number of threads is, in this order: what was set, what the runtime says whose team is borrowed, and
+// this one, process-wide.
+void set_default_threads(int count);
+bool threads_are_chosen();
+void follow_threads();  // forgets what was set
+
+// Whether calls that begin from now on borrow the team of an OpenMP runtime, if one is there.
+void borrow_threads(bool borrow);
+bool threads_are_borrowed();
 
 }  // namespace sparseconv
 
