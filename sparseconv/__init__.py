@@ -24,16 +24,22 @@ kernels/                            C++: one source per kernel, compiled once pe
 ==================================  ===================================================================================
 
 Beside them: masks (bit masks, densities), compressed (arrays as bit mask and nonzero values), pruning (sparsity made on
-purpose), cpu (instruction sets, threads; cgroups: CPU quotas), reference (the NumPy oracle, and the path for float64),
-training and data (``sparseconv train``), benchmark (``sparseconv bench``), progress (of both). Above them, for who
-imports them: torch (layers and operators for PyTorch), jax (the functions under JAX's transformations).
+purpose), cpu (instruction sets, threads; cgroups: CPU quotas; _startup: imports that fail), reference (the NumPy
+oracle, and the path for float64), training and data (``sparseconv train``), benchmark (``sparseconv bench``), progress
+(of both). Above them, for who imports them: torch (layers and operators for PyTorch), jax (the functions under JAX's
+transformations).
 """
 
 import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from . import cpu, masks
+try:
+    from . import cpu, masks
+except (ImportError, ValueError) as error:
+    from . import _startup
+
+    raise _startup.explained(error) from None
 from .bias import grad_bias
 from .compressed import CompressedArray, compress, decompress
 from .conv import (
@@ -63,7 +69,7 @@ from .transpose import (
 )
 
 if TYPE_CHECKING:
-    from . import pruning
+    from . import data, pruning, reference
 
 __version__ = "0.1.0"
 
@@ -103,12 +109,15 @@ __all__ = [
 ]
 
 
+_LATER = ("data", "pruning", "reference")  # convolutions alone do not need them
+
+
 def __getattr__(name: str) -> ModuleType:
-    """Import `pruning` when it is first asked for: convolutions alone do not need it."""
-    if name == "pruning":
+    """Import some modules when they are first asked for."""
+    if name in _LATER:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_LATER})

@@ -100,6 +100,14 @@ def test_modules():
     assert sorted(sc.masks.__all__) == sorted(MASKS)
 
 
+@pytest.mark.parametrize("name", ["data", "pruning", "reference"])
+def test_modules_that_are_imported_later(name):
+    """They are there after `import sparseconv`, which does not import them."""
+    assert name in dir(sc)
+    code = f"import sys, sparseconv; assert 'sparseconv.{name}' not in sys.modules; print(sparseconv.{name}.__name__)"
+    assert run(code) == f"sparseconv.{name}\n"
+
+
 def test_map_of_the_package():
     """The docstring of the package names every module, and no module that is not there."""
     package = Path(sc.__file__).parent
