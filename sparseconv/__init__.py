@@ -69,7 +69,9 @@ from .transpose import (
 )
 
 if TYPE_CHECKING:
-    from . import data, pruning, reference
+    from . import data as data
+    from . import pruning
+    from . import reference as reference
 
 __version__ = "0.1.0"
 

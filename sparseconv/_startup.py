@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -14,7 +15,7 @@ def explained(error: Exception) -> BaseException:
     says so. A wrong environment variable stops the command line with one line.
     """
     package = Path(__file__).parent
-    if isinstance(error, ImportError) and not any((package / f"_cpu{suffix}").exists() for suffix in EXTENSION_SUFFIXES):
+    if isinstance(error, ImportError) and not _is_compiled(package):
         error = ImportError(_unbuilt(package), name=__package__)
     return SystemExit(f"sparseconv: error: {error}") if _is_command() else error
 
@@ -33,13 +34,16 @@ def _installed(package: Path) -> Path | None:
     """Where Python would find the package if it did not look here."""
     for entry in sys.path:
         found = Path(entry or ".").resolve() / package.name
-        if found != package.resolve() and any((found / f"_cpu{suffix}").exists() for suffix in EXTENSION_SUFFIXES):
+        if found != package.resolve() and _is_compiled(found):
             return found
     return None
 
 
+def _is_compiled(package: Path) -> bool:
+    return any((package / f"_cpu{suffix}").exists() for suffix in EXTENSION_SUFFIXES)
+
+
 def _is_command() -> bool:
     """Whether this process is ``sparseconv`` or ``python -m sparseconv``."""
-    words = sys.orig_argv
-    module = any(pair == ("-m", __package__) for pair in zip(words, words[1:], strict=False))
+    module = ("-m", __package__) in itertools.pairwise(sys.orig_argv)
     return module or Path(sys.argv[0] if sys.argv else "").stem == __package__

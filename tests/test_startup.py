@@ -36,7 +36,7 @@ def test_source_folder(sources):
     assert (code, out) == (1, "")
     assert "circular" not in errors
     last = errors.splitlines()[-1]
-    assert last.startswith(f"ImportError: {sources / 'sparseconv'} is the source folder of sparseconv, without compiled")
+    assert last.startswith(f"ImportError: {sources / 'sparseconv'} is the source folder of sparseconv, without")
     assert "pip install ." in last
     assert f"pip install -e {sources}" in last
 
