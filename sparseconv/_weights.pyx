@@ -1,6 +1,8 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True
 """Calls that skip zero weights, and lists of the others, which they read; thin classes like those of _conv.pyx."""
 
+from _thread import allocate_lock, get_ident
+
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc, realloc
 
@@ -130,3 +132,126 @@ cdef class Weights:
         task.out.data = <float *>address(target, PyBUF_STRIDED)
         with nogil:
             call_weights(self.table, &task, threads)
+
+
+cdef class Guard:
+    """Who uses memory that one thread at a time may change: ``with guard:`` reads, ``with guard.writing:`` writes.
+
+    Writers wait for readers, and readers for writers, also for those that wait already: else a steady stream of calls
+    would keep an update out for ever. Nobody waits for himself, which would never end: a signal handler runs in the
+    middle of the call that it interrupts. A thread that reads may read again; all else of that kind is a RuntimeError.
+
+    It is compiled because no signal handler can run, and raise, between its lines: it never counts a reader that does
+    not begin, or one too long.
+    """
+
+    cdef object mutex
+    cdef object writer  # a thread
+    cdef dict readers  # by thread, how often
+    cdef list next_writers  # threads
+    cdef list waiting  # locks of those who wait for a change
+    cdef str name, left
+
+    def __init__(self, str name not None):
+        """`name` is what messages call that which is guarded."""
+        self.name, self.mutex, self.left, self.writer = name, allocate_lock(), "", None
+        self.readers, self.next_writers, self.waiting = {}, [], []
+
+    @property
+    def writing(self):
+        """What a writer enters."""
+        return Writing(self)
+
+    def __enter__(self):
+        cdef object me = get_ident()
+        while True:
+            with self.mutex:
+                if me in self.readers:
+                    self.readers[me] += 1
+                    return self
+                if self.left:
+                    raise RuntimeError(f"{self.name}: {self.left}")
+                if self.writer is None and (not self.next_writers or me in self.next_writers):
+                    self.readers[me] = 1
+                    return self
+                if self.writer == me:
+                    raise RuntimeError(f"{self.name}: got a call in the middle of its own update (from a signal "
+                                       "handler?), expected one before or behind it")
+                turn = self.ticket()
+            turn.acquire()
+
+    def __exit__(self, *_):
+        cdef object me = get_ident()
+        with self.mutex:
+            self.readers[me] -= 1
+            if not self.readers[me]:
+                del self.readers[me]
+                self.changed()
+
+    cdef begin_writing(self):
+        cdef object me = get_ident()
+        cdef bint waits = False  # in next_writers
+        try:
+            while True:
+                with self.mutex:
+                    if me in self.readers or self.writer == me:
+                        raise RuntimeError(f"{self.name}: got an update in the middle of a call that uses it (from a "
+                                           "signal handler?), expected one before or behind it")
+                    if self.writer is None and not self.readers:
+                        self.writer = me
+                        return
+                    if not waits:
+                        waits = True
+                        self.next_writers.append(me)
+                    turn = self.ticket()
+                turn.acquire()  # a handler's exception ends the wait
+        finally:
+            if waits:
+                with self.mutex:
+                    self.next_writers.remove(me)
+                    if self.writer != me:
+                        self.changed()
+
+    cdef end_writing(self, whole):
+        with self.mutex:
+            self.writer = None
+            if whole:
+                self.left = ""
+            self.changed()
+
+    cdef ticket(self):
+        turn = allocate_lock()
+        turn.acquire()
+        self.waiting.append(turn)
+        return turn
+
+    cdef changed(self):
+        for turn in self.waiting:
+            turn.release()
+        self.waiting = []
+
+    def after_fork(self):
+        """In a child process: no other thread of the parent goes on here."""
+        cdef object me = get_ident()
+        self.mutex, self.waiting = allocate_lock(), []
+        self.next_writers = [one for one in self.next_writers if one == me]
+        self.readers = {me: self.readers[me]} if me in self.readers else {}
+        if self.writer is not None and self.writer != me:
+            self.writer = None
+            self.left = "got a process that was forked in the middle of an update, expected another update first"
+
+
+cdef class Writing:
+    """The writer's side of a Guard."""
+
+    cdef Guard guard
+
+    def __init__(self, Guard guard not None):
+        self.guard = guard
+
+    def __enter__(self):
+        self.guard.begin_writing()
+        return self
+
+    def __exit__(self, kind, *_):
+        self.guard.end_writing(kind is None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,10 @@ class PackedWeight:
     linear layers, with the `groups` that it was packed for. It owns all its memory: changes of the array that it was
     made from do not reach it, and `skip="auto"` can still prefer a kernel that reads the dense weight. Copied or
     pickled, it packs its weight anew.
+
+    Threads may share it. An update waits until no call uses it, and calls wait until an update is done, so each call
+    sees one weight from beginning to end. Where waiting would never end, in a signal handler that interrupts a call or
+    an update of the same object, it is a RuntimeError.
 
     Attributes
     ----------
@@ -52,8 +58,11 @@ class PackedWeight:
         self._dense = arrays.empty(weight.shape, weight.dtype)
         self.dense = self._dense.view()  # what kernels read
         self.dense.flags.writeable = False
-        self._lists: dict[tuple[bool, Classes], _weights.Lists] = {}
-        self._lock = threading.Lock()
+        self._lists: dict[tuple[bool, Classes], tuple[int, _weights.Lists]] = {}
+        self._version = 0  # of the dense weight; lists of another one are out of date
+        self._lock = threading.RLock()  # of who makes lists
+        self.guard = _weights.Guard("weight")  # of who uses them, or the dense weight
+        _all.add(self)
         self._write(weight, kept)
 
     @property
@@ -66,16 +75,18 @@ class PackedWeight:
 
     @property
     def nbytes(self) -> int:
-        return self._dense.nbytes + sum(lists.nbytes for lists in self._lists.values())
+        return self._dense.nbytes + sum(lists.nbytes for _, lists in list(self._lists.values()))
 
     def to_dense(self) -> np.ndarray:
         """A new array of all weights, zeros included."""
-        return self._dense.copy()
+        with self.guard:
+            return self._dense.copy()
 
     def update(self, weight: Any, *, mask: Any = None, threshold: float = 0.0) -> None:
         """Packs other weights of the same shape and dtype, as after a step of an optimiser.
 
-        Memory is taken anew only if there are more nonzeros than ever before. No call may be using the object.
+        Memory is taken anew only if there are more nonzeros than ever before. Calls of other threads that use the
+        object are waited for.
 
         Parameters
         ----------
@@ -89,25 +100,34 @@ class PackedWeight:
             No array in CPU memory, or another dtype.
         ValueError
             Another shape, a mask that does not fit, or a threshold that is negative or not finite.
+        RuntimeError
+            A signal handler updates what the call that it interrupts uses.
         """
         weight = arrays.addressable(arrays.take("weight", weight))
         if weight.dtype != self.dtype:
             raise TypeError(f"weight: got dtype {weight.dtype!s}, expected {self.dtype!s} as the packed weight has")
         checks.sizes("weight", weight.shape, self.shape)
-        self._write(weight, _kept(weight, mask, threshold))
+        kept = _kept(weight, mask, threshold)
+        with self.guard.writing:
+            self._write(weight, kept)
 
     def lists(self, backward: bool, classes: Classes) -> _weights.Lists:
-        """The nonzeros of each out channel, or of each in channel (`backward`), by classes of taps."""
+        """The nonzeros of each out channel, or of each in channel (`backward`), by classes of taps.
+
+        To be called, and the lists to be used, under the guard.
+        """
         key = backward, classes
-        lists = self._lists.get(key)
-        if lists is None:
+        version, lists = self._lists.get(key, (-1, None))
+        if version != self._version:  # there are none, or an update was interrupted
             with self._lock:  # others may want the same lists at the same time
-                if key not in self._lists:
-                    self._lists[key] = nonzero_lists(self._dense, self.groups, backward, classes)
-                lists = self._lists[key]
+                version, lists = self._lists.get(key, (-1, None))
+                if version != self._version:
+                    lists = nonzero_lists(self._dense, self.groups, backward, classes)
+                    self._lists[key] = self._version, lists
         return lists
 
     def _write(self, weight: np.ndarray, kept: np.ndarray | None) -> None:
+        self._version += 1  # first: a signal handler may raise an exception behind any line
         if kept is None:
             np.copyto(self._dense, weight)
         else:  # bits times 0 or 1: Inf and NaN outside the mask become zeros, too
@@ -116,18 +136,32 @@ class PackedWeight:
         if self.dtype == np.float64:
             self.density = np.count_nonzero(self._dense) / self._dense.size
             return
-        with self._lock:
-            for lists in self._lists.values():
-                lists.fill(self._dense, _threads(self._dense))
+        for key, (_, lists) in self._lists.items():
+            lists.fill(self._dense, _threads(self._dense))
+            self._lists[key] = self._version, lists
         taps = math.prod(self.shape[2:])
         self.density = self.lists(False, (tuple(range(taps)),)).count / self._dense.size
 
     def __reduce__(self) -> tuple:
-        return PackedWeight, (self._dense, self.groups)
+        return PackedWeight, (self.to_dense(), self.groups)
 
     def __repr__(self) -> str:
         groups = f", groups={self.groups}" if self.groups > 1 else ""
         return f"PackedWeight(shape={self.shape}, dtype={self.dtype!s}{groups}, density={self.density:.3f})"
+
+
+_all: weakref.WeakSet[PackedWeight] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In a child process, where the threads that used packed weights or made lists are no more."""
+    for packed in list(_all):
+        packed.guard.after_fork()
+        packed._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def pack_weight(weight: Any, *, groups: int = 1, mask: Any = None, threshold: float = 0.0) -> PackedWeight:

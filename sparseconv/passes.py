@@ -6,6 +6,7 @@ what runs, `run` does it. A `Call` is a pass with its arrays. conv.py, transpose
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -200,17 +201,23 @@ class Call(NamedTuple):
     threads: int
     threshold: float
     return_mask: bool = False
+    guard: _weights.Guard | None = None  # of a packed weight, which must not change meanwhile
 
     def run(self) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Does it; returns the result, and its mask if that is wanted."""
-        mask = self.made.run(self.operands, self.out, self.threads, self.threshold, self.return_mask)
+        if self.guard is None:
+            mask = self.made.run(self.operands, self.out, self.threads, self.threshold, self.return_mask)
+        else:
+            with self.guard:
+                mask = self.made.run(self.operands, self.out, self.threads, self.threshold, self.return_mask)
         if not self.return_mask:
             return self.out
         return self.out, masks.nonzero_mask(self.out) if mask is None else mask
 
     def plan(self, operation: str) -> Plan:
         """Says what it would do."""
-        choice, kernel = self.made.decide(self.operands, self.threads, self.threshold)
+        with self.guard or contextlib.nullcontext():
+            choice, kernel = self.made.decide(self.operands, self.threads, self.threshold)
         once, each = kernel.task.scratch_bytes if kernel.task else (0, 0)
         reason = f"{choice.reason}; {kernel.note}" if kernel.note else choice.reason
         return Plan(

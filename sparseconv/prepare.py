@@ -157,12 +157,13 @@ def _call(
     words: dict[str, Any], usable: Callable[[np.ndarray], np.ndarray] = arrays.addressable,
 ) -> Call:  # fmt: skip
     """A checked call of `operation`; `usable` copies arrays whose memory its kernels cannot read."""
-    given, used, forms = {}, {}, []
+    given, used, forms, guard = {}, {}, [], None
     for name, value in operands.items():
         if value is None and name in OPTIONAL:
             continue
         if name == "weight" and isinstance(value, PackedWeight):
-            given[name] = array = _unpacked(value, words)
+            guard, given[name] = value.guard, _unpacked(value, words)
+            array = given[name]
             used[name] = value if array.dtype == np.float32 else array
         else:
             given[name] = array = arrays.take_mask(name, value) if name in MASKS else arrays.take(name, value)
@@ -183,12 +184,12 @@ def _call(
         if threshold and known:
             raise ValueError(f"threshold: got {threshold} with {known}, expected 0 where a mask says what is zero")
         if threshold and words.get("skip") == "weight":
-            used["weight"] = _thresholded(used["weight"], threshold)
+            used["weight"], guard = _thresholded(used["weight"], threshold), None
     if out is None:
         out = arrays.empty(made.result.shape, made.result.dtype)
     else:
         arrays.check_memory(out, given)
-    return Call(made, used, out, threads, threshold)
+    return Call(made, used, out, threads, threshold, guard=guard)
 
 
 def _with_mask(call: Call, return_mask: Any, words: dict[str, Any]) -> Call:
@@ -202,7 +203,7 @@ def _with_mask(call: Call, return_mask: Any, words: dict[str, Any]) -> Call:
 
 def _thresholded(weight: np.ndarray | PackedWeight, threshold: float) -> np.ndarray:
     """A copy with zeros for small weights: unlike activations they are few, and packed before use anyway."""
-    dense = weight.dense if isinstance(weight, PackedWeight) else weight
+    dense = weight.to_dense() if isinstance(weight, PackedWeight) else weight
     return np.where(np.abs(dense) <= dense.dtype.type(threshold), dense.dtype.type(0), dense)
 
 

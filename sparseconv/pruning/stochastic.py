@@ -209,8 +209,8 @@ class GradientPruner:
             ``(array, density, threshold)``; `threshold` is 0.0 until `window` gradients have been seen.
         """
         call = _Call(g, out, num_threads)
-        full = len(self._exact) == self.window
-        predicted = math.fsum(one / self.window for one in self._exact) if full else 0.0
+        known = self.thresholds  # other threads may add to them
+        predicted = math.fsum(one / self.window for one in known) if len(known) == self.window else 0.0
         pruned = call.prune(predicted, self._generator)
         exact = _exact_threshold(self._factor, call.mean)
         if not math.isnan(exact):
@@ -218,7 +218,7 @@ class GradientPruner:
         return pruned
 
     def __repr__(self) -> str:
-        return f"GradientPruner(sparsity={self.sparsity}, window={self.window}, thresholds={list(self._exact)})"
+        return f"GradientPruner(sparsity={self.sparsity}, window={self.window}, thresholds={list(self.thresholds)})"
 
 
 class _Call:
