@@ -180,7 +180,7 @@ cdef class Guard:
                 turn = self.ticket()
             turn.acquire()
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, value, trace):
         cdef object me = get_ident()
         with self.mutex:
             self.readers[me] -= 1
@@ -253,5 +253,5 @@ cdef class Writing:
         self.guard.begin_writing()
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind, value, trace):
         self.guard.end_writing(kind is None)
