@@ -10,7 +10,7 @@ The package, from the outside in (each line uses what stands below it):
 ==================================  ===================================================================================
 conv, transpose, linear, bias       public functions
 prepare                             from arguments to a checked call; what only forms decide is kept for the next one
-operations, checks                  what that is: each operation checked, and its pass
+operations, checks, hints           what that is: each operation checked, and its pass; what was meant where it fails
 passes, planning                    the three passes: which kernel, why, and the call
 binding                             kernels bound to sizes and strides, and what they cost
 blocking, blocking_tiles            block sizes, on vectors and on the tile registers of AMX

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from . import hints
 from .arrays import INT64_MAX, Form, check_form, contiguous
 from .layout import Layout
 from .problem import Problem
@@ -36,7 +37,9 @@ def per_dim(name: str, value: Any, dims: int, least: int) -> tuple[int, ...]:
     if not isinstance(value, (tuple, list)):
         return (whole(name, value, least),) * dims
     if len(value) != dims:
-        raise ValueError(f"{name}: got {len(value)} numbers, expected 1 or {dims}, one per spatial dimension")
+        pairs = f"; (before, after) pairs are a tuple for each of {dims} dimensions"
+        hint = pairs if name == "padding" and len(value) == 2 * dims else ""
+        raise ValueError(f"{name}: got {len(value)} numbers, expected 1 or {dims}, one per spatial dimension{hint}")
     return tuple(whole(name, one, least) for one in value)
 
 
@@ -44,7 +47,9 @@ def padding_pairs(value: Padding, dims: int) -> tuple[tuple[int, int], ...] | st
     """(before, after) per spatial dimension, or "same"."""
     if isinstance(value, str):
         if value not in ("same", "valid"):
-            raise ValueError(f"padding: got {value!r}, expected 'same', 'valid' or numbers")
+            raise ValueError(
+                f"padding: got {value!r}, expected 'same', 'valid' or numbers{hints.word(value, ('same', 'valid'))}"
+            )
         return "same" if value == "same" else ((0, 0),) * dims
     if isinstance(value, (tuple, list)) and any(isinstance(one, (tuple, list)) for one in value):
         if len(value) != dims or any(not isinstance(one, (tuple, list)) or len(one) != 2 for one in value):
@@ -56,7 +61,8 @@ def padding_pairs(value: Padding, dims: int) -> tuple[tuple[int, int], ...] | st
 def word(name: str, value: Any, known: tuple) -> Any:
     """`value` if it is one of `known`."""
     if value not in known:
-        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, known))}")
+        expected = ", ".join(map(repr, known))
+        raise ValueError(f"{name}: got {value!r}, expected one of {expected}{hints.word(value, known)}")
     return value
 
 
@@ -94,15 +100,16 @@ def threshold(value: Any, skip: str) -> float:
     return float(number)
 
 
-def shaped(name: str, array: Form | np.ndarray, rank: int, what: str) -> None:
+def shaped(name: str, array: Form | np.ndarray, rank: int, what: str, hint: str = "") -> None:
     """Whether an array has `rank` dimensions."""
     if array.ndim != rank:
-        raise ValueError(f"{name}: got {array.ndim} dimensions (shape {array.shape}), expected {rank}: {what}")
+        raise ValueError(f"{name}: got {array.ndim} dimensions (shape {array.shape}), expected {rank}: {what}{hint}")
 
 
 def tensor(name: str, array: Form | np.ndarray, layout: Layout) -> None:
     """Whether an activation or gradient array can be in `layout`."""
-    shaped(name, array, layout.rank, layout.name)
+    if array.ndim != layout.rank:
+        shaped(name, array, layout.rank, layout.name, hints.rank(name, array.shape, layout))
     if layout.kind == "blocked" and array.shape[-1] != 16:
         raise ValueError(f"{name}: got shape {array.shape}, expected 16 as its last size ({layout.name})")
 
@@ -115,7 +122,8 @@ def features(name: str, array: Form) -> None:
 
 def weights(weight: Form, dims: int) -> None:
     """Whether an array is a weight (out channels, in channels of a group, *kernel)."""
-    shaped("weight", weight, dims + 2, "(out channels, in channels / groups, *kernel)")
+    one_tap = f"; of a kernel of one tap: weight[:, :{', None' * dims}]" if weight.ndim == 2 else ""
+    shaped("weight", weight, dims + 2, "(out channels, in channels / groups, *kernel)", one_tap)
     if 0 in weight.shape:
         raise ValueError(f"weight: got shape {weight.shape}, expected no size of zero")
 
@@ -123,7 +131,8 @@ def weights(weight: Form, dims: int) -> None:
 def bias(given: Form | None, channels: int) -> None:
     """Whether a bias, if there is one, has one element per output channel."""
     if given is not None:
-        shaped("bias", given, 1, "(out channels,)")
+        flat = "; pass bias.reshape(-1)" if math.prod(given.shape) == channels else ""
+        shaped("bias", given, 1, "(out channels,)", flat)
         sizes("bias", given.shape, (channels,))
 
 
@@ -160,23 +169,46 @@ def mask(name: str, given: Form | None, shape: tuple[int, ...], dtype: np.dtype)
     return contiguous(shape, given.dtype)
 
 
-def channels(name: str, array: Form, layout: Layout, expected: int) -> None:
-    """Whether `array` has room for just `expected` channels."""
+def channels(
+    name: str, array: Form, layout: Layout, expected: int, weight: tuple[int, ...] | None, axis: int, groups: int
+) -> None:
+    """Whether `array` has room for just `expected` channels, as size `axis` of the weight's shape says."""
     if array.shape != layout.shape(array.shape[0], expected, layout.size(array.shape)):
+        hint = hints.channels(array.shape, layout, weight, axis, groups, expected)
         raise ValueError(
-            f"{name}: got shape {array.shape} ({layout.name}), expected {expected} channels as the other operands have"
+            f"{name}: got shape {array.shape} ({layout.name}), expected {expected} channels as the other operands "
+            f"have{hint}"
         )
 
 
-def sizes(name: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
+def input_shape(
+    shape: tuple[int, ...], layout: Layout, batch: int, expected: int, weight: tuple[int, ...], axis: int, groups: int
+) -> None:
+    """The same of the shape of a result that the caller names."""
+    wanted = layout.shape(batch, expected, layout.size(shape))
+    if shape != wanted:
+        hint = "" if shape[0] != batch else hints.channels(shape, layout, weight, axis, groups, expected)
+        raise ValueError(f"input_shape: got shape {shape}, expected {wanted}{hint}")
+
+
+def gradient(name: str, got: tuple[int, ...], expected: tuple[int, ...], layout: Layout, source: str) -> None:
+    """Whether a gradient has the shape of the forward result, which follows from `source`."""
+    if got != expected:
+        raise ValueError(f"{name}: got shape {got}, expected {expected}{hints.gradient(got, layout, expected, source)}")
+
+
+def sizes(name: str, got: tuple[int, ...], expected: tuple[int, ...], hint: str = "") -> None:
     """Whether a shape is the one that the other arguments lead to."""
     if tuple(got) != tuple(expected):
-        raise ValueError(f"{name}: got shape {tuple(got)}, expected {tuple(expected)}")
+        raise ValueError(f"{name}: got shape {tuple(got)}, expected {tuple(expected)}{hint}")
 
 
 def full_shape(name: str, value: Any, layout: Layout) -> tuple[int, ...]:
     """The shape of a result in `layout`."""
-    if not isinstance(value, (tuple, list)) or len(value) != layout.rank:
+    if not isinstance(value, (tuple, list)):
+        got, hint = (type(value).__name__, ": pass its shape") if hasattr(value, "shape") else (repr(value), "")
+        raise ValueError(f"{name}: got {got}, expected the {layout.rank} sizes of an array in {layout.name}{hint}")
+    if len(value) != layout.rank:
         raise ValueError(f"{name}: got {value!r}, expected the {layout.rank} sizes of an array in {layout.name}")
     return tuple(whole(name, one, 0) for one in value)
 

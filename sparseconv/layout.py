@@ -101,11 +101,29 @@ class Layout(NamedTuple):
 @lru_cache(maxsize=64)
 def parse(name: str, dims: int) -> Layout:
     """The layout of that name for `dims` spatial dimensions; ValueError if there is none."""
-    spatial = SPATIAL[dims]
-    known = {f"NC{spatial}": "first", f"N{spatial}C": "last", f"NC{spatial}16c": "blocked"} if dims else {"NC": "last"}
+    known = _known(dims)
     if name not in known:
-        raise ValueError(f"layout: got {name!r}, expected one of {', '.join(map(repr, known))}")
+        from . import hints  # which is made of layouts
+
+        hint = hints.word(name, tuple(known), similar=False)  # NHCW is as near to the one as to the other
+        raise ValueError(f"layout: got {name!r}, expected one of {', '.join(map(repr, known))}{hint}")
     return Layout(name, dims, known[name])
+
+
+def others(layout: Layout) -> list[Layout]:
+    """The other layouts of as many spatial dimensions."""
+    return [Layout(name, layout.dims, kind) for name, kind in _known(layout.dims).items() if name != layout.name]
+
+
+def names(dims: int) -> list[str]:
+    """Names of the layouts for `dims` spatial dimensions."""
+    return list(_known(dims))
+
+
+def _known(dims: int) -> dict[str, str]:
+    """Names and kinds of the layouts for `dims` spatial dimensions."""
+    spatial = SPATIAL[dims]
+    return {f"NC{spatial}": "first", f"N{spatial}C": "last", f"NC{spatial}16c": "blocked"} if dims else {"NC": "last"}
 
 
 def find(name: str) -> Layout:

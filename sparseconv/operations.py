@@ -82,7 +82,7 @@ def conv(
     checks.tensor("x", x, call.order)
     checks.weights(weight, dims)
     in_channels = weight.shape[1] * call.groups
-    checks.channels("x", x, call.order, in_channels)
+    checks.channels("x", x, call.order, in_channels, weight.shape, 1, call.groups)
     checks.bias(bias, weight.shape[0])
     dtype = checks.same_dtype(x=x, weight=weight, bias=bias)
     problem = call.problem(x.shape[0], in_channels, weight.shape[0], call.order.size(x.shape), weight.shape[2:])
@@ -104,10 +104,10 @@ def conv_backward_data(
     checks.same_dtype(grad_output=grad_output, weight=weight)
     shape = checks.full_shape("input_shape", input_shape, call.order)
     in_channels, size = weight.shape[1] * call.groups, call.order.size(shape)
-    checks.sizes("input_shape", shape, call.order.shape(shape[0], in_channels, size))
+    checks.input_shape(shape, call.order, shape[0], in_channels, weight.shape, 1, call.groups)
     problem = call.problem(shape[0], in_channels, weight.shape[0], size, weight.shape[2:])
     expected = call.order.shape(problem.batch, problem.out_channels, problem.out_size)
-    checks.sizes("grad_output", grad_output.shape, expected)
+    checks.gradient("grad_output", grad_output.shape, expected, call.order, "input_shape")
     return _backward_data(
         "conv{}d", call, problem, shape, grad_output, weight, output_mask, grad_output_mask, out, backward=True
     )
@@ -122,10 +122,10 @@ def conv_backward_weight(
     checks.tensor("grad_output", grad_output, call.order)
     checks.same_dtype(x=x, grad_output=grad_output)
     kernel, shape = _weight_shape(kernel_size, call, inner=x, outer=grad_output)
-    checks.channels("x", x, call.order, shape[1] * call.groups)
+    checks.channels("x", x, call.order, shape[1] * call.groups, None, 1, call.groups)
     problem = call.problem(x.shape[0], shape[1] * call.groups, shape[0], call.order.size(x.shape), kernel)
     expected = call.order.shape(problem.batch, problem.out_channels, problem.out_size)
-    checks.sizes("grad_output", grad_output.shape, expected)
+    checks.gradient("grad_output", grad_output.shape, expected, call.order, "the shape of x")
     return _backward_weight(
         "conv{}d", call, problem, shape, x, grad_output, output_mask, input_mask, grad_output_mask, out
     )
@@ -140,7 +140,7 @@ def conv_transpose(
     checks.tensor("x", x, call.order)
     checks.weights(weight, dims)
     channels = weight.shape[1] * call.groups
-    checks.channels("x", x, call.order, weight.shape[0])
+    checks.channels("x", x, call.order, weight.shape[0], weight.shape, 0, call.groups)
     checks.bias(bias, channels)
     dtype = checks.same_dtype(x=x, weight=weight, bias=bias)
     size = call.order.size(x.shape)
@@ -162,11 +162,11 @@ def conv_transpose_backward_data(
     checks.tensor("grad_output", grad_output, call.order)
     checks.weights(weight, dims)
     channels = weight.shape[1] * call.groups
-    checks.channels("grad_output", grad_output, call.order, channels)
+    checks.channels("grad_output", grad_output, call.order, channels, weight.shape, 1, call.groups)
     checks.same_dtype(grad_output=grad_output, weight=weight)
     shape = checks.full_shape("input_shape", input_shape, call.order)
     size = call.order.size(shape)
-    checks.sizes("input_shape", shape, call.order.shape(grad_output.shape[0], weight.shape[0], size))
+    checks.input_shape(shape, call.order, grad_output.shape[0], weight.shape[0], weight.shape, 0, call.groups)
     target = call.order.size(grad_output.shape)
     problem = call.problem(shape[0], channels, weight.shape[0], target, weight.shape[2:], out_size=size)
     checks.transposed_gradient(size, weight.shape[2:], target, call.stride, call.padding, call.dilation)
@@ -241,7 +241,8 @@ def linear(
 ) -> Pass:  # fmt: skip
     checks.features("x", x)
     checks.weights(weight, 0)
-    checks.sizes("x", x.shape, (*x.shape[:-1], weight.shape[1]))
+    turned = "; is the weight (in, out) (then pass weight.T)?" if x.shape[-1] == weight.shape[0] else ""
+    checks.sizes("x", x.shape, (*x.shape[:-1], weight.shape[1]), turned)
     result = _linear_result(out, (*x.shape[:-1], weight.shape[0]), x=x, weight=weight)
     options |= {"activation": activation, "layout": "NWC"}
     live = _row_mask("input_mask", input_mask, x)

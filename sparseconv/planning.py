@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from math import inf, prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _masks, layout
+from . import _masks, hints, layout
 from .problem import Problem
 
 SAMPLED_RUNS = 128  # of 64 elements: the standard error of a density is below 0.006 for independent zeros
@@ -161,13 +164,13 @@ def packing_cost(problem: Problem, backward: bool) -> float:
     return (PACK_BACKWARD_CYCLES if backward else PACK_CYCLES) * 16 / positions
 
 
-def plan(operation: str, *args: object, **keywords: object) -> Plan:
+def plan(operation: str | Callable[..., Any], *args: object, **keywords: object) -> Plan:
     """What a call would run, and why; nothing is computed.
 
     Parameters
     ----------
-    operation : str
-        Name of a public function: "conv2d", "conv2d_backward_weight", "conv_transpose1d", "linear", ...
+    operation : str or function
+        A public function or its name: "conv2d", "conv2d_backward_weight", "conv_transpose1d", "linear", ...
     *args, **keywords
         The arguments of that function. They are checked as the call itself would.
 
@@ -178,8 +181,13 @@ def plan(operation: str, *args: object, **keywords: object) -> Plan:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If there is no such operation; and whatever the operation would raise.
+
+    Notes
+    -----
+    Where no layout is named and the array fits channels last as well (as many channels as columns), `reason` says so: a
+    call takes it for channels first in silence.
 
     Examples
     --------
@@ -190,12 +198,44 @@ def plan(operation: str, *args: object, **keywords: object) -> Plan:
     """
     from . import prepare  # planning is below prepare: it is what prepare asks
 
-    match = re.fullmatch(r"(conv(?:_transpose)?)([123])d(_backward_data|_backward_weight)?", operation)
-    if match:
-        name, dims, rest = match.groups()
-        if "layout" not in keywords:
-            keywords["layout"] = f"NC{layout.SPATIAL[int(dims)]}"
-        return getattr(prepare, name + (rest or ""))(int(dims), *args, **keywords).plan(operation)
-    if operation in ("linear", "linear_backward_data", "linear_backward_weight"):
-        return getattr(prepare, operation)(*args, **keywords).plan(operation)
-    raise ValueError(f"operation: got {operation!r}, expected the name of a convolution or linear function")
+    name = _operation_name(operation)
+    try:
+        inspect.signature(getattr(sys.modules[__package__], name)).bind(*args, **keywords)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
+    match = re.fullmatch(r"(conv(?:_transpose)?)([123])d(_backward_data|_backward_weight)?", name)
+    if not match:
+        return getattr(prepare, name)(*args, **keywords).plan(name)
+    kind, dims, rest = match.groups()
+    named = "layout" in keywords
+    order = keywords.setdefault("layout", f"NC{layout.SPATIAL[int(dims)]}")
+    call = getattr(prepare, kind + (rest or ""))(int(dims), *args, **keywords)
+    made = call.plan(name)
+    notice = "" if named else _ambiguous(call.operands, layout.parse(order, int(dims)))
+    return replace(made, reason=f"{made.reason}; {notice}") if notice else made
+
+
+def _operation_name(operation: str | Callable[..., Any]) -> str:
+    """The name of a convolution or linear function, given by itself or by name."""
+    expected = "expected a convolution or linear function of sparseconv, or its name"
+    names = vars(sys.modules[__package__])
+    public = {name: one for name, one in names.items() if re.match("conv|linear", name) and callable(one)}
+    if isinstance(operation, str):
+        if operation in public:
+            return operation
+        raise ValueError(f"operation: got {operation!r}, {expected}{hints.word(operation, tuple(public))}")
+    for name, function in public.items():
+        if operation is function:
+            return name
+    if callable(operation):
+        raise ValueError(f"operation: got {getattr(operation, '__name__', operation)!r}, {expected}")
+    raise TypeError(f"operation: got {type(operation).__name__}, {expected}, in front of its arguments")
+
+
+def _ambiguous(operands: dict[str, Any], order: layout.Layout) -> str:
+    """What is said of an array that the layout taken by default may be wrong for."""
+    name, array = next(iter(operands.items()))
+    other = hints.also_fits(array, order)
+    if not other:
+        return ""
+    return f"{name} of shape {array.shape} fits layout={other!r} as well as {order.name!r}: name the one that is meant"

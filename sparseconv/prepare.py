@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, checks, cpu, operations
+from . import arrays, checks, cpu, layout, operations
 from .arrays import Form
 from .compressed import expanded
 from .operations import Pass
@@ -176,7 +176,11 @@ def _call(
     threshold = words.pop("threshold", 0.0)
     values = tuple(words.values())
     find = _kept if _plain(values) else _kept.__wrapped__
-    made = find(operation, dims, tuple(used), tuple(forms), target, tuple(words), values)
+    asked = operation, dims, tuple(used), tuple(forms), target, tuple(words), values
+    try:
+        made = find(*asked)
+    except ValueError as error:
+        raise _in_another_layout(error, *asked) from None
     threads = cpu.checked_threads(num_threads)
     if type(threshold) is not float or threshold:
         threshold = checks.threshold(threshold, words.get("skip", "auto"))
@@ -190,6 +194,21 @@ def _call(
     else:
         arrays.check_memory(out, given)
     return Call(made, used, out, threads, threshold, guard=guard)
+
+
+def _in_another_layout(error: ValueError, operation: Callable[..., Pass], dims: int, *rest: Any) -> ValueError:
+    """The error, and another layout in which all arguments would fit, if there is one."""
+    *given, names, values = rest
+    words = dict(zip(names, values, strict=True))
+    if "did you mean" in str(error) or words.get("layout") not in layout.names(dims):
+        return error
+    for other in layout.others(layout.parse(words["layout"], dims)):
+        try:
+            _kept.__wrapped__(operation, dims, *given, names, tuple((words | {"layout": other.name}).values()))
+        except (TypeError, ValueError):
+            continue
+        return ValueError(f"{str(error).removesuffix('?')}; did you mean layout={other.name!r}?")
+    return error
 
 
 def _with_mask(call: Call, return_mask: Any, words: dict[str, Any]) -> Call:
