@@ -141,7 +141,7 @@ def save(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> None:
     safetensors = _safetensors()
     tensors: dict[str, np.ndarray] = {}
     for name, value in weights.items():
-        array = np.asarray(arrays.shared(name, value), order="C")
+        array = np.asarray(arrays.take_any(name, value), order="C")
         parts = compress({name: array}) if array.ndim and array.dtype in arrays.DTYPES else {}
         smaller = parts and sum(part.nbytes for part in parts.values()) < array.nbytes
         tensors |= parts if smaller else {name: array}
