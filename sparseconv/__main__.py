@@ -110,6 +110,38 @@ def _parser():
     )
     command.add_arguments(bench, _number)
     bench.set_defaults(run=command.run)
+
+    report = commands.add_parser(
+        "torch-report",
+        help="show what skipping zeros would gain in a PyTorch model",
+        description="Run a PyTorch model on a sample and time each of its layers there, by PyTorch and by sparseconv. "
+        "Prints zeros, kernels and gains by layer and pass; nothing is changed.",
+    )
+    report.add_argument(
+        "model",
+        metavar="MODEL",
+        help="exported program (FILE.pt2 of torch.export.save), or module:function, where the function returns a model",
+    )
+    report.add_argument(
+        "--sample",
+        nargs="+",
+        required=True,
+        metavar="SHAPE|FILE",
+        help="arguments of the model: shapes as 8x3x224x224, filled with random numbers, or .npy or .pt files",
+    )
+    report.add_argument("--train", action="store_true", help="training mode: backward passes, too")
+    report.add_argument("--fold", action="store_true", help="with batch normalisation and ReLU folded, for inference")
+    report.add_argument("--channels-last", action="store_true", help="let the model run in channels_last memory")
+    report.add_argument("--threads", type=positive, metavar="N", help="number of threads (default: PyTorch's)")
+    report.add_argument(
+        "--seconds",
+        type=_number(float, 0.0, "a number, at least 0"),
+        default=0.05,
+        metavar="S",
+        help="how long each pass of each layer is timed (%(default)s)",
+    )
+    report.add_argument("--json", action="store_true", help="print JSON")
+    report.set_defaults(run=_torch_report)
     return parser
 
 
@@ -185,6 +217,14 @@ def _train(arguments):
         written = [report.save_json(result, output), report.save_picture(result, output), arguments.save_activations]
         progress.say(f"wrote {' and '.join(str(path) for path in written if path)}")
     print(report.text(result))
+
+
+def _torch_report(arguments):
+    try:
+        from sparseconv.torch import command
+    except ModuleNotFoundError as error:
+        raise ValueError(f"torch-report needs PyTorch ({error}): pip install 'sparseconv[torch]'") from error
+    command.main(arguments)
 
 
 if __name__ == "__main__":

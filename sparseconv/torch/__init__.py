@@ -3,10 +3,18 @@
 >>> import sparseconv.torch as sct                                                             # doctest: +SKIP
 >>> y = sct.conv2d(x, weight, bias, padding=1, activation="relu")                              # doctest: +SKIP
 >>> y.sum().backward()                                                                         # doctest: +SKIP
+>>> print(sct.convert_(model, sample))  # in place: layers that are faster with us              # doctest: +SKIP
 
 The package, from the outside in (each line uses what stands below it):
 
 =============  ========================================================================================================
+conversion     a model's layers become ours, and PyTorch's again
+fold           inference as a graph: batch normalisation, ReLU and residual additions in one go with a layer
+observe        running a model on a sample, each layer timed there
+report         what came of it
+exported       layers of exported programs
+command        ``sparseconv torch-report``
+modules        Conv1d ... Linear: subclasses of torch.nn's
 functional     conv1d ... linear: arguments as in torch.nn.functional
 packed         the same with a PackedWeight, for inference
 ops            the operators torch.ops.sparseconv.*: kernels, fakes, derivatives
@@ -19,6 +27,7 @@ Tensors are CPU tensors, and threads those of PyTorch: `torch.set_num_threads` c
 """
 
 from .. import cpu
+from .conversion import Config, convert, convert_, revert_, sparsity_report
 from .functional import (
     conv1d,
     conv2d,
@@ -28,15 +37,32 @@ from .functional import (
     conv_transpose3d,
     linear,
 )
+from .modules import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Linear
+from .report import LayerReport, PassReport, Report
 
 __all__ = [
+    "Config",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "LayerReport",
+    "Linear",
+    "PassReport",
+    "Report",
     "conv1d",
     "conv2d",
     "conv3d",
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "convert",
+    "convert_",
     "linear",
+    "revert_",
+    "sparsity_report",
 ]
 
 if hasattr(cpu, "_prefer_threads"):

@@ -1,0 +1,158 @@
+"""Whole networks in PyTorch, as they are and converted: inference and training steps, in turns in one process.
+
+    python bench/torch_models.py [resnet50|vgg16 ...] [--what inference train] [--batch 8] [--threads 1 2]
+
+Ratios are PyTorch's time divided by ours, medians of pairs. Inference is also compared with PyTorch after its own
+`torch.fx.experimental.optimization.fuse`, which folds batch normalisation. --profile says where the time goes.
+"""
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+import torch.fx.experimental.optimization
+from torch import nn
+
+import sparseconv
+import sparseconv.torch
+from sparseconv.benchmark.measure import keep_memory
+
+if __package__:
+    from .torch_networks import NETWORKS, network
+else:
+    from torch_networks import NETWORKS, network
+
+KINDS = {  # of a profile's names, the first that fits
+    "sparseconv": ("sparseconv",),
+    "convolution": ("conv",),
+    "batch_norm": ("batch_norm",),
+    "add": ("add_", "aten::add", "_add_relu"),
+    "relu": ("relu", "threshold", "clamp"),
+    "pooling": ("pool", "mean"),
+    "linear": ("addmm", "linear", "aten::mm"),
+    "sgd": ("_foreach",),
+    "copies": ("copy_", "fill_", "zero_"),
+}
+
+
+def inference(model, images):
+    with torch.no_grad():
+        return model(images)
+
+
+def training_step(model, images, labels, optimiser):
+    optimiser.zero_grad(set_to_none=True)
+    nn.functional.cross_entropy(model(images), labels).backward()
+    optimiser.step()
+
+
+def sides(name, what, batch, report):
+    """{name: function}: PyTorch's sides first, ours last."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(batch, 3, 224, 224, generator=generator).to(memory_format=torch.channels_last)
+    model = network(name, images)
+    if what == "inference":
+        model.eval()
+        ours = copy.deepcopy(model)
+        report.append(sparseconv.torch.convert_(ours, images, fold=True))
+        fused = torch.fx.experimental.optimization.fuse(model).to(memory_format=torch.channels_last)
+        named = {"torch": model, "torch, folded": fused, "sparseconv": ours}
+        return {side: lambda one=one: inference(one, images) for side, one in named.items()}
+    labels = torch.randint(1000, (batch,), generator=generator)
+    ours = copy.deepcopy(model)
+
+    def loss(one):
+        return nn.functional.cross_entropy(one(images), labels)
+
+    report.append(sparseconv.torch.convert_(ours, loss))
+    return {"torch": steps(model, images, labels), "sparseconv": steps(ours, images, labels)}
+
+
+def steps(model, images, labels):
+    """A function that takes one training step."""
+    optimiser = torch.optim.SGD(model.parameters(), 1e-6)
+    return lambda: training_step(model, images, labels, optimiser)
+
+
+def compare(functions, seconds):
+    """Seconds of each function, called in turns."""
+    times = {side: [] for side in functions}
+    for function in functions.values():
+        function()
+    end, turn = time.perf_counter() + seconds, 0
+    while turn < 3 or time.perf_counter() < end:
+        order = list(functions) if turn % 2 else list(functions)[::-1]
+        for side in order:
+            started = time.perf_counter()
+            functions[side]()
+            times[side].append(time.perf_counter() - started)
+        turn += 1
+    return times
+
+
+def profile(function):
+    """{kind: milliseconds} of one call, by the operators that spend them."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities) as profiler:
+        function()
+    found = {}
+    for event in profiler.key_averages():
+        kind = next((kind for kind, words in KINDS.items() if any(word in event.key for word in words)), "other")
+        found[kind] = found.get(kind, 0.0) + 1e-3 * event.self_cpu_time_total
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", nargs="*", help=f"{', '.join(NETWORKS)} (default: all)")
+    parser.add_argument("--what", nargs="+", choices=("inference", "train"), default=["inference", "train"])
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--seconds", type=float, default=10.0, help="for the pairs of one line")
+    parser.add_argument("--layers", action="store_true", help="print the report of each conversion")
+    parser.add_argument("--profile", action="store_true", help="print where the time goes, in milliseconds")
+    parser.add_argument("--json", type=Path, help="append results to this file, one JSON object a line")
+    arguments = parser.parse_args(argv)
+    keep_memory()
+    for name in arguments.network or NETWORKS:
+        for what in arguments.what:
+            for threads in arguments.threads:
+                one_line(name, what, threads, arguments)
+
+
+def one_line(name, what, threads, arguments):
+    torch.set_num_threads(threads)
+    reports = []
+    functions = sides(name, what, arguments.batch, reports)
+    if arguments.layers:
+        print(reports[0])
+    times = {side: statistics.median(all) for side, all in compare(functions, arguments.seconds).items()}
+    ours = times["sparseconv"]
+    words = [f"{side} {1e3 * seconds:.0f} ms" for side, seconds in times.items()]
+    ratios = [f"{seconds / ours:.2f} times {side}" for side, seconds in times.items() if side != "sparseconv"]
+    zeros = [layer.zeros["input"] for layer in reports[0].layers if layer.zeros.get("input", 0) > 0.05]
+    print(
+        f"{name} {what}, batch {arguments.batch}, {threads} threads, {statistics.fmean(zeros):.0%} zeros: "
+        f"{', '.join(words)}: {', '.join(ratios)}",
+        flush=True,
+    )
+    if arguments.profile:
+        for side, function in functions.items():
+            found = profile(function)
+            print(f"  {side}: {', '.join(f'{kind} {value:.0f}' for kind, value in found.items() if value >= 0.5)}")
+    if arguments.json:
+        result = {
+            "network": name, "what": what, "batch": arguments.batch, "threads": threads, "seconds": times,
+            "isa": sparseconv.cpu.isa(), "torch": torch.__version__, "sparseconv": sparseconv.__version__,
+            "converted": reports[0].converted, "layers": len(reports[0].layers),
+        }  # fmt: skip
+        with open(arguments.json, "a", encoding="utf-8") as file:
+            print(json.dumps(result), file=file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Modules: torch.nn's own with other arithmetic.
+
+Each class here is the subclass of one of torch.nn. Parameters, constructor, state_dict and hooks are inherited; only
+the call of the convolution is ours. A module of torch.nn becomes one of ours, and back, by a change of its class:
+parameters, hooks, buffers of pruning and everybody's references to the module stay what they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as theirs
+from torch.nn.utils import parametrize
+
+from . import functional as ours
+
+__all__ = [
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "Linear",
+    "become",
+    "counterpart",
+    "operate",
+    "plain_class",
+]
+
+DEFAULTS = {"activation": None, "skip": "auto", "threshold": 0.0, "keep": "dense", "input_is_relu": None}
+
+
+def convolve(
+    module: nn.Module, function: Any, input: Tensor, weight: Tensor, bias: Tensor | None, **words: Any
+) -> Tensor:
+    """What `_conv_forward` of torch.nn does, with any function for the convolution."""
+    padding = module.padding
+    if module.padding_mode != "zeros":
+        input = theirs.pad(input, module._reversed_padding_repeated_twice, mode=module.padding_mode)
+        padding = (0,) * len(module.kernel_size)
+    return function(input, weight, bias, module.stride, padding, module.dilation, module.groups, **words)
+
+
+def convolve_transposed(
+    module: nn.Module, function: Any, input: Tensor, weight: Tensor, bias: Tensor | None, output_size: Any = None,
+    **words: Any,
+) -> Tensor:  # fmt: skip
+    """What `forward` of torch.nn's transposed convolutions does, with any function."""
+    if module.padding_mode != "zeros":  # torch's constructors refuse it; attributes can still be set
+        raise ValueError(f"padding_mode: got {module.padding_mode!r}, expected 'zeros' in a transposed convolution")
+    output_padding = module._output_padding(
+        input, output_size, module.stride, module.padding, module.kernel_size, len(module.kernel_size), module.dilation
+    )
+    return function(
+        input, weight, bias, module.stride, module.padding, output_padding, module.groups, module.dilation, **words
+    )
+
+
+def multiply(
+    module: nn.Module, function: Any, input: Tensor, weight: Tensor, bias: Tensor | None, **words: Any
+) -> Tensor:
+    return function(input, weight, bias, **words)
+
+
+class _Words:
+    """The keywords of our operators as attributes of a module.
+
+    They are class attributes until they are set, so that a module of torch.nn needs nothing but another class.
+    """
+
+    activation: str | None = None
+    skip: str = "auto"
+    threshold: float = 0.0
+    keep: str = "dense"
+    input_is_relu: bool | None = None
+
+    plain: ClassVar[type[nn.Module]]  # the class of torch.nn
+    operation: ClassVar[Any]  # how it calls a function
+    ours: ClassVar[Any]  # our function, and torch's
+    theirs: ClassVar[Any]
+
+    def words(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in DEFAULTS}
+
+    def set_words(self, words: dict[str, Any]) -> None:
+        """Checks the keywords and makes attributes of those that are not the defaults."""
+        unknown = set(words) - set(DEFAULTS)
+        if unknown:
+            raise TypeError(f"{type(self).__name__}: got the keyword {min(unknown)!r}, expected {', '.join(DEFAULTS)}")
+        for name, value in words.items():
+            if value != DEFAULTS[name]:
+                setattr(self, name, value)
+
+    def extra_repr(self) -> str:
+        given = [f"{name}={value!r}" for name, value in self.words().items() if value != DEFAULTS[name]]
+        return ", ".join([super().extra_repr(), *given])
+
+
+def _constructor(plain: type[nn.Module]) -> Any:
+    def __init__(self: Any, *arguments: Any, **options: Any) -> None:
+        words = {name: options.pop(name) for name in DEFAULTS if name in options}
+        plain.__init__(self, *arguments, **options)
+        self.set_words(words)
+
+    return __init__
+
+
+class _Conv(_Words):
+    operation = staticmethod(convolve)
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return convolve(self, self.ours, input, weight, bias, **self.words())
+
+
+class _ConvTranspose(_Words):
+    operation = staticmethod(convolve_transposed)
+
+    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
+        return convolve_transposed(self, self.ours, input, self.weight, self.bias, output_size, **self.words())
+
+
+class Conv1d(_Conv, nn.Conv1d):
+    """torch.nn.Conv1d with the zeros left out; see `Conv2d`."""
+
+    plain, ours, theirs = nn.Conv1d, staticmethod(ours.conv1d), staticmethod(theirs.conv1d)
+    __init__ = _constructor(nn.Conv1d)
+
+
+class Conv2d(_Conv, nn.Conv2d):
+    """torch.nn.Conv2d with the zeros left out.
+
+    Parameters
+    ----------
+    *arguments, **options
+        Those of torch.nn.Conv2d, all padding modes included.
+    activation, skip, threshold, keep, input_is_relu
+        Those of `sparseconv.torch.conv2d`. They are attributes, too, and may be set later.
+
+    Notes
+    -----
+    Parameters are float32 on the CPU (float64 is computed, slowly). state_dict is that of torch.nn.Conv2d.
+    """
+
+    plain, ours, theirs = nn.Conv2d, staticmethod(ours.conv2d), staticmethod(theirs.conv2d)
+    __init__ = _constructor(nn.Conv2d)
+
+
+class Conv3d(_Conv, nn.Conv3d):
+    """torch.nn.Conv3d with the zeros left out; see `Conv2d`."""
+
+    plain, ours, theirs = nn.Conv3d, staticmethod(ours.conv3d), staticmethod(theirs.conv3d)
+    __init__ = _constructor(nn.Conv3d)
+
+
+class ConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d):
+    """torch.nn.ConvTranspose1d with the zeros left out; see `Conv2d`."""
+
+    plain, ours, theirs = (
+        nn.ConvTranspose1d, staticmethod(ours.conv_transpose1d), staticmethod(theirs.conv_transpose1d),
+    )  # fmt: skip
+    __init__ = _constructor(nn.ConvTranspose1d)
+
+
+class ConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):
+    """torch.nn.ConvTranspose2d with the zeros left out; see `Conv2d`."""
+
+    plain, ours, theirs = (
+        nn.ConvTranspose2d, staticmethod(ours.conv_transpose2d), staticmethod(theirs.conv_transpose2d),
+    )  # fmt: skip
+    __init__ = _constructor(nn.ConvTranspose2d)
+
+
+class ConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d):
+    """torch.nn.ConvTranspose3d with the zeros left out; see `Conv2d`."""
+
+    plain, ours, theirs = (
+        nn.ConvTranspose3d, staticmethod(ours.conv_transpose3d), staticmethod(theirs.conv_transpose3d),
+    )  # fmt: skip
+    __init__ = _constructor(nn.ConvTranspose3d)
+
+
+class Linear(_Words, nn.Linear):
+    """torch.nn.Linear with the zeros left out; see `Conv2d`."""
+
+    plain, ours, theirs = nn.Linear, staticmethod(ours.linear), staticmethod(theirs.linear)
+    operation = staticmethod(multiply)
+    __init__ = _constructor(nn.Linear)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.ours(input, self.weight, self.bias, **self.words())
+
+
+OURS = (Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Linear)
+COUNTERPARTS: dict[type, type] = {kind.plain: kind for kind in OURS}
+
+
+def plain_class(module: nn.Module) -> type:
+    """The class of a module without the one that torch.nn.utils.parametrize puts in front of it."""
+    return type(module).__bases__[0] if parametrize.is_parametrized(module) else type(module)
+
+
+def counterpart(module: nn.Module) -> type | None:
+    """Our class for a module of torch.nn, or for one of ours; None for other modules, subclasses among them.
+
+    A subclass may do anything in its forward; ours would leave that out.
+    """
+    found = plain_class(module)
+    return found if found in OURS else COUNTERPARTS.get(found)
+
+
+def operate(
+    module: nn.Module, ours: bool, input: Tensor, weight: Tensor, bias: Tensor | None, *more: Any, **words: Any
+) -> Tensor:
+    """One call of a module's convolution with other operands, by our function or by torch's."""
+    kind = counterpart(module)
+    return kind.operation(module, kind.ours if ours else kind.theirs, input, weight, bias, *more, **words)
+
+
+def become(module: nn.Module, target: type) -> None:
+    """Gives a module another class, the one of its parametrizations put in front again."""
+    if not parametrize.is_parametrized(module):
+        module.__class__ = target
+        return
+    front = type(module)  # has a property for each parametrized parameter
+    own = {name: value for name, value in vars(front).items() if name not in ("__dict__", "__weakref__")}
+    module.__class__ = type(f"Parametrized{target.__name__}", (target,), own)
+
+
+def as_torch(module: nn.Module) -> None:
+    """Makes a module of ours one of torch.nn again; our attributes go."""
+    for name in DEFAULTS:
+        module.__dict__.pop(name, None)
+    become(module, counterpart(module).plain)
