@@ -39,18 +39,19 @@ def test_readme_example(number, capsys):
     exec(compile(source, f"README.md, example {number}", "exec"), {"__name__": "example"})
 
 
-def test_examples_of_pruning():
+@pytest.mark.parametrize(("document", "least"), [("pruning.md", 4), ("frameworks.md", 1)])
+def test_examples_of_pages(document, least):
     """They go on where the one before stopped."""
-    path = ROOT / "docs" / "pruning.md"
+    path = ROOT / "docs" / document
     if not path.exists():
         pytest.skip("this source archive has no docs")
     names = {"__name__": "example"}
     sources = blocks(path.read_text(encoding="utf-8"))
-    assert len(sources) >= 4
+    assert len(sources) >= least
     for number, source in enumerate(sources):
         if "import torch" in source:
             pytest.importorskip("torch")
-        exec(compile(source, f"pruning.md, example {number}", "exec"), names)
+        exec(compile(source, f"{document}, example {number}", "exec"), names)
 
 
 @pytest.mark.parametrize("command", ["pip install . && sparseconv train", "pip install -e '.[test]' && pytest"])
@@ -78,7 +79,7 @@ def expanded(text):
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/architecture.md", "docs/numbers.md", "docs/pruning.md", "bench/README.md"]
+    "document", ["README.md", "docs/architecture.md", "docs/numbers.md", "docs/pruning.md", "docs/frameworks.md", "bench/README.md"]
 )
 def test_named_files_exist(document):
     """Every file in backquotes is there, named from the root, from the package, or by its last part alone."""

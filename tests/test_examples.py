@@ -9,7 +9,10 @@ import pytest
 FOLDER = Path(__file__).parent.parent / "examples"
 MOST_LINES = 60
 # What each example needs, its arguments for a short run, and words that its output ends with.
-RUNS = {"train_jax.py": (["jax"], ["2", "16"], "test accuracy")}
+RUNS = {
+    "convert_resnet.py": (["torch"], ["2"], "of 500 images right"),
+    "train_jax.py": (["jax"], ["2", "16"], "test accuracy"),
+}
 
 if not FOLDER.exists():
     pytest.skip("this source archive has no examples", allow_module_level=True)
