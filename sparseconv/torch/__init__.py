@@ -7,21 +7,23 @@
 
 The package, from the outside in (each line uses what stands below it):
 
-=============  ========================================================================================================
-conversion     a model's layers become ours, and PyTorch's again
-fold           inference as a graph: batch normalisation, ReLU and residual additions in one go with a layer
-observe        running a model on a sample, each layer timed there
-report         what came of it
-exported       layers of exported programs
-command        ``sparseconv torch-report``
-modules        Conv1d ... Linear: subclasses of torch.nn's
-functional     conv1d ... linear: arguments as in torch.nn.functional
-packed         the same with a PackedWeight, for inference
-ops            the operators torch.ops.sparseconv.*: kernels, fakes, derivatives
-saved          what waits for the backward pass, compressed
-relu_inputs    whether a ReLU masks a gradient before anybody sees it
-shapes         shapes and strides of results
-=============  ========================================================================================================
+================  =============================================================================================
+conversion        a model's layers become ours, and PyTorch's again
+fold              inference as a graph: batch normalisation, ReLU and residual additions in one go with a layer
+observe           running a model on a sample, each layer timed there
+report            what came of it
+exported          layers of exported programs
+command           ``sparseconv torch-report``
+methods           training methods of sparseconv.pruning on a model's layers
+parametrizations  masks of sparseconv.pruning as parametrizations of weights
+modules           Conv1d ... Linear: subclasses of torch.nn's
+functional        conv1d ... linear: arguments as in torch.nn.functional
+packed            the same with a PackedWeight, for inference
+ops               the operators torch.ops.sparseconv.*: kernels, fakes, derivatives
+saved             what waits for the backward pass, compressed
+relu_inputs       whether a ReLU masks a gradient before anybody sees it
+shapes            shapes and strides of results
+================  =============================================================================================
 
 Tensors are CPU tensors, and threads those of PyTorch: `torch.set_num_threads` counts.
 """
@@ -37,7 +39,9 @@ from .functional import (
     conv_transpose3d,
     linear,
 )
+from .methods import attach, detach
 from .modules import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Linear
+from .parametrizations import NMWeight, TopKWeight, TransposableNMWeight
 from .report import LayerReport, PassReport, Report
 
 __all__ = [
@@ -50,8 +54,12 @@ __all__ = [
     "ConvTranspose3d",
     "LayerReport",
     "Linear",
+    "NMWeight",
     "PassReport",
     "Report",
+    "TopKWeight",
+    "TransposableNMWeight",
+    "attach",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -60,6 +68,7 @@ __all__ = [
     "conv_transpose3d",
     "convert",
     "convert_",
+    "detach",
     "linear",
     "revert_",
     "sparsity_report",

@@ -192,26 +192,33 @@ def _conv(
     input_is_relu: bool | None, num_threads: int | None, transposed: bool = False, output_padding: Size = 0,
 ) -> Tensor:  # fmt: skip
     """All of them."""
-    steps = _per_dim("stride", stride, dims, 1), _per_dim("dilation", dilation, dims, 1)
-    around = _padding(padding, dims, weight, *steps, transposed)
-    extra = _per_dim("output_padding", output_padding, dims, 0)
-    if len(weight.shape) != dims + 2:
-        raise ValueError(f"weight: got shape {tuple(weight.shape)}, expected {dims + 2} dimensions")
+    geometry = geometry_of(dims, weight, stride, padding, dilation, transposed, output_padding, groups)
     single = input.dim() == dims + 1
     if single:
         input = input.unsqueeze(0)
     if type(weight) is PackedWeight:
         result = packed.convolution(
-            input, weight, bias, steps[0], around, steps[1], transposed, extra, groups, activation, skip, threshold,
-            num_threads,
-        )  # fmt: skip
+            input, weight, bias, *geometry, activation, skip, threshold, num_threads
+        )
     else:
         _check_words(keep, num_threads)
         result = _convolution(
-            input, weight, bias, steps[0], around, steps[1], transposed, extra, groups, activation, skip, threshold,
-            keep, input_is_relu, num_threads,
-        )  # fmt: skip
+            input, weight, bias, *geometry, activation, skip, threshold, keep, input_is_relu, num_threads
+        )
     return result.squeeze(0) if single else result
+
+
+def geometry_of(
+    dims: int, weight: Any, stride: Size, padding: Padding, dilation: Size, transposed: bool, output_padding: Size,
+    groups: int,
+) -> tuple:  # fmt: skip
+    """What the operators take behind their tensors."""
+    steps = _per_dim("stride", stride, dims, 1), _per_dim("dilation", dilation, dims, 1)
+    around = _padding(padding, dims, weight, *steps, transposed)
+    extra = _per_dim("output_padding", output_padding, dims, 0)
+    if len(weight.shape) != dims + 2:
+        raise ValueError(f"weight: got shape {tuple(weight.shape)}, expected {dims + 2} dimensions")
+    return steps[0], around, steps[1], transposed, extra, groups
 
 
 def _check_words(keep: Any, num_threads: Any) -> None:
