@@ -154,19 +154,37 @@ def result(out: Form | None, shape: tuple[int, ...], dtype: np.dtype) -> Form:
     return out
 
 
-def mask(name: str, given: Form | None, shape: tuple[int, ...], dtype: np.dtype) -> Form | None:
-    """The form of a mask for arrays of this shape and dtype: an array of the same shape, or one bit per element."""
+def mask(
+    name: str, given: Form | None, shape: tuple[int, ...], dtype: np.dtype, channel_axes: tuple[int, ...] = ()
+) -> Form | None:
+    """The form of a mask for arrays of this shape and dtype: an array of the same shape, or one bit per element.
+
+    Without `channel_axes`, or with a size of 1 there, an array has one value per pixel, for all of its channels.
+    """
     if given is None:
         return None
     if given.dtype != np.uint8:
         if given.dtype not in (dtype, np.dtype(np.bool_)):
             raise TypeError(f"{name}: got dtype {given.dtype!s}, expected {dtype!s}, bool, or uint8 for a bit mask")
+        given = _over_channels(given, shape, channel_axes)
         sizes(name, given.shape, shape)
         return given
     size = -(-math.prod(shape) // 8)
     if given.shape != (size,):
         raise ValueError(f"{name}: got shape {given.shape}, expected a bit mask of shape {(size,)} for {shape}")
     return contiguous(shape, given.dtype)
+
+
+def _over_channels(given: Form, shape: tuple[int, ...], channel_axes: tuple[int, ...]) -> Form:
+    """A mask of pixels as one of all their channels, which lie at the same place; any other mask as it is."""
+    others = [axis for axis in range(len(shape)) if axis not in channel_axes]
+    if given.shape == tuple(shape[axis] for axis in others):
+        steps = dict(zip(others, given.strides, strict=True))
+    elif given.shape == tuple(1 if axis in channel_axes else size for axis, size in enumerate(shape)) != shape:
+        steps = {axis: given.strides[axis] for axis in others}
+    else:
+        return given
+    return Form(tuple(shape), tuple(steps.get(axis, 0) for axis in range(len(shape))), given.dtype)
 
 
 def channels(

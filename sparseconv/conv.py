@@ -52,9 +52,10 @@ def conv2d(
         skipped at any density, and skip="none" is an error. For weights it costs a copy, and packing in the call.
     input_mask : array like `x`, or bit mask, optional
         Which elements of `x` are not zero, if that is known, as `return_mask` of the layer before told: zeros are then
-        not looked for again. An array whose nonzeros count, bools, uint8 bits as of `sparseconv.masks.nonzero_mask`, or
-        a `CompressedArray`. It must not leave out nonzeros: that is not checked, and what then counts depends on the
-        kernel.
+        not looked for again. An array whose nonzeros count, bools, uint8 bits as of `sparseconv.masks.nonzero_mask`
+        (flat: one bit per element of `x`, in C order of its shape), or a `CompressedArray`. Arrays and bools may leave
+        out the channels, (N, H, W), or have size 1 there: then a pixel's value stands for all of them. No mask may
+        leave out nonzeros: that is not checked, and what then counts depends on the kernel.
     return_mask : bool
         Whether to return the bit mask of the result as well; only with activation="relu".
     precision : {"highest", "high", "medium"}
@@ -132,8 +133,10 @@ def conv2d_backward_data(
     output_mask : array like the result, or bit mask, optional
         Where it is zero the result is zero, whatever `skip` says: the gradient times the mask. Behind a ReLU that is
         all that its backward pass leaves, so the forward input itself is a mask: pass `x` if it came out of a ReLU.
+        That is valid for that `x` alone, not for one that anything changed since, nor behind LeakyReLU, GELU or SiLU.
         Also a bool array, a `CompressedArray`, or uint8 bits as `return_mask` of `conv2d`, `sparseconv.masks.relu` and
-        `sparseconv.masks.nonzero_mask` give them, which are 32 times smaller.
+        `sparseconv.masks.nonzero_mask` give them, which are 32 times smaller; or one value per pixel, as `input_mask`
+        of `conv2d`.
     grad_output_mask : array like `grad_output`, or bit mask, optional
         As `input_mask` of `conv2d`, of `grad_output`.
     threshold : float

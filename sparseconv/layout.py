@@ -92,6 +92,12 @@ class Layout(NamedTuple):
         padded[: values.size] = values
         return padded.reshape(-1, *[1] * self.dims, BLOCK)
 
+    def over_channels(self, mask: np.ndarray, ndim: int) -> np.ndarray:
+        """A mask of pixels with channel axes of size 1, if it has none; bits as they are. Rows have any `ndim`."""
+        if mask.dtype == np.uint8 or mask.ndim == ndim:
+            return mask
+        return mask[..., np.newaxis] if self.kind == "last" else np.expand_dims(mask, self.channel_axes)
+
     def clear_padding(self, array: np.ndarray, channels: int) -> None:
         """Zeros in the lanes of a blocked array that are no channels."""
         if self.kind == "blocked" and channels % BLOCK:

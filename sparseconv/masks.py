@@ -1,7 +1,8 @@
 """Bit masks of nonzero elements, densities, and ReLU with its mask.
 
 A mask is a one-dimensional uint8 array, one bit per element in C order of the array's shape, lowest bit first: what
-``numpy.packbits(x != 0, bitorder="little")`` gives. Bits behind the last element are zero. -0.0 is zero; NaN is not.
+``numpy.packbits(x != 0, bitorder="little")`` gives. It is flat, whatever the shape and memory of the array (`unpack`
+makes bools in that shape). Bits behind the last element are zero. -0.0 is zero; NaN is not.
 Functions read memory once and run at its speed; arrays that are not contiguous are copied first.
 """
 

@@ -88,7 +88,7 @@ def conv(
     problem = call.problem(x.shape[0], in_channels, weight.shape[0], call.order.size(x.shape), weight.shape[2:])
     shape = call.order.shape(problem.batch, problem.out_channels, problem.out_size)
     result = checks.result(out, shape, dtype)
-    live = checks.mask("input_mask", input_mask, x.shape, dtype)
+    live = checks.mask("input_mask", input_mask, x.shape, dtype, call.order.channel_axes)
     if dtype == np.float64:
         return call.reference("conv{}d", problem, result, activation=activation)
     return call.rows(problem, x, weight, result, backward=False, scalar="input", live=live, relu=activation == "relu")
@@ -147,7 +147,7 @@ def conv_transpose(
     target = checks.transposed_size(size, weight.shape[2:], output_padding, call.stride, call.padding, call.dilation)
     problem = call.problem(x.shape[0], channels, weight.shape[0], target, weight.shape[2:], out_size=size)
     result = checks.result(out, call.order.shape(x.shape[0], channels, target), dtype)
-    live = checks.mask("input_mask", input_mask, x.shape, dtype)
+    live = checks.mask("input_mask", input_mask, x.shape, dtype, call.order.channel_axes)
     if dtype == np.float64:
         extra = {"output_padding": output_padding, "activation": activation}
         return call.reference("conv_transpose{}d", problem, result, **extra)
@@ -206,8 +206,8 @@ def _backward_data(
     result = checks.result(out, shape, dtype)
     if output_mask is None and call.skip == "output":
         raise ValueError("output_mask: got None, expected a mask with skip='output'")
-    needed = checks.mask("output_mask", output_mask, shape, dtype)
-    live = checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype)
+    needed = checks.mask("output_mask", output_mask, shape, dtype, call.order.channel_axes)
+    live = checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype, call.order.channel_axes)
     if dtype == np.float64:
         return call.reference(f"{name}_backward_data", problem, result, input_shape=shape)
     return call.rows(
@@ -224,8 +224,8 @@ def _backward_weight(
     dtype = x.dtype
     result = checks.result(out, shape, dtype)
     checks.mask("output_mask", output_mask, shape, dtype)
-    x_live = checks.mask("input_mask", input_mask, x.shape, dtype)
-    grad_live = checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype)
+    x_live = checks.mask("input_mask", input_mask, x.shape, dtype, call.order.channel_axes)
+    grad_live = checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype, call.order.channel_axes)
     if dtype == np.float64:
         return call.reference(f"{name}_backward_weight", problem, result, kernel_size=shape)
     sides = [("input", x, x_live), ("grad_output", grad_output, grad_live)]
@@ -285,7 +285,7 @@ def linear_backward_weight(
 
 def _row_mask(name: str, mask: Form | None, masked: Form) -> Form | None:
     """A mask of an array (..., features) as one of a row; bits are as they are."""
-    made = checks.mask(name, mask, masked.shape, masked.dtype)
+    made = checks.mask(name, mask, masked.shape, masked.dtype, (masked.ndim - 1,))
     return mask if made is None or mask.dtype == np.uint8 else made.as_row()
 
 

@@ -103,7 +103,7 @@ class Rows:
         if kernel.lists:
             kernel.task.run(source, kernel.lists, bias, out, kernel.threads)
             if needed is not None:
-                masks.keep(out, needed)
+                masks.keep(out, self.layout.over_channels(needed, out.ndim))
         else:
             if return_mask and self.mask_in_order and not kernel.tiles["parts"]:
                 mask = np.empty(-(-out.size // 8), np.uint8)

@@ -157,7 +157,7 @@ def _call(
     words: dict[str, Any], usable: Callable[[np.ndarray], np.ndarray] = arrays.addressable,
 ) -> Call:  # fmt: skip
     """A checked call of `operation`; `usable` copies arrays whose memory its kernels cannot read."""
-    given, used, forms, guard = {}, {}, [], None
+    given, used, forms, guard, ndim = {}, {}, [], None, 0  # ndim: of the first operand
     for name, value in operands.items():
         if value is None and name in OPTIONAL:
             continue
@@ -167,7 +167,10 @@ def _call(
             used[name] = value if array.dtype == np.float32 else array
         else:
             given[name] = array = arrays.take_mask(name, value) if name in MASKS else arrays.take(name, value)
+            if name in MASKS and array.ndim == ndim - 1 and array.dtype != np.uint8:
+                array = np.ascontiguousarray(array)  # a value per pixel or row: few, and then in rows for sure
             used[name] = array = usable(array)
+        ndim = ndim or array.ndim
         forms.append((array.shape, array.strides, array.dtype))
     target = None
     if out is not None:

@@ -281,13 +281,21 @@ def _backward_weight(x, grad_output, kernel, *geometry):
     return grad
 
 
-def _masked(result, mask):
-    """`result` where a mask of its shape, or a bit mask (uint8, lowest bit first), is not zero; zeros elsewhere."""
+def _masked(result, mask, channel_axes=()):
+    """`result` where a mask is not zero; zeros elsewhere.
+
+    The mask has the shape of the result, or bits for its elements (uint8, lowest bit first), or one value per pixel:
+    without the channel axes, or with size 1 there.
+    """
     if mask is None:
         return result
     mask = np.asarray(mask)
     if mask.dtype == np.uint8:
         mask = np.unpackbits(mask, count=result.size, bitorder="little").reshape(result.shape)
+    elif mask.ndim == result.ndim - len(channel_axes) and channel_axes:
+        mask = np.expand_dims(mask, channel_axes)
+    if channel_axes and mask.shape == tuple(1 if at in channel_axes else size for at, size in enumerate(result.shape)):
+        mask = np.broadcast_to(mask, result.shape)
     if mask.shape != result.shape:
         raise ValueError(f"output_mask: got shape {mask.shape}, expected {result.shape}")
     return np.where(mask != 0, result, 0)
@@ -298,7 +306,9 @@ def _data_result(grad, input_shape, output_mask, layout, dtype, out):
     result = _from_channels_first(_join_groups(grad), layout)
     if result.shape != tuple(input_shape):
         raise ValueError(f"input_shape: got {tuple(input_shape)}, expected {result.shape}")
-    return _finish(_masked(result, output_mask), "", dtype, out)
+    last = result.ndim - 1
+    axes = (1, last) if layout.endswith(f"{LANES}c") else (last,) if layout.endswith("C") else (1,)
+    return _finish(_masked(result, output_mask, axes), "", dtype, out)
 
 
 def _weight_result(grad, output_mask, layout, dtype, out):
@@ -570,7 +580,7 @@ def linear_backward_data(
     grad_output, weight = _thresholded(skip, threshold, grad_output=grad_output, weight=weight)
     _check_channels("grad_output", grad_output.shape[-1], weight.shape[0])
     grad = (_rows(grad_output) @ weight.astype(np.float64)).reshape(*grad_output.shape[:-1], weight.shape[1])
-    return _finish(_masked(grad, output_mask), "", grad_output.dtype, out)
+    return _finish(_masked(grad, output_mask, (grad.ndim - 1,)), "", grad_output.dtype, out)
 
 
 @_silent

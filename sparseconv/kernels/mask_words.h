@@ -78,9 +78,15 @@ SC_INLINE void mask_words(const sc_mask &mask, const mask_columns &columns, int6
         for (int64_t i = 0; i < columns.count; ++i) words[i] = mask_run(mask, place + i * columns.step, channels);
         return;
     }
+    const bool pixels = !mask.view.channel_stride && !mask.view.block_stride;  // one value for all channels
     for (int64_t done = 0; done < columns.count; done += 64) {
         const int count = (int)smaller(64, columns.count - done);
         const int64_t place = columns.place + done * columns.step;
+        if (pixels) {
+            const uint64_t bits = mask_steps(mask, place, columns.step, count);
+            for (int i = 0; i < count; ++i) words[done + i] = bits >> i & 1 ? low_bits(channels) : 0;
+            continue;
+        }
         uint64_t bits[64] = {};
         for (int c = 0; c < channels; ++c) {
             bits[c] = mask_steps(mask, place + channel_offset(mask.view, channel + c), columns.step, count);
