@@ -23,6 +23,13 @@ cdef extern from "kernels/threads.h" nogil:
     int sparseconv_get_num_threads()
     void sparseconv_set_num_threads(int)
 
+cdef extern from "kernels/table.h":
+    ctypedef struct sc_tile_table:
+        pass
+
+cdef extern from "kernels/dispatch.h" namespace "sparseconv" nogil:
+    bint cpu_simulate_tiles "sparseconv::simulate_tiles"(const sc_tile_table *)
+
 cdef extern from "kernels/threads.h" namespace "sparseconv" nogil:
     int64_t cpu_poison_scratch "sparseconv::poison_scratch"(uint32_t)
     void set_default_threads(int)
@@ -161,7 +168,7 @@ def compiled():
     """Names of the instruction sets that were compiled, best first."""
     cdef int count = 0
     cdef const isa_entry *all = isas(&count)
-    return [all[i].table.name.decode() for i in range(count)]
+    return list(dict.fromkeys([all[i].table.name.decode() for i in range(count)]))
 
 
 def current():
@@ -194,6 +201,12 @@ def registers():
 def has_tiles():
     """Whether the instruction set in use has dense kernels on tile registers."""
     return active().tiles != NULL
+
+
+def simulate_tiles(size_t table):
+    """For tests: the sc_tile_table at this address takes the place of tile registers that the CPU does not have."""
+    if not cpu_simulate_tiles(<const sc_tile_table *>table):
+        raise ValueError("tiles: this machine has an instruction set with tile registers")
 
 
 def get_num_threads():

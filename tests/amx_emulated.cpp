@@ -37,6 +37,7 @@ int emulated_gradient(sc_gradient_task *task, int threads) {
 int64_t emulated_rows_scratch(sc_rows_task *task) { return sparseconv::rows_scratch_bytes(table(), *task); }
 int64_t emulated_rows_packed(sc_rows_task *task) { return sparseconv::rows_packed_bytes(*task); }
 int64_t emulated_gradient_scratch(sc_gradient_task *task) { return sparseconv::gradient_scratch_bytes(table(), *task); }
+const sc_tile_table *emulated_tiles() { return table().tiles; }
 int64_t emulated_works() { return table().tiles->works(); }
 int64_t emulated_size(int which) { return which ? sizeof(sc_gradient_task) : sizeof(sc_rows_task); }
 }

@@ -50,6 +50,11 @@ class Emulation:
         assert library.emulated_size(0) == ctypes.sizeof(self.types["sc_rows_task"])
         assert library.emulated_size(1) == ctypes.sizeof(self.types["sc_gradient_task"])
 
+    def tiles(self):
+        """Address of the sc_tile_table."""
+        self.library.emulated_tiles.restype = ctypes.c_void_p
+        return self.library.emulated_tiles()
+
     def counter(self, name):
         return ctypes.c_int64.in_dll(self.library, f"emulated_{name}").value
 

@@ -3,6 +3,7 @@ import sys
 
 import poison
 import pytest
+import simulated
 from amx_emulated import emulation
 from hypothesis import HealthCheck, settings
 
@@ -15,6 +16,16 @@ pytest.register_assert_rewrite("children", "helpers", "output_masks")
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, max_examples=300)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+SIMULATION = simulated.begin()
+
+
+@pytest.fixture(params=simulated.VENDORS)
+def vendor(request):
+    """Run the test as on a CPU of each vendor."""
+    with simulated.vendor(request.param):
+        yield request.param
 
 
 @pytest.fixture(scope="session", autouse=poison.WANTED)

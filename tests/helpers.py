@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+import sparseconv as sc
 from sparseconv import reference
 from sparseconv.__main__ import main
 
@@ -474,6 +475,21 @@ def cases(draw, transposed=False):
         transposed=transposed,
         output_padding=output_padding if transposed else 0,
     )
+
+
+# --- plans ---
+
+
+def dense_kernels(isa, kind="rows"):
+    """The kernels ("rows" or "gradient") that compute without skipping: with AMX one or the other, as sizes decide."""
+    return {f"{kind}_dense", f"{kind}_tiles"} if isa == "amx" else {f"{kind}_dense"}
+
+
+class Planner:
+    """Stands for the package where a test wants the plan of a call instead of its result."""
+
+    def __getattr__(self, operation):
+        return lambda *arguments, **options: sc.plan(operation, *arguments, **options)
 
 
 # --- commands ---

@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from simulated import HAS_AMX, SIMULATED_AMX
 
 from sparseconv import _cpu, cpu
 
 NAMES = ("amx", "avx512", "avx2", "neon", "scalar")
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 ARM = platform.machine().lower() in ("aarch64", "arm64")
+REAL_ISAS = [name for name in cpu.available_isas() if name != "amx" or not SIMULATED_AMX]  # of child processes
 # What the kernels of a name may use, in the words of Linux.
 FLAGS = {"avx512": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}, "avx2": {"avx2", "bmi1", "bmi2", "fma"}}
 
@@ -51,16 +53,16 @@ def test_compiled_set():
     assert set(cpu.available_isas()) - {"amx"} == expected
     if "amx" in cpu.available_isas():
         assert cpu.available_isas()[0] == "amx"
-        assert {"amx_tile", "amx_bf16"} <= flags
+        assert SIMULATED_AMX or {"amx_tile", "amx_bf16"} <= flags
 
 
 @pytest.mark.skipif(not X86 or "amx" not in _cpu.compiled(), reason="the compiler cannot make it, or another machine")
 def test_amx_may_be_missing():
     """A CPU, a system or a container without AMX is no error until it is asked for."""
     assert _cpu.compiled()[0] == "amx"
-    if "amx" in cpu.available_isas():
+    if HAS_AMX:
         return
-    assert not _cpu.has_tiles()
+    assert _cpu.has_tiles() == SIMULATED_AMX
     done = run("import sparseconv", SPARSECONV_ISA="amx")
     assert done.returncode != 0
     assert "SPARSECONV_ISA: isa: got 'amx', expected one of" in done.stderr
@@ -96,7 +98,17 @@ def test_use_as_a_call():
     assert cpu.isa() == before
 
 
-@pytest.mark.parametrize("name", cpu.available_isas())
+def test_simulated_tiles_are_for_cpus_without():
+    """Nothing takes the place of what is there."""
+    if not _cpu.has_tiles():
+        pytest.skip("no tile registers, real or simulated")
+    before = cpu.available_isas()
+    with pytest.raises(ValueError, match=r"^tiles: this machine has"):
+        _cpu.simulate_tiles(1)
+    assert cpu.available_isas() == before
+
+
+@pytest.mark.parametrize("name", REAL_ISAS)
 def test_environment(name):
     done = run("from sparseconv import cpu; print(cpu.isa())", SPARSECONV_ISA=name)
     assert done.returncode == 0, done.stderr
@@ -106,7 +118,7 @@ def test_environment(name):
 def test_default_is_the_same_in_every_process():
     done = run("from sparseconv import cpu; print(cpu.isa(), *cpu.available_isas())")
     chosen, *available = done.stdout.split()
-    assert available == cpu.available_isas()
+    assert available == REAL_ISAS
     assert chosen in available
     if len(available) > 1:
         assert chosen != "scalar"

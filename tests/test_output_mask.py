@@ -17,6 +17,7 @@ from helpers import (
     assert_within_bound,
     call,
     cases,
+    dense_kernels,
     in_layout,
     operands,
     oracle,
@@ -139,10 +140,11 @@ def test_results_beyond_the_caches(isa):
         case = Case(channels, 2, (128, 264), (1, 1), batch=1, groups=groups, kind=1)
         first, second, floats, expected = masked(case, 0.5)
         for skip in ("output", "none", "grad_output"):
-            assert sc.plan(
+            plan = sc.plan(
                 "conv2d_backward_data", first, second, expected.shape, groups=groups, layout="NHWC", skip=skip,
                 output_mask=floats,
-            ).tiles["stream"]  # fmt: skip
+            )  # fmt: skip
+            assert plan.tiles["stream"] == (plan.kernel != "rows_tiles")
             for kind in KINDS:
                 actual = call(sc, case, NAME, first, second, skip=skip, output_mask=as_kind(floats, kind))
                 assert np.array_equal(actual, expected), f"{case} {skip} {kind}"
@@ -307,27 +309,35 @@ def plan_of(grad_sparsity, density, kind="float", **options):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_auto_takes_the_fastest(isa, kind):
+def test_auto_takes_the_fastest(isa, vendor, kind):
+    """How much faster depends on what a load costs beside a multiply-add, which the vendor tells, and on AMX."""
+    speedups = []
     for density in (0.0, 0.1, 0.3):
         plan = plan_of(0.0, density, kind)
+        speedups.append(plan.speedup)
+        if density == 0.3 and plan.kernel == "rows_tiles":
+            continue
         assert (plan.kernel, plan.skip) == ("rows_output", "output")
         assert plan.density.keys() == {"grad_output", "output"}
         assert abs(plan.density["output"] - density) < 0.05
         assert plan.density["grad_output"] == 1
-        assert plan.speedup > 1.5
         assert "output" in plan.reason
+    assert speedups == sorted(speedups, reverse=True)
+    assert speedups[1] > 1.5
+    assert speedups[2] > 1.1 or isa == "amx"
     dense = plan_of(0.0, 1.0, kind)
     assert (dense.skip, dense.density["output"]) == ("none", 1)
-    assert dense.kernel.endswith(("dense", "tiles"))
+    assert dense.kernel in dense_kernels(isa)
     sparse = plan_of(0.95, 0.5, kind)
     assert (sparse.kernel, sparse.skip) == ("rows_skip", "grad_output")
     assert plan_of(0.5, 0.05, kind).skip == "output"
 
 
-def test_what_is_asked_for_is_planned(isa):
-    for skip, kernel in (("none", "rows_dense"), ("grad_output", "rows_skip"), ("output", "rows_output")):
+def test_what_is_asked_for_is_planned(isa, vendor):
+    kernels = {"none": dense_kernels(isa), "grad_output": {"rows_skip"}, "output": {"rows_output"}}
+    for skip, expected in kernels.items():
         plan = plan_of(0.5, 0.5, skip=skip)
         assert plan.skip == skip
-        assert plan.kernel == kernel
+        assert plan.kernel in expected
         assert plan.density.keys() == ({skip} - {"none"})
     assert plan_of(0.5, 0.5, skip="output").scratch_bytes > 0

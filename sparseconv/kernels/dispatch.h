@@ -19,4 +19,8 @@ void set_active(const sc_table *table);
 // "intel", "amd" or "other": the instruction set does not tell what a load costs beside a multiply-add.
 const char *vendor();
 
+// For tests: from now on there is an instruction set "amx", the best vector kernels here with these dense ones. False,
+// and nothing done, where there is one anyway.
+bool simulate_tiles(const sc_tile_table *tiles);
+
 }  // namespace sparseconv

@@ -1,0 +1,50 @@
+"""Another CPU than this machine's: its vendor, and tile registers (amx_emulated.py) below the public functions.
+
+What a test asserts must hold on every machine, so each machine tests all of them. With ``SPARSECONV_TEST_CPU=intel``,
+``amd`` or ``other`` the whole suite runs as on a CPU of that vendor, with ``amx`` as on one of Intel's with AMX: then
+the `isa` fixture has one more instruction set, "amx". Child processes run on the real CPU.
+"""
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from amx_emulated import emulation
+from task_structs import forget_plans
+
+from sparseconv import _cpu, cpu
+
+VENDORS = ("intel", "amd", "other")
+WANTED = os.environ.get("SPARSECONV_TEST_CPU", "")
+if WANTED not in ("", "amx", *VENDORS):
+    raise ValueError(f"SPARSECONV_TEST_CPU: got {WANTED!r}, expected one of amx, {', '.join(VENDORS)}")
+HAS_AMX = "amx" in cpu.available_isas()  # really: this is imported before begin() is called
+SIMULATED_AMX = WANTED == "amx" and not HAS_AMX
+
+
+@contextlib.contextmanager
+def vendor(name):
+    """While it lasts, costs are those on a CPU of this vendor."""
+    before = _cpu.vendor
+    _cpu.vendor = lambda: name
+    forget_plans()
+    try:
+        yield
+    finally:
+        _cpu.vendor = before
+        forget_plans()
+
+
+def begin():
+    """What the whole session needs, before tests are collected. Returns what must be kept."""
+    if not WANTED:
+        return None
+    name = "intel" if WANTED == "amx" else WANTED
+    _cpu.vendor = lambda: name
+    if not SIMULATED_AMX:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        built = emulation(Path(folder))  # stays loaded without its file
+    _cpu.simulate_tiles(built.tiles())
+    return built
