@@ -39,8 +39,10 @@ def grad_bias(grad_output: Any, *, layout: str = "NCHW", num_threads: int | None
     else:
         target = arrays.check_out(out, (channels,), array.dtype, {"grad_output": array})
     if array.dtype == np.float64 or array.size == 0:
-        axes = tuple(axis for axis in range(array.ndim) if axis not in order.channel_axes)
-        target[...] = array.sum(axis=axes).ravel()
+        # NumPy's sums are pairwise along an axis whose elements lie side by side.
+        first = np.moveaxis(array, order.channel_axes, range(len(order.channel_axes)))
+        rows = np.ascontiguousarray(first).reshape(channels, array.size // max(1, channels))
+        target[...] = rows.sum(axis=1)
         return target
     array = arrays.addressable(array)
     strides, size = order.strides(arrays.form(array)), order.size(array.shape)

@@ -249,7 +249,9 @@ def gradient_points(problem: Problem, pair: _conv.Map, channels: int, lanes: int
         items = problem.groups * ceil_div(words, word_block)
         lane_blocks = min(lane_blocks, max(1, blocks // ceil_div(threads, items)))
     channel_block = min(channels, word_block * WORD)
-    positions = max(WORD, POINTS_BYTES // (4 * channel_block))
+    # Chunks decide where chains of additions end, so they are those of one thread.
+    alone = even(words, max(1, _gradient_bytes(1) // (per_word * blocks)))
+    positions = max(WORD, POINTS_BYTES // (4 * min(channels, alone * WORD)))
     out_rows, columns = problem.batch * pair.shape[0], pair.most_columns
     segment = even(columns, positions)
     return {

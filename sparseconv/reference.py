@@ -48,6 +48,7 @@ __all__ = [
 ]
 
 LANES = 16
+LONGEST_CHAIN = 4096  # positions that are left to one matrix product
 _silent = np.errstate(all="ignore")  # the kernels raise no floating-point warnings either
 _SPATIAL = {1: "W", 2: "HW", 3: "DHW"}
 
@@ -258,6 +259,15 @@ def _flat(array):
     return array.reshape(*array.shape[:2], math.prod(array.shape[2:]))
 
 
+def _over_positions(a, b):
+    """(..., M, positions) times (..., N, positions) transposed; pairwise, so that errors do not grow with positions."""
+    positions = a.shape[-1]
+    if positions <= LONGEST_CHAIN:
+        return a @ b.swapaxes(-1, -2)
+    half = positions // 2
+    return _over_positions(a[..., :half], b[..., :half]) + _over_positions(a[..., half:], b[..., half:])
+
+
 def _forward(x, weight, out_size, *geometry):
     y = np.zeros((weight.shape[0], weight.shape[1], x.shape[2], *out_size))
     for tap, out_at, in_at in _taps(x.shape[3:], out_size, weight.shape[3:], *geometry):
@@ -277,7 +287,7 @@ def _backward_data(grad_output, weight, in_size, *geometry):
 def _backward_weight(x, grad_output, kernel, *geometry):
     grad = np.zeros((x.shape[0], grad_output.shape[1], x.shape[1], *kernel))
     for tap, out_at, in_at in _taps(x.shape[3:], grad_output.shape[3:], kernel, *geometry):
-        grad[:, :, :, *tap] = _flat(grad_output[out_at]) @ _flat(x[in_at]).swapaxes(1, 2)
+        grad[:, :, :, *tap] = _over_positions(_flat(grad_output[out_at]), _flat(x[in_at]))
     return grad
 
 
@@ -589,7 +599,7 @@ def linear_backward_weight(x, grad_output, *, skip="auto", threshold=0.0, output
     x, grad_output = _thresholded(skip, threshold, input=x, grad_output=grad_output)
     if x.shape[:-1] != grad_output.shape[:-1]:
         raise ValueError(f"grad_output: got leading sizes {grad_output.shape[:-1]}, expected {x.shape[:-1]}")
-    return _finish(_masked(_rows(grad_output).T @ _rows(x), output_mask), "", x.dtype, out)
+    return _finish(_masked(_over_positions(_rows(grad_output).T, _rows(x).T), output_mask), "", x.dtype, out)
 
 
 def _rows(array):
@@ -605,5 +615,6 @@ def grad_bias(grad_output, *, layout="NCHW", num_threads=None, out=None):
     if layout not in known:
         raise ValueError(f"layout: got {layout!r}, expected one of {', '.join(known)}")
     grads = grad_output if layout == "NC" else _channels_first(grad_output, layout)
-    axes = (0, *range(2, grads.ndim))
-    return _finish(grads.sum(axis=axes, dtype=np.float64), "", grad_output.dtype, out)
+    channels = grads.shape[1]
+    rows = np.moveaxis(grads, 1, 0).reshape(channels, grads.size // max(1, channels)).astype(np.float64, order="C")
+    return _finish(rows.sum(axis=1), "", grad_output.dtype, out)  # NumPy sums pairwise along the contiguous axis

@@ -3,6 +3,7 @@
 #pragma once
 #include "gradient_share.h"
 #include "gradient_sweep.h"
+#include "long_sums.h"
 #include "tile.h"
 
 SC_OPEN
@@ -51,16 +52,18 @@ struct gradient_scratch {
     uint64_t *needed;           // of needed_channels
     int64_t *needed_list;       // A: channels that the lane block at hand needs
     float *gradient;            // weight tiles, one per lane block
+    float *long_gradient;       // of long_sums
     float *channels;            // A: [channel][row][window], or [row][window][channel] where pixels() says so
     uint64_t *live;             // A: [channel][position / 64]: nonzero positions as bits, for the skipping kernels
     float *lanes;               // B: [slot][window][lane]
-    int64_t channel_pitch, pixel_pitch, live_pitch;
+    int64_t channel_pitch, pixel_pitch, live_pitch, long_floats;
 
     struct sizes {
-        int64_t slots, order, partner, runs, needed, needed_list, gradient, channels, live, lanes;
+        int64_t slots, order, partner, runs, needed, needed_list, gradient, long_gradient, channels, live, lanes;
         int64_t channel_pitch, pixel_pitch, live_pitch;
         int64_t total() const {
-            return slots + order + partner + runs + needed + needed_list + gradient + channels + live + lanes;
+            return slots + order + partner + runs + needed + needed_list + gradient + long_gradient + channels + live +
+                   lanes;
         }
     };
     // Whether the channels of a position stay side by side, as they are in memory.
@@ -83,6 +86,8 @@ struct gradient_scratch {
         size.runs = line(8 * task.chunk_rows);
         size.needed = line(2 * needed_channels::size(task)), size.needed_list = line(2 * task.channel_block);
         size.gradient = line(task.lane_blocks * task.channel_block * taps * task.lane_vectors * 16);
+        const int64_t chunks = ceil_div(task.batch * map.out_rows, task.chunk_rows) * task.segments;
+        size.long_gradient = long_sums::size(size.gradient, chunks, SHORT_CHAIN);
         size.channel_pitch = pitch, size.live_pitch = words;
         size.pixel_pitch = line(task.channel_block) + 16;  // pixels a power of two apart would share few sets of L1
         size.channels = pixels(task) ? task.chunk_rows * window * size.pixel_pitch + 16 : task.channel_block * pitch;
@@ -100,6 +105,7 @@ struct gradient_scratch {
         needed = (uint64_t *)next, next += size.needed;
         needed_list = (int64_t *)next, next += size.needed_list;
         gradient = next, next += size.gradient;
+        long_gradient = next, next += size.long_gradient, long_floats = size.long_gradient;
         channels = next, next += size.channels;
         live = (uint64_t *)next, next += size.live;
         lanes = next;

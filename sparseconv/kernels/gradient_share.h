@@ -28,8 +28,9 @@ struct gradient_share {
     SC_INLINE_MEMBER float *tile(float *gradient, int64_t block) const {
         return gradient + (block - first_block) * tile_floats;
     }
+    SC_INLINE_MEMBER int64_t floats() const { return (end_block - first_block) * tile_floats; }  // in whole vectors
     SC_INLINE_MEMBER void clear(float *gradient) const {
-        for (int64_t i = 0; i < (end_block - first_block) * tile_floats; i += 16) store(gradient + i, zero());
+        for (int64_t i = 0; i < floats(); i += 16) store(gradient + i, zero());
     }
 };
 

@@ -14,8 +14,8 @@
 //                (gradient_pack.h) as channel tile: [row][window][a] where memory has pixels, else [a][row][window]
 //   lane block   B's rows for the chunk, packed as lane tile [row][window][b], L1-sized
 //   pass, outer taps, channel a: T = outer taps x taps x vectors accumulators in registers sum over the
-//                chunk, then are added to the scratch gradient: two-level summation, hence also more accurate than
-//                one long chain
+//                chunk, then are added to the scratch gradient, which is emptied before its chains are long
+//                (long_sums.h): more accurate than one chain over all positions
 //
 // A row's window holds its columns and the `in` columns that any tap reaches beyond them, so every row stands
 // alone and rows that follow one another on both sides are one run: 7 x 7 maps fill 64-position words.
@@ -69,7 +69,7 @@ static void gradient_taps(const sc_gradient_task &task, const sc_pass *outer, co
 
 // All of an item's positions in the rows of an outer pass, or in all rows. Returns false if the call was interrupted.
 static bool gradient_over(const sc_gradient_task &task, const gradient_share &share, const needed_channels &needed,
-                          const gradient_rows &rows, const gradient_scratch &scratch) {
+                          const gradient_rows &rows, const gradient_scratch &scratch, long_sums &sums) {
     const sc_map &map = task.map;
     const int64_t channel = share.group * task.channels + share.channel, channels = share.channels;
     const int64_t first_lane = share.blocks.begin(share.first_block) * 16;
@@ -116,6 +116,7 @@ static bool gradient_over(const sc_gradient_task &task, const gradient_share &sh
                     }
                 }
             }
+            sums.added();
         }
     }
     return true;
@@ -125,12 +126,14 @@ static void gradient_item(const sc_gradient_task &task, const gradient_share &sh
     const gradient_scratch scratch(task, memory);
     const needed_channels needed(task, share, scratch.needed);
     share.clear(scratch.gradient);
+    long_sums sums(scratch.gradient, scratch.long_gradient, scratch.long_floats, share.floats(), SHORT_CHAIN);
     for (int64_t i = 0; i < task.batch * task.map.in_rows; ++i) scratch.slots[i] = -1;
     for (int64_t index = 0; index < gradient_rows::passes(task); ++index) {
         const gradient_rows rows(task, index);
         if (rows.pass && rows.pass->taps == 0) continue;
-        if (!gradient_over(task, share, needed, rows, scratch)) return;
+        if (!gradient_over(task, share, needed, rows, scratch, sums)) return;
     }
+    sums.finish();
     store_gradient(task, share, scratch.gradient);
 }
 

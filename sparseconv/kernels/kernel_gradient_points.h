@@ -14,14 +14,18 @@
 // has equally many bits, so it is the mispredicted end of the bit loop; that positions update the same sums one after
 // the other costs nothing.
 //
-// Both operands need contiguous channels. Work items, and what an item owns, are those of kernel_gradient.h; each
-// element is one sum in the order of positions, so neither chunks nor threads change a bit.
+// Both operands need contiguous channels. Work items, and what an item owns, are those of kernel_gradient.h; an element
+// is summed in the order of positions, in chains of POINTS_CHAIN of them or a little more (long_sums.h). Chunks do not
+// depend on the number of threads, so threads do not change a bit.
 #pragma once
 #include "gradient_share.h"
 #include "live_word.h"
+#include "long_sums.h"
 #include "mask_words.h"
 
 SC_OPEN
+
+enum { POINTS_CHAIN = 2048 };  // positions, of which few count: at most 40%, mostly 10%
 
 // Some positions of one row, neighbours on both sides.
 struct points_row {
@@ -77,19 +81,26 @@ SC_INLINE void sweep_points(int64_t vectors, const points_sweep &sweep) {
 
 struct points_scratch {
     float *gradient;   // [lane block][channel][lane]
+    float *long_gradient;  // of long_sums
     uint64_t *needed;  // of needed_channels
     uint64_t *live;    // [word of channels][position]
     points_row *rows;  // of the chunk
+    int64_t long_floats;
 
     static constexpr int64_t word_channels = 64;
     struct sizes {
-        int64_t gradient, needed, live, rows, live_pitch;
-        int64_t total() const { return gradient + needed + live + rows; }
+        int64_t gradient, long_gradient, needed, live, rows, live_pitch;
+        int64_t total() const { return gradient + long_gradient + needed + live + rows; }
     };
+    static int64_t chunks_of_a_chain(const sc_gradient_task &task) {
+        return larger(1, POINTS_CHAIN / (task.chunk_rows * task.segment));
+    }
     static sizes measure(const sc_gradient_task &task) {
         sizes size = {};
         size.live_pitch = task.chunk_rows * task.segment;
         size.gradient = line(task.lane_blocks * task.channel_block * task.lane_vectors * 16);
+        const int64_t chunks = ceil_div(task.batch * task.map.out_rows, task.chunk_rows) * task.segments;
+        size.long_gradient = long_sums::size(size.gradient, chunks, chunks_of_a_chain(task));
         size.needed = line(2 * needed_channels::size(task));
         size.live = line(2 * size.live_pitch * ceil_div(task.channel_block, word_channels));
         size.rows = line(task.chunk_rows * (int64_t)(sizeof(points_row) / sizeof(float)));
@@ -98,7 +109,8 @@ struct points_scratch {
     points_scratch(const sc_gradient_task &task, void *memory) {
         const sizes size = measure(task);
         gradient = (float *)memory;
-        needed = (uint64_t *)(gradient + size.gradient);
+        long_gradient = gradient + size.gradient, long_floats = size.long_gradient;
+        needed = (uint64_t *)(long_gradient + size.long_gradient);
         live = needed + size.needed / 2;
         rows = (points_row *)(live + size.live / 2);
     }
@@ -167,6 +179,8 @@ static void gradient_points_item(const sc_gradient_task &task, const gradient_sh
     const int64_t pitch = points_scratch::measure(task).live_pitch;
     const needed_channels needed(task, share, scratch.needed);
     share.clear(scratch.gradient);
+    long_sums sums(scratch.gradient, scratch.long_gradient, scratch.long_floats, share.floats(),
+                   points_scratch::chunks_of_a_chain(task));
     const sc_pass &pass = the_pass(map);
     points_sweep sweep = {};
     sweep.rows = scratch.rows;
@@ -191,8 +205,10 @@ static void gradient_points_item(const sc_gradient_task &task, const gradient_sh
                     sweep_points(vectors, sweep);
                 }
             }
+            sums.added();
         }
     }
+    sums.finish();
     store_gradient(task, share, scratch.gradient);
 }
 

@@ -9,7 +9,7 @@
 //   chunk, passes with the same columns: A as tiles [16 channels][part][32 positions][channel][16 pairs]
 //   lane block   B as lines [vector][part][position][16 lanes of pairs]
 //   two times 16 channels, two lane vectors, pass, outer tap, tap: 2 x 2 tiles of sums over the chunk, then added to
-//                the scratch gradient (two-level summation)
+//                the scratch gradient (long_sums.h)
 //
 // Pairs are positions p and p + 16 of 32. B has such a line for every p, not just for the first 16 of 32, so that a
 // tile of it can begin anywhere: that is what taps want, and all loads stay aligned. Rows are strung together to parts
@@ -19,6 +19,7 @@
 // more by the vector kernel. They do not depend on the number of threads, nor does the order of any sum.
 #pragma once
 #include "gradient_share.h"
+#include "long_sums.h"
 #include "row_parts.h"
 #include "tile_products.h"
 
@@ -46,6 +47,7 @@ struct tile_gradient_scratch {
     int64_t *tables;         // of row_parts
     uint64_t *needed;        // of needed_channels
     float *gradient;         // weight tiles, one per lane block
+    float *long_gradient;    // of long_sums
     uint32_t *channel_tops;  // largest |a| of each channel
     uint32_t *lane_tops;     // largest |b| of each lane, one vector after the other
     float *channels;         // A: 16 channels before they are split, [channel][position]
@@ -54,12 +56,14 @@ struct tile_gradient_scratch {
     uint32_t *lines;         // B: [vector][part][position][16 lanes of pairs]
     float *sums;             // 2 x 2 tiles
     void *vectors;           // what the vector kernel needs
+    int64_t long_floats;
 
     struct sizes {  // in floats, whole cache lines
-        int64_t tables, needed, gradient, channel_tops, lane_tops, channels, channel_tiles, lanes, lines, sums, vectors;
+        int64_t tables, needed, gradient, long_gradient, channel_tops, lane_tops, channels, channel_tiles, lanes, lines,
+            sums, vectors;
         int64_t total() const {
-            return tables + needed + gradient + channel_tops + lane_tops + channels + channel_tiles + lanes + lines +
-                   sums + vectors;
+            return tables + needed + gradient + long_gradient + channel_tops + lane_tops + channels + channel_tiles +
+                   lanes + lines + sums + vectors;
         }
     };
     static int64_t channel_pitch(int64_t steps) { return steps * TILE_POSITIONS + 16; }  // load_channels fills vectors
@@ -68,9 +72,12 @@ struct tile_gradient_scratch {
         const int64_t tiles = ceil_div(task.channel_block, PAIRS), lanes = task.lane_vectors * 16;
         const int64_t steps = ceil_div(extent.positions, TILE_POSITIONS);
         const sc_gradient_task vectors = vector_task(task);
+        const int64_t taps = task.map.outer_taps * task.map.inner_taps;
+        const int64_t gradient = task.lane_blocks * task.channel_block * taps * lanes;
+        const int64_t chunks = ceil_div(task.batch * task.map.out_rows, task.chunk_rows) * task.segments;
         return {line(2 * extent.parts.total()), line(2 * needed_channels::size(task)),
-                task.lane_blocks * task.channel_block * task.map.outer_taps * task.map.inner_taps * lanes,
-                line(task.channel_block), task.lane_blocks * lanes, PAIRS * channel_pitch(steps),
+                gradient, long_sums::size(gradient, chunks, SHORT_CHAIN), line(task.channel_block),
+                task.lane_blocks * lanes, PAIRS * channel_pitch(steps),
                 tiles * task.parts * steps * TILE_PAIRS, (extent.lines + PAIRS) * lanes,
                 task.lane_vectors * task.parts * extent.lines * PAIRS, 4 * TILE_PAIRS,
                 line(vector_table.gradient_scratch(&vectors) / (int64_t)sizeof(float) + 16)};
@@ -81,6 +88,7 @@ struct tile_gradient_scratch {
         tables = (int64_t *)next, next += size.tables;
         needed = (uint64_t *)next, next += size.needed;
         gradient = next, next += size.gradient;
+        long_gradient = next, next += size.long_gradient, long_floats = size.long_gradient;
         channel_tops = (uint32_t *)next, next += size.channel_tops;
         lane_tops = (uint32_t *)next, next += size.lane_tops;
         channels = next, next += size.channels;
@@ -332,6 +340,7 @@ static void tile_gradient_item(const sc_gradient_task &task, int64_t item, row_p
     const int64_t lanes = (share.end_block - share.first_block) * task.lane_vectors * 16;
     const needed_channels needed(task, share, scratch.needed);
     share.clear(scratch.gradient);
+    long_sums sums(scratch.gradient, scratch.long_gradient, scratch.long_floats, share.floats(), SHORT_CHAIN);
     for (int64_t i = 0; i < share.channels; ++i) scratch.channel_tops[i] = 0;
     for (int64_t i = 0; i < lanes; ++i) scratch.lane_tops[i] = 0;
 
@@ -346,8 +355,10 @@ static void tile_gradient_item(const sc_gradient_task &task, int64_t item, row_p
                 const gradient_columns columns = {pass, begin, end - begin, end - begin + pass.window};
                 if (!add_passes<PARTS>(task, share, needed, parts, columns, p, next, scratch)) return;
             }
+            sums.added();
         }
     }
+    sums.finish();
     store_gradient(task, share, scratch.gradient);
     repair_with_vectors(task, share, scratch);
 }
