@@ -8,10 +8,13 @@ import pytest
 
 FOLDER = Path(__file__).parent.parent / "examples"
 MOST_LINES = 60
+TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 # What each example needs, its arguments for a short run, and words that its output ends with.
 RUNS = {
     "convert_resnet.py": (["torch"], ["2"], "of 500 images right"),
+    "train_ddp.py": (["torch"], ["3", "16"], "step 2: loss"),
     "train_jax.py": (["jax"], ["2", "16"], "test accuracy"),
+    "train_swat.py": (["torch"], ["3"], "test accuracy of the pruned model"),
 }
 
 if not FOLDER.exists():
@@ -29,6 +32,7 @@ def test_example(name):
         pytest.importorskip(module)
     path = FOLDER / name
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
-    done = subprocess.run([sys.executable, path, *arguments], capture_output=True, text=True, timeout=300)
+    python = [sys.executable, *(TWO_PROCESSES if "ddp" in name else [])]
+    done = subprocess.run([*python, path, *arguments], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert words in done.stdout.splitlines()[-1]

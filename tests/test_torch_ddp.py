@@ -1,4 +1,4 @@
-"""DistributedDataParallel over gloo: two processes with a converted model against torch's own, and against one process."""
+"""DistributedDataParallel over gloo: two processes with a converted model against torch's own, and against one."""
 
 import json
 import os
@@ -79,7 +79,7 @@ dist.destroy_process_group()
 def run(tmp_path, processes):
     path = tmp_path / "worker.py"
     path.write_text(WORKER, encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", str(path)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", path]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=250, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )

@@ -95,8 +95,8 @@ def strides_of(shape: Sizes, channels_last: bool) -> tuple[int, ...]:
 def dense_strides(shape: Sizes, strides: Sizes) -> tuple[int, ...]:
     """Strides of a new tensor without gaps whose dimensions lie in memory in the order of another's.
 
-    Where that has no gaps either they are the same strides, those of one-element dimensions included: torch's engine and
-    DistributedDataParallel expect a gradient to have the strides of its parameter.
+    Where that has no gaps either they are the same strides, those of one-element dimensions included: torch's engine
+    and DistributedDataParallel expect a gradient to have the strides of its parameter.
     """
     order = sorted(range(len(shape)), key=lambda dim: (-strides[dim], dim))
     dense, step = [0] * len(shape), 1
