@@ -79,7 +79,15 @@ def expanded(text):
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/architecture.md", "docs/numbers.md", "docs/pruning.md", "docs/frameworks.md", "bench/README.md"]
+    "document",
+    [
+        "README.md",
+        "docs/architecture.md",
+        "docs/numbers.md",
+        "docs/pruning.md",
+        "docs/frameworks.md",
+        "bench/README.md",
+    ],
 )
 def test_named_files_exist(document):
     """Every file in backquotes is there, named from the root, from the package, or by its last part alone."""
