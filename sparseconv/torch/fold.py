@@ -16,7 +16,7 @@ import math
 import operator
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -50,6 +50,15 @@ def disabled() -> Iterator[None]:
         _enabled = before
 
 
+class Operands(NamedTuple):
+    """What a site multiplies with: one object, so that threads see all of it or nothing."""
+
+    versions: tuple  # of the parameters that it was made of
+    weight: Tensor | None  # None: nothing that can be folded
+    bias: Tensor | None
+    packed: PackedWeight | None
+
+
 class Site:
     """A chain of modules that is computed at once.
 
@@ -67,11 +76,8 @@ class Site:
 
     def __init__(self, name: str, layer: nn.Module, norm: nn.Module | None, add: bool, relu: bool) -> None:
         self.name, self.layer, self.norm, self.add, self.relu = name, layer, norm, add, relu
-        self.versions: tuple = ()
-        self.weight: Tensor | None = None
-        self.packed: PackedWeight | None = None
-        self.bias: Tensor | None = None
-        self.measure: Callable[[Site, Tensor, Tensor | None], None] | None = None
+        self.operands = Operands((), None, None, None)
+        self.measure: Callable[[Site, Operands, Tensor, Tensor | None], None] | None = None
         # torch.fx writes code that calls functions by these names
         self.__name__ = self.__qualname__ = f"site_{name.replace('.', '_') or 'model'}"
         self.__module__ = __name__
@@ -82,18 +88,15 @@ class Site:
         return "+".join(name for name, there in parts.items() if there)
 
     def __call__(self, input: Tensor, other: Tensor | None = None) -> Tensor:
-        if not (self.usable(input, other) and self.refresh()):
-            return self.as_written(input, other)
-        if self.measure is not None:
-            self.measure(self, input, other)
-        return self.compute(input, other, self.kernel)
-
-    @property
-    def kernel(self) -> str:
-        """Whose convolution it is now, "torch", "sparseconv" or "packed": ours, with the weight packed before."""
-        if not isinstance(self.layer, OURS):
-            return "torch"
-        return "sparseconv" if self.packed is None else "packed"
+        parameters = self.parameters()
+        if self.usable(parameters, input, other):
+            operands = self.current(parameters)
+            if operands.weight is not None:
+                if self.measure is not None:
+                    self.measure(self, operands, input, other)
+                kernel = "torch" if not isinstance(self.layer, OURS) else "packed" if operands.packed else "sparseconv"
+                return self.compute(operands, input, other, kernel)
+        return self.as_written(input, other)
 
     def parameters(self) -> list[Tensor]:
         """What the folded weight is made of; other objects may have taken their places."""
@@ -103,14 +106,14 @@ class Site:
             found += (self.norm._buffers["running_mean"], self.norm._buffers["running_var"])
         return [one for one in found if one is not None]
 
-    def usable(self, input: Tensor, other: Tensor | None) -> bool:
-        """Whether it may be computed at once: no gradients of parameters, plain float32 tensors on the CPU."""
+    def usable(self, parameters: list[Tensor], input: Tensor, other: Tensor | None) -> bool:
+        """Whether it may be computed at once: no gradients wanted, plain float32 tensors on the CPU."""
         if self.norm is not None and (
             self.norm.training or (input.dim() != 2 and isinstance(self.layer, nn.Linear))  # its channels are elsewhere
         ):
             return False
         tensors = (input,) if other is None else (input, other)
-        if torch.is_grad_enabled() and any(one.requires_grad for one in (*tensors, *self.parameters())):
+        if torch.is_grad_enabled() and any(one.requires_grad for one in (*tensors, *parameters)):
             return False
         return not torch.is_autocast_enabled("cpu") and all(
             one.dtype is torch.float32 and one.device.type == "cpu" for one in tensors
@@ -124,35 +127,33 @@ class Site:
             result = result + other
         return functional.relu(result) if self.relu else result
 
-    def refresh(self) -> bool:
-        """Folds again if a parameter has changed; returns whether there is something folded, which is float32 alone."""
-        versions = tuple(
-            (one.data_ptr(), 0 if one.is_inference() else one._version, one.dtype) for one in self.parameters()
-        )
-        if versions == self.versions:
-            return self.weight is not None
-        self.weight = self.packed = None
-        self.versions = versions
-        if self.layer.weight.dtype is not torch.float32 or self.layer.weight.device.type != "cpu":
-            return False
-        with torch.no_grad():
-            self.weight, self.bias = folded(self.layer, self.norm)
-        if isinstance(self.layer, OURS) and self.layer.skip == "weight":
-            self.pack()
-        return True
+    def current(self, parameters: list[Tensor]) -> Operands:
+        """Folds again if a parameter has changed. Only float32 parameters on the CPU are folded."""
+        versions = tuple((one.data_ptr(), 0 if one.is_inference() else one._version) for one in parameters)
+        operands = self.operands
+        if versions != operands.versions:
+            weight, bias, packed = None, None, None
+            if all(one.dtype is torch.float32 and one.device.type == "cpu" for one in parameters):
+                with torch.no_grad():
+                    weight, bias = folded(self.layer, self.norm)
+                if isinstance(self.layer, OURS) and self.layer.skip == "weight":
+                    packed = self.pack(weight)
+            operands = self.operands = Operands(versions, weight, bias, packed)
+        return operands
 
-    def pack(self) -> None:
-        """Makes the lists of the nonzeros of a pruned weight, once instead of in each call."""
-        self.packed = pack_weight(self.weight.numpy(), groups=getattr(self.layer, "groups", 1))
+    def pack(self, weight: Tensor) -> PackedWeight:
+        """The lists of the nonzeros of a pruned weight, made once instead of in each call."""
+        return pack_weight(weight.numpy(), groups=getattr(self.layer, "groups", 1))
 
-    def compute(self, input: Tensor, other: Tensor | None, kernel: str) -> Tensor:
+    def compute(self, operands: Operands, input: Tensor, other: Tensor | None, kernel: str) -> Tensor:
+        """The chain by torch's convolution ("torch"), by ours, or by ours with a weight that is "packed"."""
         with torch.no_grad():
-            weight, words = self.weight, {}
+            weight, words = operands.weight, {}
             if kernel != "torch":
                 words = {"activation": "relu" if self.relu and other is None else None}
                 if kernel == "packed":
-                    weight, words["skip"] = self.packed, "weight"
-            result = operate(self.layer, kernel != "torch", input, weight, self.bias, **words)
+                    weight, words["skip"] = operands.packed, "weight"
+            result = operate(self.layer, kernel != "torch", input, weight, operands.bias, **words)
             if other is not None:
                 return add_relu(result, other) if self.relu else result.add_(other)
             return result.relu_() if self.relu and kernel == "torch" else result
@@ -517,8 +518,8 @@ def measure_sites(model: nn.Module, report: Report, runs: Callable[[], Any], con
     rows = {layer.name: layer for layer in report.layers}
     times: dict[Site, dict[str, float]] = {}
 
-    def measure(site: Site, input: Tensor, other: Tensor | None) -> None:
-        for kernel, seconds in timed(site, input, other, config.seconds).items():
+    def measure(site: Site, operands: Operands, input: Tensor, other: Tensor | None) -> None:
+        for kernel, seconds in timed(site, operands, input, other, config.seconds).items():
             total = times.setdefault(site, {})
             total[kernel] = total.get(kernel, 0.0) + seconds
 
@@ -538,19 +539,18 @@ def measure_sites(model: nn.Module, report: Report, runs: Callable[[], Any], con
                 choose(site, row, times[site], config)
 
 
-def timed(site: Site, input: Tensor, other: Tensor | None, seconds: float) -> dict[str, float]:
+def timed(site: Site, operands: Operands, input: Tensor, other: Tensor | None, seconds: float) -> dict[str, float]:
     """Seconds of the chain as it was written ("before") and of each way to compute it at once."""
 
     def call(kernel: str) -> Callable[[], Tensor]:
-        return lambda: site.compute(input, other, kernel)
+        return lambda: site.compute(operands, input, other, kernel)
 
     found = {}
     found["torch"], found["sparseconv"] = fastest_of_pairs(call("torch"), call("sparseconv"), seconds)
     found["before"], _ = fastest_of_pairs(lambda: site.compute_unfolded(input, other), lambda: None, seconds / 2)
-    if is_pruned(site.weight):
-        site.pack()
+    if is_pruned(operands.weight):
+        operands = operands._replace(packed=site.pack(operands.weight))
         found["packed"], _ = fastest_of_pairs(call("packed"), lambda: None, seconds / 2)
-        site.packed = None
     return found
 
 
@@ -570,8 +570,7 @@ def choose(site: Site, row: LayerReport, times: dict[str, float], config: Any) -
         return
     become(site.layer, counterpart(site.layer))
     site.layer.set_words(config.words() | ({"skip": "weight"} if best == "packed" else {}))
-    if best == "packed":
-        site.pack()
+    site.operands = Operands((), None, None, None)  # with the weight packed, or not
 
 
 def same(expected: Any, got: Any) -> bool:
