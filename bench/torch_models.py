@@ -22,9 +22,9 @@ import sparseconv.torch
 from sparseconv.benchmark.measure import keep_memory
 
 if __package__:
-    from .torch_networks import NETWORKS, network
+    from .torch_networks import NETWORKS, ZEROS, network
 else:
-    from torch_networks import NETWORKS, network
+    from torch_networks import NETWORKS, ZEROS, network
 
 KINDS = {  # of a profile's names, the first that fits
     "sparseconv": ("sparseconv",),
@@ -50,26 +50,26 @@ def training_step(model, images, labels, optimiser):
     optimiser.step()
 
 
-def sides(name, what, batch, report):
-    """{name: function}: PyTorch's sides first, ours last."""
+def sides(name, what, batch, zeros=ZEROS, config=None):
+    """({name: function}, report of the conversion): PyTorch's sides first, ours last."""
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(batch, 3, 224, 224, generator=generator).to(memory_format=torch.channels_last)
-    model = network(name, images)
+    model = network(name, images, zeros)
     if what == "inference":
         model.eval()
         ours = copy.deepcopy(model)
-        report.append(sparseconv.torch.convert_(ours, images, fold=True))
+        report = sparseconv.torch.convert_(ours, images, fold=True, config=config)
         fused = torch.fx.experimental.optimization.fuse(model).to(memory_format=torch.channels_last)
         named = {"torch": model, "torch, folded": fused, "sparseconv": ours}
-        return {side: lambda one=one: inference(one, images) for side, one in named.items()}
+        return {side: lambda one=one: inference(one, images) for side, one in named.items()}, report
     labels = torch.randint(1000, (batch,), generator=generator)
     ours = copy.deepcopy(model)
 
     def loss(one):
         return nn.functional.cross_entropy(one(images), labels)
 
-    report.append(sparseconv.torch.convert_(ours, loss))
-    return {"torch": steps(model, images, labels), "sparseconv": steps(ours, images, labels)}
+    report = sparseconv.torch.convert_(ours, loss, config=config)
+    return {"torch": steps(model, images, labels), "sparseconv": steps(ours, images, labels)}, report
 
 
 def steps(model, images, labels):
@@ -113,11 +113,15 @@ def main(argv=None):
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=10.0, help="for the pairs of one line")
+    parser.add_argument("--zeros", type=float, default=ZEROS, help="share of a ReLU's results (%(default)s)")
+    parser.add_argument("--keep-memory", action="store_true", help="let malloc keep what is freed, for both sides")
+    parser.add_argument("--layer-seconds", type=float, default=0.02, help="for each pass of each layer in convert_")
     parser.add_argument("--layers", action="store_true", help="print the report of each conversion")
     parser.add_argument("--profile", action="store_true", help="print where the time goes, in milliseconds")
     parser.add_argument("--json", type=Path, help="append results to this file, one JSON object a line")
     arguments = parser.parse_args(argv)
-    keep_memory()
+    if arguments.keep_memory:
+        keep_memory()
     for name in arguments.network or NETWORKS:
         for what in arguments.what:
             for threads in arguments.threads:
@@ -126,15 +130,15 @@ def main(argv=None):
 
 def one_line(name, what, threads, arguments):
     torch.set_num_threads(threads)
-    reports = []
-    functions = sides(name, what, arguments.batch, reports)
+    config = sparseconv.torch.Config(seconds=arguments.layer_seconds)
+    functions, report = sides(name, what, arguments.batch, arguments.zeros, config)
     if arguments.layers:
-        print(reports[0])
+        print(report)
     times = {side: statistics.median(all) for side, all in compare(functions, arguments.seconds).items()}
     ours = times["sparseconv"]
     words = [f"{side} {1e3 * seconds:.0f} ms" for side, seconds in times.items()]
     ratios = [f"{seconds / ours:.2f} times {side}" for side, seconds in times.items() if side != "sparseconv"]
-    zeros = [layer.zeros["input"] for layer in reports[0].layers if layer.zeros.get("input", 0) > 0.05]
+    zeros = [layer.zeros["input"] for layer in report.layers if layer.zeros.get("input", 0) > 0.05]
     print(
         f"{name} {what}, batch {arguments.batch}, {threads} threads, {statistics.fmean(zeros):.0%} zeros: "
         f"{', '.join(words)}: {', '.join(ratios)}",
@@ -147,8 +151,9 @@ def one_line(name, what, threads, arguments):
     if arguments.json:
         result = {
             "network": name, "what": what, "batch": arguments.batch, "threads": threads, "seconds": times,
+            "zeros": arguments.zeros, "keep_memory": arguments.keep_memory,
             "isa": sparseconv.cpu.isa(), "torch": torch.__version__, "sparseconv": sparseconv.__version__,
-            "converted": reports[0].converted, "layers": len(reports[0].layers),
+            "converted": report.converted, "layers": len(report.layers),
         }  # fmt: skip
         with open(arguments.json, "a", encoding="utf-8") as file:
             print(json.dumps(result), file=file)

@@ -1,5 +1,7 @@
 """ResNet-50 and VGG16 for PyTorch, with random weights whose ReLUs give about as many zeros as trained ones do."""
 
+import functools
+
 import torch
 from torch import nn
 
@@ -73,11 +75,11 @@ class VGG16(nn.Module):
         return self.classifier(self.features(x))
 
 
-def network(name, images, seed=0):
+def network(name, images, zeros=ZEROS, seed=0):
     """A network in channels_last memory, its statistics and biases taken from the images (N, 3, 224, 224).
 
     Batch normalisation has their means and variances, and a bias of about SHIFT. Since random features are no normal
-    distributions, each layer's bias is moved until ZEROS of its results are below zero. Where there is no batch
+    distributions, each layer's bias is moved until that share of its results is below zero. Where there is no batch
     normalisation, weights and biases of convolutions do what it would.
     """
     torch.manual_seed(seed)
@@ -88,7 +90,8 @@ def network(name, images, seed=0):
         if isinstance(module, nn.BatchNorm2d | nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.constant_(module.bias, SHIFT if isinstance(module, nn.BatchNorm2d) else 0)
     kind = nn.BatchNorm2d if name == "resnet50" else nn.Conv2d
-    handles = [one.register_forward_hook(adjust) for one in model.modules() if isinstance(one, kind)]
+    hook = functools.partial(adjust, zeros)
+    handles = [one.register_forward_hook(hook) for one in model.modules() if isinstance(one, kind)]
     with torch.no_grad():
         model.eval()(images)
     for handle in handles:
@@ -96,7 +99,7 @@ def network(name, images, seed=0):
     return model.train()
 
 
-def adjust(module, arguments, output):
+def adjust(zeros, module, arguments, output):
     """Sets statistics and bias of a layer by its input, and returns its result with them."""
     x = arguments[0] if isinstance(module, nn.BatchNorm2d) else output
     variance, mean = torch.var_mean(x, (0, 2, 3))
@@ -108,6 +111,6 @@ def adjust(module, arguments, output):
         module.bias.copy_(SHIFT - mean / variance.sqrt())
     result = module.forward(arguments[0])
     some = result.flatten()[:: max(1, result.numel() // 1_000_000)]
-    move = torch.quantile(some, ZEROS)
+    move = torch.quantile(some, zeros)
     module.bias.sub_(move)
     return result.sub_(move)
