@@ -24,10 +24,10 @@ kernels/                            C++: one source per kernel, compiled once pe
 ==================================  ===================================================================================
 
 Beside them: masks (bit masks, densities), compressed (arrays as bit mask and nonzero values), pruning (sparsity made on
-purpose), cpu (instruction sets, threads; cgroups: CPU quotas; _startup: imports that fail), reference (the NumPy
-oracle, and the path for float64), training and data (``sparseconv train``), benchmark (``sparseconv bench``), progress
-(of both). Above them, imported on demand: torch (layers and operators for PyTorch), jax (the functions under JAX's
-transformations), formats (pruned weights in other projects' files).
+purpose), cpu (instruction sets, threads; cgroups: CPU quotas; machine: what the computer is; _startup: imports that
+fail), reference (the NumPy oracle, and the path for float64), training and data (``sparseconv train``), benchmark
+(``sparseconv bench``), progress (of both). Above them, imported on demand: torch (layers and operators for PyTorch),
+jax (the functions under JAX's transformations), formats (pruned weights in other projects' files).
 """
 
 import importlib

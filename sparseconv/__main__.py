@@ -1,16 +1,22 @@
 """Command line: ``python -m sparseconv`` or ``sparseconv``.
 
-Results go to stdout; progress, messages and errors to stderr. Exit codes: 0 success, 1 failure, 2 wrong usage.
+Results go to stdout; progress, messages and errors to stderr. Exit codes: 0 success, 1 failure, 2 wrong usage, 130
+interrupted (Ctrl-C), 141 when whoever read the results has gone.
 """
 
 import argparse
 import math
+import os
 import sys
 
+import sparseconv
+from sparseconv import cpu, machine
 from sparseconv.benchmark import command
 from sparseconv.training import methods
 
 __all__ = ["main"]
+
+_BATCH = 50
 
 
 def main(argv=None):
@@ -24,27 +30,32 @@ def main(argv=None):
     Returns
     -------
     int
-        The exit code, 0 or 1. Wrong usage leaves through ``SystemExit(2)``, as usual with argparse.
+        The exit code. Wrong usage leaves through ``SystemExit(2)``, as usual with argparse.
     """
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # "| head": nobody wants the rest, not even when Python flushes it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (OSError, ValueError, ArithmeticError) as error:
         print(f"sparseconv: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("sparseconv: interrupted", file=sys.stderr)
-        return 1
+        return 130
     return 0
 
 
 def _parser():
     parser = argparse.ArgumentParser(prog="sparseconv", description="Convolutions on CPUs that skip zeros.")
+    parser.add_argument("--version", action="version", version=f"sparseconv {sparseconv.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     info = commands.add_parser(
         "info",
-        help="show version, instruction sets, threads and build",
+        help="show version, instruction sets, threads, computer and build",
         description="Show what this installation is and what it uses on this computer.",
     )
     info.add_argument("--json", action="store_true", help="print JSON")
@@ -55,12 +66,12 @@ def _parser():
         help="train a small network and show what skipping its zeros gains",
         description="Train a convolutional network on Fashion-MNIST for about a minute, then time every convolution "
         "of a training step with and without skipping. Prints a table; writes report.json and, if matplotlib "
-        "is installed, report.png.",
+        "is installed, report.png; earlier ones get a number. Ctrl-C ends it, and reports what was learned until then.",
     )
     positive = _number(int, 1, "a positive integer")
     train.add_argument("--data", metavar="DIR", help="folder of (Fashion-)MNIST's IDX files (default: bundled images)")
     train.add_argument("--epochs", type=positive, default=8, metavar="N", help="passes over the images (%(default)s)")
-    train.add_argument("--batch", type=positive, default=50, metavar="N", help="images per step (%(default)s)")
+    train.add_argument("--batch", type=positive, metavar="N", help=f"images per step ({_BATCH}; all of fewer images)")
     train.add_argument(
         "--learning-rate",
         type=_number(float, sys.float_info.min, "a positive number"),
@@ -166,16 +177,19 @@ def _info(arguments):
 
     import numpy as np
 
-    import sparseconv
-    from sparseconv import _cpu, cpu
+    from sparseconv import _cpu
 
     facts = {
         "version": sparseconv.__version__,
         "isa": cpu.isa(),
         "available_isas": list(cpu.available_isas()),
         "threads": cpu.num_threads(),
+        "cpu": machine.cpu_model(),
+        "cores": machine.cores(),
+        "caches": machine.caches(),
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "torch": machine.installed("torch"),
         "platform": platform.platform(),
         "build": _cpu.build_info(),
     }
@@ -186,7 +200,7 @@ def _info(arguments):
     width = max(map(len, facts))
     for key, value in facts.items():
         text = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
-        print(f"{key.replace('_', ' '):{width}}  {text}")
+        print(f"{key.replace('_', ' '):{width}}  {'not installed' if text is None else text}")
 
 
 def _train(arguments):
@@ -197,6 +211,9 @@ def _train(arguments):
     from sparseconv.training import report, train
 
     images = tuple(array[: arguments.limit] for array in data.load(arguments.data))
+    count = len(images[0])
+    if arguments.batch and arguments.batch > count:
+        raise ValueError(f"--batch: got {arguments.batch}, expected at most {count}, as many images as there are")
     output = Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)
     if arguments.save_activations:
@@ -205,7 +222,7 @@ def _train(arguments):
         result = train.run(
             images,
             epochs=arguments.epochs,
-            batch=arguments.batch,
+            batch=arguments.batch or min(_BATCH, count),
             learning_rate=arguments.learning_rate,
             names=tuple(dict.fromkeys(["none", *arguments.method])),
             sparsity=arguments.sparsity,
@@ -214,9 +231,13 @@ def _train(arguments):
             save_activations=arguments.save_activations,
             progress=progress,
         )
+        for old, new in report.keep_earlier(output):
+            print(f"sparseconv: the earlier {old.name} is now {new}", file=sys.stderr)
         written = [report.save_json(result, output), report.save_picture(result, output), arguments.save_activations]
         progress.say(f"wrote {' and '.join(str(path) for path in written if path)}")
     print(report.text(result))
+    if result["interrupted"]:
+        raise KeyboardInterrupt
 
 
 def _torch_report(arguments):

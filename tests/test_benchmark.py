@@ -11,7 +11,7 @@ import pytest
 from helpers import bench
 
 from sparseconv import cpu
-from sparseconv.benchmark import measure, peers, report
+from sparseconv.benchmark import command, measure, peers, report
 from sparseconv.benchmark.layers import SETS, parse
 from sparseconv.benchmark.operands import PASSES, ZEROS_IN
 
@@ -198,3 +198,18 @@ def test_torch_is_imported_only_when_asked():
     )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_interrupt_keeps_the_times(capsys, tmp_path, monkeypatch):
+    """What was measured until a Ctrl-C is in the file."""
+    file, whole = tmp_path / "times.csv", command.measure
+
+    def rows(*arguments):
+        yield next(whole(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "measure", rows)
+    arguments = ("--against", "dense", "--sparsities", "0,.5", "--csv", str(file))
+    assert bench("--layers", *TINY, *arguments) == 130
+    assert len(list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))) == 2
+    assert capsys.readouterr().err.endswith("sparseconv: interrupted\n")

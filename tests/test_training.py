@@ -377,6 +377,93 @@ def test_report_json(demo):
     assert demo[2] == f"{report.table(run)}\n\n{report.summary(run)}\n"
 
 
+def interrupt_at(monkeypatch, step, where="step"):
+    """Ctrl-C in the so-many-th step of training, counted over all methods."""
+    whole, calls = getattr(network.Network, where), []
+
+    def interrupted(self, *arguments, **options):
+        calls.append(self)
+        if len(calls) == step:
+            raise KeyboardInterrupt
+        return whole(self, *arguments, **options)
+
+    monkeypatch.setattr(network.Network, where, interrupted)
+
+
+TRAIN = "train --limit 24 --batch 12 --epochs 3 --threads 1 --output"
+
+
+@pytest.mark.parametrize("step, epochs", [(2, 1), (3, 1), (4, 2), (6, 3)])
+def test_interrupted_training(capsys, monkeypatch, tmp_path, step, epochs):
+    """What was learned until then is tested and reported, as a part of an epoch if need be; nothing is measured."""
+    interrupt_at(monkeypatch, step)
+    assert main([*TRAIN.split(), str(tmp_path)]) == 130
+    captured = capsys.readouterr()
+    assert captured.err.endswith("sparseconv: interrupted\n")
+    assert f"interrupted in epoch {epochs} of 3" in captured.err
+    result = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert result["interrupted"] is True
+    (run,) = result["runs"]
+    assert [one["epoch"] for one in run["history"]] == list(range(1, epochs + 1))
+    assert run["test_accuracy"] == run["history"][-1]["test_accuracy"]
+    assert 0 <= run["test_accuracy"] <= 1 and 0 <= run["history"][-1]["train_accuracy"] <= 1
+    assert "layers" not in run
+    assert captured.out == f"{report.text(result)}\n"
+    assert f"test accuracy: {run['test_accuracy']:.1%}" in captured.out
+    assert not (tmp_path / "report.png").exists()
+
+
+def test_interrupted_before_the_first_step(capsys, monkeypatch, tmp_path):
+    interrupt_at(monkeypatch, 1)
+    assert main([*TRAIN.split(), str(tmp_path)]) == 130
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "sparseconv: interrupted\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_interrupted_measurement(capsys, monkeypatch, tmp_path):
+    """The training was done: its history is whole."""
+    interrupt_at(monkeypatch, 7)
+    assert main([*TRAIN.split(), str(tmp_path)]) == 130
+    result = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert [one["epoch"] for one in result["runs"][0]["history"]] == [1, 2, 3]
+    assert result["interrupted"] is True
+
+
+def test_interrupted_comparison(capsys, monkeypatch, tmp_path):
+    """The method that was measured already is reported in full."""
+    options = [*TRAIN.split(), str(tmp_path), "--method", "stochastic"]
+    start = network.Network.use
+
+    def use(self, method, skip="auto"):
+        if type(method).__name__ == "StochasticGradientPruning":
+            raise KeyboardInterrupt
+        return start(self, method, skip)
+
+    monkeypatch.setattr(network.Network, "use", use)
+    assert main(options) == 130
+    result = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert result["interrupted"] is True
+    assert [run["method"] for run in result["runs"]] == ["none"]
+    assert result["runs"][0]["layers"]
+    assert report.table(result["runs"][0]) in capsys.readouterr().out
+
+
+def test_an_earlier_report_is_kept(capsys, tmp_path):
+    (tmp_path / "report.json").write_text("first", encoding="utf-8")
+    (tmp_path / "report-1.png").write_bytes(b"of somebody")
+    options = "train --limit 12 --epochs 1 --quiet --output".split()
+    assert main([*options, str(tmp_path)]) == 0
+    assert "the earlier report.json is now" in capsys.readouterr().err
+    assert (tmp_path / "report-2.json").read_text(encoding="utf-8") == "first"
+    assert (tmp_path / "report-1.png").read_bytes() == b"of somebody"
+    second = (tmp_path / "report.json").read_bytes()
+    assert json.loads(second)["interrupted"] is False
+    assert main([*options, str(tmp_path)]) == 0
+    assert (tmp_path / "report-3.json").read_bytes() == second
+    assert (tmp_path / "report-2.json").read_text(encoding="utf-8") == "first"
+
+
 def test_report_picture(demo):
     pytest.importorskip("matplotlib")
     assert (demo[1] / "report.png").read_bytes().startswith(b"\x89PNG")

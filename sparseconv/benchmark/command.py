@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from sparseconv import cpu
 from sparseconv.benchmark import activations, report
@@ -11,7 +13,7 @@ from sparseconv.benchmark.layers import SETS, select
 from sparseconv.benchmark.measure import Cell, Settings, keep_memory, measure, measure_saved
 from sparseconv.benchmark.operands import MASKS, PASSES, ZEROS_IN
 from sparseconv.benchmark.peers import PEERS, default_peer, prepare_torch
-from sparseconv.benchmark.picture import require_matplotlib, save_picture
+from sparseconv.benchmark.picture import check_ending, require_matplotlib, save_picture
 from sparseconv.progress import Progress
 
 __all__ = ["add_arguments", "run"]
@@ -29,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser, number: Callable) -> None:
         nargs="+",
         default=["prototype"],
         metavar="LAYERS",
-        help=f"{', '.join(SETS)}, or layers such as '64,128,56 3x3/2' (prototype)",
+        help=f"{', '.join(SETS)}, or layers such as '64,128,56 3x3/2'; prototype, the default, is one layer of each "
+        "kind: those that the first prototypes of the kernels were timed on",
     )
     add(
         "--only",
@@ -98,6 +101,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("plot: not with --activations, whose layers have one sparsity each")
     if arguments.plot:
         require_matplotlib()
+        check_ending(arguments.plot)
+    for option in ("csv", "plot"):
+        _check_file(option, getattr(arguments, option))
     kept = keep_memory()
     settings = Settings(
         against=arguments.against or default_peer(),
@@ -126,9 +132,12 @@ def run(arguments: argparse.Namespace) -> None:
             columns = [f"{sparsity:.0%}" for sparsity in arguments.sparsities]
             rows = measure(layers, passes, arguments.sparsities, settings)
             counts = dict.fromkeys(passes, len(layers))
-        cells = _print_tables(rows, counts, columns, settings, progress)
-        if arguments.csv:
-            report.save_csv(cells, settings, cpu.isa(), arguments.csv)
+        cells: list[Cell] = []
+        try:
+            _print_tables(cells, rows, counts, columns, settings, progress)
+        finally:  # what was measured until a Ctrl-C, too
+            if arguments.csv and cells:
+                report.save_csv(cells, settings, cpu.isa(), arguments.csv)
         if arguments.plot:
             save_picture(cells, f"{peer}: its time / ours; {setting}", arguments.plot)
 
@@ -152,6 +161,19 @@ def _passes_with_zeros(arguments: argparse.Namespace) -> list[str]:
     return passes
 
 
+def _check_file(option: str, path: str | None) -> None:
+    """Whether a file can be written there: before the measurement, not after it."""
+    if not path:
+        return
+    file = Path(path)
+    if file.is_dir():
+        raise ValueError(f"--{option}: got {path}, which is a folder, expected a file")
+    if not file.parent.is_dir():
+        raise ValueError(f"--{option}: got {path}, whose folder {file.parent} is not there")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise ValueError(f"--{option}: got {path}, which cannot be written")
+
+
 def _zeros_text(settings: Settings) -> str:
     """What the first line says of zeros that are not those of an operand in training."""
     if settings.zeros_in in MASKS:
@@ -162,10 +184,11 @@ def _zeros_text(settings: Settings) -> str:
 
 
 def _print_tables(
-    rows: Iterator[Sequence[Cell]], counts: dict[str, int], columns: list[str], settings: Settings, progress: Progress
-) -> list[Cell]:
-    """Print a table per pass, of so many rows; return all cells."""
-    cells, done = [], 0
+    cells: list[Cell], rows: Iterator[Sequence[Cell]], counts: dict[str, int], columns: list[str], settings: Settings,
+    progress: Progress,
+) -> None:  # fmt: skip
+    """Print a table per pass, of so many rows; collect all cells as they come."""
+    done = 0
     for which, count in counts.items():
         if not count:
             continue
@@ -180,7 +203,6 @@ def _print_tables(
             table.append(row)
             cells.extend(row)
         print(*report.summary(table), "", sep="\n")
-    return cells
 
 
 def _passes(text: str) -> list[str]:

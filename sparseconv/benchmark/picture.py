@@ -8,7 +8,7 @@ from pathlib import Path
 from sparseconv.benchmark.measure import Cell
 from sparseconv.benchmark.report import geometric_mean
 
-__all__ = ["require_matplotlib", "save_picture"]
+__all__ = ["check_ending", "require_matplotlib", "save_picture"]
 
 
 def require_matplotlib() -> None:
@@ -17,6 +17,15 @@ def require_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError:
         raise ValueError("plot: matplotlib is not installed; pip install 'sparseconv[plot]'") from None
+
+
+def check_ending(path: str | Path) -> None:
+    """Raise ValueError if matplotlib has no format for a file of this ending."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    known = FigureCanvasAgg.get_supported_filetypes()
+    if Path(path).suffix.removeprefix(".").lower() not in known:
+        raise ValueError(f"--plot: got {str(path)!r}, expected a name that ends with .svg, .png or .pdf")
 
 
 def save_picture(cells: Sequence[Cell], title: str, path: str | Path) -> None:

@@ -3,15 +3,29 @@
 import json
 from pathlib import Path
 
-__all__ = ["comparison", "save_json", "save_picture", "summary", "table", "text"]
+__all__ = ["comparison", "keep_earlier", "save_json", "save_picture", "summary", "table", "text"]
+
+
+_FILES = ("report.json", "report.png")
 
 
 def text(report):
     """Return all that the command prints: table and summary of every training method, and their comparison."""
-    parts = [part for run in report["runs"] for part in (table(run), summary(run))]
-    if len(report["runs"]) > 1:
+    parts = []
+    for run in report["runs"]:
+        parts += [table(run), summary(run)] if _whole(run) else [summary(run)]
+    if len(_measured(report)) > 1:
         parts.append(comparison(report))
     return "\n\n".join(parts)
+
+
+def _measured(report):
+    """The runs that came to their end."""
+    return [run for run in report["runs"] if _whole(run)]
+
+
+def _whole(run):
+    return "layers" in run
 
 
 def table(run):
@@ -38,6 +52,9 @@ def summary(run):
     """Return the lines that matter: what the network learned, and how much faster its training step is."""
     lines = []
     for what, key in (("convolutions of a training step", "convolutions"), ("whole training step", "step")):
+        if not _whole(run):
+            lines.append(f"{what}: not measured")
+            continue
         part = run[key]
         lines.append(
             f'{what}: {part["seconds"] * 1e3:.1f} ms, with skip="none" {part["seconds_dense"] * 1e3:.1f} ms, '
@@ -56,7 +73,7 @@ def comparison(report):
     header = ("method", "zeros: weights", "inputs", "gradients", "skipped", "accuracy", "difference")
     header += ("step ms", "speed-up", "convolutions ms", "speed-up")
     rows, reference = [header], report["runs"][0]["test_accuracy"]
-    for run in report["runs"]:
+    for run in _measured(report):
         difference = 100 * (run["test_accuracy"] - reference)
         rows.append(
             (
@@ -106,6 +123,15 @@ def _aligned(rows, left):
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
+def keep_earlier(directory):
+    """Number the reports of an earlier run, which else would be overwritten; return (old path, new path) of each."""
+    earlier = [path for name in _FILES if (path := Path(directory) / name).exists()]
+    number = 1
+    while any(path.with_stem(f"report-{number}").exists() for path in map(Path(directory).joinpath, _FILES)):
+        number += 1
+    return [(path, path.rename(path.with_stem(f"report-{number}"))) for path in earlier]
+
+
 def save_json(report, directory):
     """Write report.json into the directory and return its path."""
     path = Path(directory) / "report.json"
@@ -114,7 +140,7 @@ def save_json(report, directory):
 
 
 def save_picture(report, directory):
-    """Write report.png into the directory and return its path, or None without matplotlib.
+    """Write report.png into the directory and return its path, or None without matplotlib or measured runs.
 
     It shows the layers of the only run, or the runs side by side.
     """
@@ -123,7 +149,9 @@ def save_picture(report, directory):
         from matplotlib.figure import Figure
     except ImportError:
         return None
-    runs = report["runs"]
+    runs = _measured(report)
+    if not runs:
+        return None
     rows = len(runs[0]["layers"]) if len(runs) == 1 else 2 * len(runs)
     figure = Figure(figsize=(11, 0.3 * rows + 1.8), layout="constrained")
     FigureCanvasAgg(figure)
@@ -135,7 +163,7 @@ def save_picture(report, directory):
 
 
 def _draw_layers(report, figure):
-    run = report["runs"][0]
+    run = _measured(report)[0]
     rows = run["layers"]
     at = range(len(rows))
     names = [f"{row['layer']} {row['pass'].replace('_', '-')}" for row in rows]
@@ -154,7 +182,7 @@ def _draw_layers(report, figure):
 
 
 def _draw_runs(report, figure):
-    runs = report["runs"]
+    runs = _measured(report)
     at = range(len(runs))
     accuracy, times = figure.subplots(1, 2, sharey=True)
 

@@ -33,7 +33,7 @@ def accuracy(network, images, labels, *, batch=200):
     return right / len(images)
 
 
-def fit(network, train, test, *, epochs, batch, learning_rate, rng=None, progress=None):
+def fit(network, train, test, *, epochs, batch, learning_rate, rng=None, progress=None, history=None):
     """Train by gradient descent on shuffled, randomly mirrored images; test after every epoch.
 
     The learning rate rises during the first 5 % of the steps and falls along a cosine to zero.
@@ -50,6 +50,8 @@ def fit(network, train, test, *, epochs, batch, learning_rate, rng=None, progres
     rng : numpy.random.Generator or seed
         Shuffles and mirrors.
     progress : Progress, optional
+    history : list, optional
+        Takes what is returned as it comes, for whoever interrupts the training.
 
     Returns
     -------
@@ -67,37 +69,40 @@ def fit(network, train, test, *, epochs, batch, learning_rate, rng=None, progres
     images, labels = train
     optimizer = SGD(network.weighted.values())
     steps_per_epoch = -(-len(images) // batch)
-    steps, step, history = epochs * steps_per_epoch, 0, []
+    steps, step, history = epochs * steps_per_epoch, 0, [] if history is None else history
     diverged = f"training diverged: try a learning rate below {learning_rate}"
     for epoch in range(1, epochs + 1):
         started, losses, right = time.perf_counter(), [], 0
         order = rng.permutation(len(images))
-        for start in range(0, len(images), batch):
-            chosen = order[start : start + batch]
-            x = to_input(_mirrored(images[chosen], rng))
-            try:
-                with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
-                    loss, scores = network.step(x, labels[chosen])
-            except ValueError as error:  # or a method that cannot order NaN
-                if step == 0:
-                    raise
-                raise FloatingPointError(diverged) from error
-            if not math.isfinite(loss):
-                raise FloatingPointError(diverged)
-            optimizer.step(learning_rate * _schedule(step / steps))
-            losses.append(loss)
-            right += np.count_nonzero(scores.argmax(axis=1) == labels[chosen])
-            step += 1
-            progress.advance(step / steps, f"epoch {epoch}/{epochs}, loss {loss:.3f}")
-        history.append(
-            {
-                "epoch": epoch,
-                "loss": float(np.mean(losses)),
-                "train_accuracy": right / len(images),
-                "test_accuracy": None,
-                "seconds": time.perf_counter() - started,
-            }
-        )
+        try:
+            for start in range(0, len(images), batch):
+                chosen = order[start : start + batch]
+                x = to_input(_mirrored(images[chosen], rng))
+                try:
+                    with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
+                        loss, scores = network.step(x, labels[chosen])
+                except ValueError as error:  # or a method that cannot order NaN
+                    if step == 0:
+                        raise
+                    raise FloatingPointError(diverged) from error
+                if not math.isfinite(loss):
+                    raise FloatingPointError(diverged)
+                optimizer.step(learning_rate * _schedule(step / steps))
+                losses.append(loss)
+                right += np.count_nonzero(scores.argmax(axis=1) == labels[chosen])
+                step += 1
+                progress.advance(step / steps, f"epoch {epoch}/{epochs}, loss {loss:.3f}")
+        finally:
+            if losses:  # of an epoch that was interrupted, too
+                history.append(
+                    {
+                        "epoch": epoch,
+                        "loss": float(np.mean(losses)),
+                        "train_accuracy": right / min(len(images), len(losses) * batch),
+                        "test_accuracy": None,
+                        "seconds": time.perf_counter() - started,
+                    }
+                )
         history[-1]["test_accuracy"] = accuracy(network, *test)
         progress.say(_EPOCH.format(**history[-1]))
     return history
@@ -130,19 +135,34 @@ def run(
     Returns
     -------
     report : dict
-        See `sparseconv.training.report`; JSON can hold it.
+        See `sparseconv.training.report`; JSON can hold it. After a KeyboardInterrupt it is "interrupted": the latest of
+        its runs lacks what was not reached.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Before the first step.
     """
     started = time.perf_counter()
     progress = progress or Progress(quiet=True)
-    runs = []
+    runs, interrupted = [], False
     for name in names:
         if len(names) > 1:
             progress.say(f"method {name}:")
-        network, result = _run(
-            data, name, sparsity, epochs=epochs, batch=batch, learning_rate=learning_rate, seed=seed,
-            num_threads=num_threads, progress=progress,
-        )  # fmt: skip
+        try:
+            network, result = _run(
+                data, name, sparsity, epochs=epochs, batch=batch, learning_rate=learning_rate, seed=seed,
+                num_threads=num_threads, progress=progress,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            if not runs:  # nothing that a report could show
+                raise
+            interrupted = True
+            break
         runs.append(result)
+        interrupted = "layers" not in result
+        if interrupted:
+            break
     train_images, train_labels, test_images, _ = data
     if save_activations:
         network.step(to_input(train_images[:batch]), train_labels[:batch])
@@ -160,6 +180,7 @@ def run(
         "test_images": len(test_images),
         "parameters": sum(layer.weight.size + layer.bias.size for layer in network.weighted.values()),
         "runs": runs,
+        "interrupted": interrupted,
         "seconds": time.perf_counter() - started,
     }
 
@@ -171,25 +192,28 @@ def _run(data, name, sparsity, *, epochs, batch, learning_rate, seed, num_thread
     classes = int(max(train_labels.max(), test_labels.max())) + 1
     network = build(train_images.shape[1:], classes, rng=rng, num_threads=num_threads)
     network.use(methods.make(name, sparsity, network, seed))
-    history = fit(
-        network,
-        (train_images, train_labels),
-        (test_images, test_labels),
-        epochs=epochs,
-        batch=batch,
-        learning_rate=learning_rate,
-        rng=rng,
-        progress=progress,
-    )
-    progress.say("measuring with and without skipping ...")
-    measured = measure(network, to_input(train_images[: 3 * batch]), train_labels[: 3 * batch], batch=batch)
-    return network, {
-        "method": name,
-        "settings": repr(network.method),
-        "history": history,
-        "test_accuracy": history[-1]["test_accuracy"],
-        **measured,
-    }
+    result = {"method": name, "settings": repr(network.method), "history": []}
+    history = result["history"]
+    try:
+        fit(
+            network,
+            (train_images, train_labels),
+            (test_images, test_labels),
+            epochs=epochs,
+            batch=batch,
+            learning_rate=learning_rate,
+            rng=rng,
+            progress=progress,
+            history=history,
+        )
+        progress.say("measuring with and without skipping ...")
+        result |= measure(network, to_input(train_images[: 3 * batch]), train_labels[: 3 * batch], batch=batch)
+    except KeyboardInterrupt:
+        if not history:
+            raise
+        progress.say(f"interrupted in epoch {history[-1]['epoch']} of {epochs}: testing what was learned ...")
+        history[-1]["test_accuracy"] = accuracy(network, test_images, test_labels)
+    return network, result | {"test_accuracy": history[-1]["test_accuracy"]}
 
 
 def _mirrored(images, rng):
