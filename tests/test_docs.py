@@ -86,6 +86,7 @@ def expanded(text):
         "docs/numbers.md",
         "docs/pruning.md",
         "docs/frameworks.md",
+        "docs/distributed.md",
         "bench/README.md",
     ],
 )
