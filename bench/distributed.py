@@ -3,8 +3,9 @@
     python -m bench.distributed --network resnet50 --batch 4
 
 Four things are measured: a step in one process on one thread, alone and with another process beside it, all-reduce over
-gloo between two processes of this machine, and a step of DistributedDataParallel in these two. The model has two constants, latency and bandwidth, fitted
-to the all-reduces of two workers. A ring all-reduce of G bytes over w workers then takes
+gloo between two processes of this machine, and a step of DistributedDataParallel in these two. The model has two
+constants, latency and bandwidth, fitted to the all-reduces of two workers. A ring all-reduce of G bytes over w workers
+then takes
 
     t(w) = 2 (w - 1) latency + 2 (w - 1) / w G / bandwidth
 
