@@ -87,6 +87,7 @@ static read_ahead next_reads(const sc_gradient_task &task, const gradient_rows &
         const sc_pass &pass = map.passes[0];
         int64_t begin, end;
         segment_range(task, {chunk.first, chunk.rows, chunk.segment + 1}, pass, begin, end);
+        if (begin >= end) return ahead;
         const int64_t out = pass.out_start + begin * pass.out_step, in = pass.in_start + begin * pass.in_step;
         ahead.add(task.a, row_of(task.a, 0, 0) + out * task.a.column_stride, (end - begin) * pass.out_step, channel,
                   channels);

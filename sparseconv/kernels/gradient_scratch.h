@@ -31,11 +31,12 @@ struct gradient_chunk {
     int64_t first, rows, segment;
 };
 
-// Columns [begin, end) of `out` in a pass.
+// Columns [begin, end) of `out` in a pass, without those that no pass with these columns meets with any tap. None if
+// they end before they begin.
 SC_INLINE void segment_range(const sc_gradient_task &task, const gradient_chunk &chunk, const sc_pass &pass,
                              int64_t &begin, int64_t &end) {
-    begin = smaller(pass.out_count, chunk.segment * task.segment);
-    end = smaller(pass.out_count, begin + task.segment);
+    begin = larger(pass.window_shift - pass.window, chunk.segment * task.segment);
+    end = smaller(smaller(pass.out_count, pass.in_count + pass.window_shift), (chunk.segment + 1) * task.segment);
 }
 
 SC_INLINE int64_t window_floats(const sc_gradient_task &task) {
@@ -68,19 +69,28 @@ struct gradient_scratch {
     };
     // Whether the channels of a position stay side by side, as they are in memory.
     static bool pixels(const sc_gradient_task &task) { return channels_contiguous(task.a); }
+    // Rows of B that a chunk can meet.
+    static int64_t most_slots(const sc_gradient_task &task) {
+        const sc_map &map = task.map;
+        int64_t slots = smaller(task.chunk_rows * map.outer_taps, task.batch * map.in_rows);
+        for (int64_t p = 0; task.outer_group > 1 && p < map.outer_pass_count; ++p) {
+            const sc_pass &outer = map.outer_passes[p];  // each image of the chunk brings the rows around it
+            const int64_t images = smaller(task.batch, task.chunk_rows / larger(1, outer.out_count) + 2);
+            slots = larger(p ? slots : 0, task.chunk_rows + images * (larger(1, outer.taps) - 1));
+        }
+        return larger(slots, smaller(map.outer_taps, task.batch * map.in_rows));
+    }
+    // Rows of a chunk for which there is room where outer taps take turns, so that any of them can meet another row.
+    static int64_t careful_rows(const sc_gradient_task &task) {
+        return larger(1, smaller(task.chunk_rows, most_slots(task) / task.map.outer_taps));
+    }
     static sizes measure(const sc_gradient_task &task) {
         const sc_map &map = task.map;
         const int64_t window = window_floats(task), pairs = task.chunk_rows * map.outer_taps;
         const int64_t pitch = (task.chunk_rows * window + 15 + 63) / 64 * 64;  // whole words, and whole vectors stored
         const int64_t words = pitch / 64 + 1;                                  // one is read behind the last
         const int64_t taps = map.outer_taps * map.inner_taps;
-        const int64_t in_rows = task.batch * map.in_rows;
-        int64_t slots = smaller(pairs, in_rows);
-        for (int64_t p = 0; task.outer_group > 1 && p < map.outer_pass_count; ++p) {
-            const sc_pass &outer = map.outer_passes[p];  // each image of the chunk brings the rows around it
-            const int64_t images = smaller(task.batch, task.chunk_rows / larger(1, outer.out_count) + 2);
-            slots = larger(p ? slots : 0, task.chunk_rows + images * (larger(1, outer.taps) - 1));
-        }
+        const int64_t in_rows = task.batch * map.in_rows, slots = most_slots(task);
         sizes size = {};
         size.slots = line(2 * in_rows), size.order = line(2 * slots), size.partner = line(2 * pairs);
         size.runs = line(8 * task.chunk_rows);

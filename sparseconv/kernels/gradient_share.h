@@ -34,6 +34,18 @@ struct gradient_share {
     }
 };
 
+// Whether none of these floats, in whole vectors, is Inf or NaN: 0 times a finite number is 0, else NaN. Read just
+// before they are stored: a loop of its own over the gradient took 4% of 512,512,7 at 80% zeros.
+static bool all_finite(const float *values, int64_t count) {
+    f32x16 ends[4] = {zero(), zero(), zero(), zero()};
+    int64_t i = 0;
+    for (; i + 64 <= count; i += 64) {
+        SC_UNROLL for (int j = 0; j < 4; ++j) ends[j] = fma(load(values + i + 16 * j), zero(), ends[j]);
+    }
+    for (; i < count; i += 16) ends[0] = fma(load(values + i), zero(), ends[0]);
+    return !nonzero(add(add(ends[0], ends[1]), add(ends[2], ends[3])));
+}
+
 // The channels of an item that its lane blocks need; blocks are counted from the item's first one.
 struct needed_channels {
     uint64_t *words;       // [lane block][channel / 64], channels as bits; last, those that any block needs
@@ -77,6 +89,34 @@ struct needed_channels {
         for (int64_t i = 0; i < pitch; ++i) found += __builtin_popcountll(words[block * pitch + i]);
         return found;
     }
+    // Leaves the channels whose sums are not all finite, and clears these sums.
+    void keep_not_finite(const sc_gradient_task &task, const gradient_share &share, float *gradient) const {
+        const sc_map &map = task.map;
+        for (int64_t i = 0; i < pitch; ++i) words[blocks * pitch + i] = 0;
+        for (int64_t block = 0; block < blocks; ++block) {
+            const weight_tile shape = share.shape(task, share.first_block + block);
+            float *tile = share.tile(gradient, share.first_block + block);
+            const int64_t floats = shape.vectors * 16;
+            const auto each = [&](int64_t channel, auto use) {
+                for (int64_t tap = 0; tap < map.outer_taps * map.inner_taps; ++tap) {
+                    float *sums = tile + shape.offset(channel, tap / map.inner_taps, tap % map.inner_taps);
+                    for (int64_t lane = 0; lane < floats; lane += 16) use(sums + lane);
+                }
+            };
+            for (int64_t i = 0; i < pitch; ++i) {
+                uint64_t found = 0;
+                for (uint64_t bits = words[block * pitch + i]; bits; bits &= bits - 1) {
+                    const int64_t channel = 64 * i + __builtin_ctzll(bits);
+                    bool finite = true;
+                    each(channel, [&](const float *sums) { finite = finite && all_finite(sums, 16); });
+                    if (finite) continue;
+                    found |= bits & -bits;
+                    each(channel, [](float *sums) { store(sums, zero()); });
+                }
+                words[block * pitch + i] = found, words[blocks * pitch + i] |= found;
+            }
+        }
+    }
     // The first channels [begin, end) behind `end` that have to be read, in 64s with any that is needed; false: none.
     bool next(int64_t &begin, int64_t &end, int64_t channels) const {
         for (begin = end; begin < channels && !anywhere(begin);) begin += 64;
@@ -86,16 +126,21 @@ struct needed_channels {
     }
 };
 
-static void store_gradient(const sc_gradient_task &task, const gradient_share &share, float *gradient) {
+// Returns whether all sums are finite.
+static bool store_gradient(const sc_gradient_task &task, const gradient_share &share, float *gradient) {
     const sc_weight_view &view = task.gradient;
+    bool finite = true;
     float *corner = view.data + share.group * view.group_stride + share.channel * view.channel_stride;
     for (int64_t block = share.first_block; block < share.end_block; ++block) {
         const int64_t lane = share.blocks.begin(block) * 16;
-        move_weights<false>(share.tile(gradient, block), share.shape(task, block), view,
-                            corner + lane * view.lane_stride, task.lanes - lane);
+        const weight_tile shape = share.shape(task, block);
+        float *tile = share.tile(gradient, block);
+        finite = all_finite(tile, shape.floats()) && finite;
+        move_weights<false>(tile, shape, view, corner + lane * view.lane_stride, task.lanes - lane);
         const int64_t end = smaller(share.blocks.begin(block + 1) * 16, task.lanes);
         clear_unneeded(task, share.group, share.channel, share.channels, lane, end - lane);
     }
+    return finite;
 }
 
 SC_CLOSE

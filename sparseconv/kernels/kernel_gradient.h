@@ -38,7 +38,7 @@ SC_OPEN
 // with `tap` alone.
 static void gradient_taps(const sc_gradient_task &task, const sc_pass *outer, const gradient_chunk &chunk,
                           const gradient_scratch &scratch, const sc_pass &pass, int64_t window, int64_t tap,
-                          const weight_tile &shape, int64_t channels, float *tile, read_ahead &ahead) {
+                          const weight_tile &shape, int64_t channels, float *tile, bool careful, read_ahead &ahead) {
     const int64_t *partner = scratch.partner + (outer ? 0 : tap * task.chunk_rows);
     int64_t begin, end;
     segment_range(task, chunk, pass, begin, end);
@@ -63,13 +63,15 @@ static void gradient_taps(const sc_gradient_task &task, const sc_pass *outer, co
         scratch.runs[sweep.run_count++] = {row * window, partner[row] * window, rows, positions};
     }
     if (sweep.run_count == 0) return;
-    if (task.dense) gradient_dense_kernel(shape.vectors)(sweep);
+    if (careful) gradient_careful(sweep, shape.vectors);
+    else if (task.dense) gradient_dense_kernel(shape.vectors)(sweep);
     else gradient_skip_kernel(shape.vectors)(sweep);
 }
 
 // All of an item's positions in the rows of an outer pass, or in all rows. Returns false if the call was interrupted.
 static bool gradient_over(const sc_gradient_task &task, const gradient_share &share, const needed_channels &needed,
-                          const gradient_rows &rows, const gradient_scratch &scratch, long_sums &sums) {
+                          const gradient_rows &rows, const gradient_scratch &scratch, bool careful,
+                          long_sums &sums) {
     const sc_map &map = task.map;
     const int64_t channel = share.group * task.channels + share.channel, channels = share.channels;
     const int64_t first_lane = share.blocks.begin(share.first_block) * 16;
@@ -112,7 +114,7 @@ static bool gradient_over(const sc_gradient_task &task, const gradient_share &sh
                     float *tile = share.tile(scratch.gradient, block);
                     for (int64_t i = 0; i < (next - p) * sweeps; ++i) {
                         gradient_taps(task, rows.pass, chunk, scratch, map.passes[p + i / sweeps], window, i % sweeps,
-                                      shape, some, tile, ahead);
+                                      shape, some, tile, careful, ahead);
                     }
                 }
             }
@@ -120,6 +122,20 @@ static bool gradient_over(const sc_gradient_task &task, const gradient_share &sh
         }
     }
     return true;
+}
+
+// The skipping kernel multiplies a nonzero with all taps of a pass at once, also where some of them meet padding, which
+// is zeros in B's tile. That is exact but for Inf and NaN, of which each tap must see only those that it meets. So what
+// did not become finite is summed once more. Whether it is does not depend on the number of threads.
+static void repair_not_finite(const sc_gradient_task &task, const gradient_share &share, const needed_channels &needed,
+                              const gradient_scratch &scratch) {
+    needed.keep_not_finite(task, share, scratch.gradient);
+    sc_gradient_task careful = task;
+    careful.outer_group = 1, careful.chunk_rows = gradient_scratch::careful_rows(task);
+    long_sums sums(scratch.gradient, scratch.long_gradient, scratch.long_floats, share.floats(), SHORT_CHAIN);
+    if (!gradient_over(careful, share, needed, gradient_rows(careful, 0), scratch, true, sums)) return;
+    sums.finish();
+    store_gradient(task, share, scratch.gradient);
 }
 
 static void gradient_item(const sc_gradient_task &task, const gradient_share &share, void *memory) {
@@ -131,10 +147,10 @@ static void gradient_item(const sc_gradient_task &task, const gradient_share &sh
     for (int64_t index = 0; index < gradient_rows::passes(task); ++index) {
         const gradient_rows rows(task, index);
         if (rows.pass && rows.pass->taps == 0) continue;
-        if (!gradient_over(task, share, needed, rows, scratch, sums)) return;
+        if (!gradient_over(task, share, needed, rows, scratch, false, sums)) return;
     }
     sums.finish();
-    store_gradient(task, share, scratch.gradient);
+    if (!store_gradient(task, share, scratch.gradient) && !task.dense) repair_not_finite(task, share, needed, scratch);
 }
 
 static int64_t gradient_scratch_bytes(const sc_gradient_task *task) {

@@ -81,6 +81,30 @@ static void gradient_skip_outer(const gradient_sweep &sweep) {
     else gradient_skip_taps<3, Q>(sweep);
 }
 
+// The same tap by tap, without columns that meet padding: there B's tile has zeros, and Inf or NaN times zero is NaN. For
+// channels whose sums are not finite, so it is short, not fast.
+static void gradient_careful(const gradient_sweep &sweep, int64_t vectors) {
+    for (int64_t i = 0; i < sweep.channel_count * sweep.taps * vectors; ++i) {
+        const int64_t channel = sweep.channels[i / vectors / sweep.taps], tap = i / vectors % sweep.taps;
+        const int64_t begin = larger(0, sweep.b_first - tap), end = smaller(sweep.columns, sweep.b_end - tap);
+        const uint64_t *live = sweep.live + channel * sweep.live_pitch;
+        f32x16 sum = zero();
+        for (const gradient_run *run = sweep.runs; run < sweep.runs + sweep.run_count; ++run) {
+            for (int64_t row = 0; row < run->rows; ++row) {
+                for (int64_t column = begin; column < end; ++column) {
+                    const int64_t place = row * sweep.window + column, position = run->a + place;
+                    if (!(live[position / 64] >> position % 64 & 1)) continue;
+                    const float *a = sweep.a + channel * sweep.channel_pitch + position * sweep.position_pitch;
+                    const float *b = sweep.b + ((run->b + place + tap) * vectors + i % vectors) * 16;
+                    sum = fma(splat(a), load(b), sum);
+                }
+            }
+        }
+        float *to = sweep.sums + ((channel * sweep.taps + tap) * vectors + i % vectors) * 16;
+        store(to, add(load(to), sum));
+    }
+}
+
 SC_INLINE gradient_kernel gradient_skip_kernel(int64_t vectors) {
     static constexpr gradient_kernel kernels[] = {
         gradient_skip_outer<1>, gradient_skip_outer<2>, gradient_skip_outer<3>, gradient_skip_outer<4>,

@@ -18,7 +18,7 @@
 // Where tile products would not be as accurate as f32 (split.h), blocks of 32 channels x a lane block are computed once
 // more by the vector kernel. They do not depend on the number of threads, nor does the order of any sum.
 #pragma once
-#include "gradient_share.h"
+#include "gradient_scratch.h"
 #include "long_sums.h"
 #include "row_parts.h"
 #include "tile_products.h"
@@ -350,7 +350,8 @@ static void tile_gradient_item(const sc_gradient_task &task, int64_t item, row_p
             for (int64_t p = 0, next; p < map.pass_count; p = next) {
                 const sc_pass &pass = map.passes[p];
                 for (next = p + 1; next < map.pass_count && !map.passes[next].new_columns;) ++next;
-                const int64_t begin = segment * task.segment, end = smaller(pass.out_count, begin + task.segment);
+                int64_t begin, end;
+                segment_range(task, {first, 0, segment}, pass, begin, end);
                 if (pass.taps == 0 || begin >= end) continue;
                 const gradient_columns columns = {pass, begin, end - begin, end - begin + pass.window};
                 if (!add_passes<PARTS>(task, share, needed, parts, columns, p, next, scratch)) return;

@@ -1,0 +1,162 @@
+"""A result depends on what its definition reaches, and on nothing else: told by NaN, which every product passes on."""
+
+import numpy as np
+import pytest
+from amx_emulated import needs_compiler
+from helpers import (
+    LAYOUTS,
+    PASSES,
+    SKIPS,
+    Case,
+    assert_exact,
+    call,
+    in_layout,
+    operands,
+    oracle,
+    sparse_ints,
+    to_layout,
+)
+
+import sparseconv
+from sparseconv import masks, reference
+
+CASES = (
+    # columns and rows that no window reaches: behind the last window, and between windows
+    Case(16, 17, (8, 9), (2, 2), stride=2),
+    Case(33, 16, (7, 12), (1, 1), stride=(3, 5), kind=1),
+    Case(20, 33, (9, 23), (2, 3), stride=(4, 7), padding=((1, 0), (2, 0)), kind=2),
+    Case(40, 17, (11, 17), (3, 2), stride=(5, 3), dilation=(2, 3), kind=1),
+    Case(34, 36, (8, 9), (2, 2), stride=(3, 5), groups=2),
+    Case(17, 16, (70,), (3,), stride=23, kind=1),
+    Case(17, 24, (59,), (2,), stride=19, dilation=5, padding=((4, 0),)),
+    Case(16, 33, (200,), (4,), stride=3, padding=1, batch=3),
+    Case(6, 17, (5, 4, 7), (2, 1, 2), stride=(3, 3, 2), batch=1),
+    # taps that meet nothing, or padding at one end only
+    Case(16, 17, (3, 5), (3, 3), padding=2, kind=1),
+    Case(17, 33, (5, 7), (3, 3), padding=1),
+    Case(33, 16, (3, 4), (5, 6), padding=((3, 4), (4, 2)), kind=2),
+    Case(24, 16, (4, 6), (3, 3), dilation=3, padding=3),
+    Case(16, 17, (1, 1), (3, 3), padding=1, batch=5),
+    Case(17, 16, (5, 5), (5, 5), batch=3, kind=1),
+    Case(3, 20, (6, 7), (6, 7)),
+    Case(16, 24, (13,), (3,), dilation=11, padding=11, kind=1),
+    Case(17, 16, (40, 1), (3, 3), padding=1),
+    # transposed: outputs that nothing reaches, inputs that meet an edge
+    Case(17, 16, (4, 5), (2, 2), stride=3, output_padding=(2, 1), transposed=True, kind=1),
+    Case(16, 33, (5, 7), (3, 3), stride=2, padding=((2, 2), (3, 2)), transposed=True),
+    Case(24, 17, (6,), (3,), stride=17, transposed=True),
+)
+
+
+def products(case, name):
+    """How many products each element of a result is the sum of."""
+    first, second = operands(case, name, 0.0)
+    layout = LAYOUTS[case.ndim][0]
+    return call(reference, case, name, np.ones_like(first), np.ones_like(second), layout=layout, skip="none")
+
+
+def reached(case, name):
+    """Of both operands of a pass: which elements any product has."""
+    x, grad_output, weight = (products(case, other) > 0 for other in ("backward_data", "forward", "backward_weight"))
+    return {"forward": (x, weight), "backward_data": (grad_output, weight), "backward_weight": (x, grad_output)}[name]
+
+
+def ways(case, name):
+    """Every way to compute a pass: what to skip, and the masks that go with it."""
+    for skip in SKIPS[name]:
+        yield {"skip": skip}
+    if name == "backward_data":
+        yield {"skip": "output", "output_mask": np.ones(oracle(case, name, *operands(case, name, 0.0)).shape, bool)}
+
+
+def test_cases_have_what_no_product_reaches():
+    """Each operand of each pass has elements that are out of reach."""
+    for name in PASSES:
+        found = np.sum([[(~one).any() for one in reached(case, name)] for case in CASES], axis=0)
+        assert (found >= 2).all()
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("name", PASSES)
+def test_what_is_out_of_reach_does_not_matter(isa, case, name, poison):
+    for sparsity in (0.0, 0.5, 0.95):
+        arrays = operands(case, name, sparsity)
+        expected = oracle(case, name, *arrays)
+        there = reached(case, name)
+        poisoned = [np.where(one, array, np.float32(poison)) for array, one in zip(arrays, there, strict=True)]
+        given = in_layout(case, name, *poisoned)
+        for words in ways(case, name):
+            if words["skip"] == "weight" and not np.isfinite(poisoned[1]).all():
+                words["skip"] = "auto"
+            assert_exact(call(sparseconv, case, name, *given, **words), expected, f"{sparsity=} {words}")
+
+
+@needs_compiler
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("name", PASSES)
+def test_on_tile_registers(built, case, name):
+    """Of what is out of reach, and of one NaN in the middle."""
+    with built.active():
+        arrays = [np.where(array == 0, np.float32(1), array) for array in operands(case, name, 0.0)]
+        expected = oracle(case, name, *arrays)
+        there = reached(case, name)
+        poisoned = [np.where(one, array, np.float32(np.nan)) for array, one in zip(arrays, there, strict=True)]
+        given = in_layout(case, name, *poisoned)
+        assert_exact(call(sparseconv, case, name, *given, skip="none"), expected)
+        for which in (0, 1):
+            poisoned = [array.copy() for array in arrays]
+            poisoned[which][tuple(size // 2 for size in arrays[which].shape)] = np.nan
+            expected = oracle(case, name, *poisoned)
+            given = in_layout(case, name, *poisoned)
+            assert_exact(call(sparseconv, case, name, *given, skip="none"), expected, str(which))
+
+
+def places(shape):
+    """Corners, edges and the middle of an array."""
+    ends = [sorted({0, size // 2, size - 1}) for size in shape[2:]]
+    for index in np.stack(np.meshgrid(*ends, indexing="ij"), -1).reshape(-1, len(ends)):
+        yield (shape[0] - 1, shape[1] // 2, *map(int, index))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("name", PASSES)
+def test_nan_reaches_just_what_its_products_reach(isa, case, name, which):
+    """Zeros are left out of both operands, since a skipped zero takes NaN away."""
+    arrays = [np.where(array == 0, np.float32(1), array) for array in operands(case, name, 0.0)]
+    for place in places(arrays[which].shape):
+        poisoned = [array.copy() for array in arrays]
+        poisoned[which][place] = np.nan
+        expected = oracle(case, name, *poisoned)
+        given = in_layout(case, name, *poisoned)
+        for words in ways(case, name):
+            assert_exact(call(sparseconv, case, name, *given, **words), expected, f"{place} {words}")
+
+
+@pytest.mark.parametrize("name", ["input", "grad_output"])
+@pytest.mark.parametrize("case", CASES[:18], ids=str)
+def test_masks_of_what_counts(isa, case, name):
+    """With words from a mask instead of a test for zeros; the mask holds what is out of reach, too."""
+    x, grad_output = operands(case, "backward_weight", 0.5)
+    expected = oracle(case, "backward_weight", x, grad_output)
+    x_there, grad_there = reached(case, "backward_weight")
+    arrays = np.where(x_there, x, np.float32(np.nan)), np.where(grad_there, grad_output, np.float32(np.nan))
+    mask = to_layout(arrays[name == "grad_output"], case.layout)
+    given = in_layout(case, "backward_weight", *arrays)
+    for kind in (mask, mask != 0, masks.nonzero_mask(mask)):
+        words = {f"{name}_mask": kind, "skip": name}
+        assert_exact(call(sparseconv, case, "backward_weight", *given, **words), expected, str(kind.dtype))
+
+
+@pytest.mark.parametrize("case", [one for one in CASES if not one.transposed], ids=str)
+def test_only_needed_pairs_are_summed_again(isa, case):
+    """NaN that meets padding, with a mask of the result: its zeros stay zeros."""
+    x, grad_output = (np.where(one == 0, np.float32(1), one) for one in operands(case, "backward_weight", 0.0))
+    x[-1, 0, ..., -1] = x[0, -1, ..., 0] = np.nan
+    expected = oracle(case, "backward_weight", x, grad_output)
+    mask = sparse_ints(expected.shape, 0.6, 5) != 0
+    given = in_layout(case, "backward_weight", x, grad_output)
+    for skip in SKIPS["backward_weight"]:
+        actual = call(sparseconv, case, "backward_weight", *given, skip=skip, output_mask=mask)
+        assert_exact(actual, np.where(mask, expected, np.float32(0)), skip)
