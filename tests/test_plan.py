@@ -275,6 +275,18 @@ def test_threads():
         assert sc.plan("conv2d", ones(1, 4, 5, 5), ones(4, 4, 3, 3), num_threads=threads).threads == 1
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_heavy_weights_are_packed_once(threads):
+    """Threads share the lanes of a pointwise layer with large weights, and the positions of one with small weights."""
+    x, heavy, light = (np.ones(shape, np.float32) for shape in ((2, 8, 8, 512), (1024, 512, 1, 1), (16, 512, 1, 1)))
+    for weight in (heavy, light):
+        tiles = sc.plan("conv2d", x, weight, layout="NHWC", skip="input", num_threads=threads).tiles
+        if weight is heavy:
+            assert (tiles["segments"], tiles["lane_groups"]) == (1, threads)
+        else:
+            assert tiles["segments"] == (1 if threads == 1 else min(threads, 2))  # of 64 positions and more
+
+
 def test_scratch_bytes():
     """Some memory, more for more threads, and not out of proportion to the operands."""
     for shape, kernel, layout in (
