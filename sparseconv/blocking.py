@@ -90,9 +90,10 @@ def rows(
         most = max(1, all_rows // pieces)
         segment, chunk_rows = out_columns, even(all_rows, min(ceil_div(together, out_columns), most))
     # One long row is cut for the threads, but not more often: each piece reads the weights. Heavy weights would be
-    # packed in each piece; there threads share lane blocks, and each finds the words of its sources. Zen 5, batch 8, two
-    # threads, before (pieces of a quarter of a thread's part) and after: 2048,512,7 1x1 2.38 and 1.28 ms, 512,2048,7 2.26
-    # and 1.19, 1024,512,14 3.15 and 2.76, 512,256,28 backward_data 3.53 and 3.22; 512,512,7 3x3 2.64 and 2.45.
+    # packed in each piece; there threads share lane blocks, and each finds the words of its sources. Zen 5, batch 8,
+    # two threads, before (pieces of a quarter of a thread's part) and after: 2048,512,7 1x1 2.38 and 1.28 ms,
+    # 512,2048,7 2.26 and 1.19, 1024,512,14 3.15 and 2.76, 512,256,28 backward_data 3.53 and 3.22; 512,512,7 3x3 2.64
+    # and 2.45.
     by_lanes = heavy and lane_blocks >= threads
     if threads > 1 and all_rows == 1 and not by_lanes:
         segment = min(segment, max(64, even(ceil_div(out_columns, threads), wide)))
