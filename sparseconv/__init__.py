@@ -16,6 +16,7 @@ binding                             kernels bound to sizes and strides, and what
 blocking, blocking_tiles            block sizes, on vectors and on the tile registers of AMX
 geometry, lines, layout             rows and columns that meet; strides
 packed                              weights as lists of their nonzeros
+caches                              what is kept for later calls, within 64 MB
 problem, arrays, foreign            the sizes of one convolution; views of memory, forms, aligned results; other
                                     libraries' arrays
 _conv, _weights, _masks, _pruning   Cython: structs filled, kernels called without the GIL

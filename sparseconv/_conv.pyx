@@ -15,16 +15,54 @@ cdef extern from "Python.h":
     int PyBUF_STRIDED_RO, PyBUF_STRIDED, PyBUF_WRITABLE
 
 
+cdef int64_t held = 0  # bytes of all tables and structs that there are
+
+
+def held_bytes():
+    """Bytes of all tables and bound kernels that there are: what caches.py keeps within its limit."""
+    return held
+
+
+cdef void hold(int64_t bytes) noexcept:
+    """Counts bytes that come, or go (less than zero)."""
+    global held
+    held += bytes
+
+
+cdef class Held:
+    """Counts bytes of Python objects that live as long as it does."""
+
+    cdef int64_t bytes
+
+    def __init__(self, bytes):
+        self.bytes = bytes
+        hold(self.bytes)
+
+    def __dealloc__(self):
+        hold(-self.bytes)
+
+
 cdef void *filled(values) except NULL:
-    """A C array of the integers of a sequence of numbers or of equally long tuples."""
+    """A C array of the integers of a sequence of numbers or of equally long tuples; to be given to `released`."""
     cdef list flat = [int(i) for row in values for i in (row if isinstance(row, tuple) else (row,))]
-    cdef int64_t *data = <int64_t *>malloc((len(flat) + 1) * sizeof(int64_t))
+    cdef int64_t *data = <int64_t *>malloc((len(flat) + 2) * sizeof(int64_t))
     if data == NULL:
         raise MemoryError("no memory for the tables of a convolution")
+    data[0] = (len(flat) + 2) * sizeof(int64_t)
+    hold(data[0])
     cdef Py_ssize_t i
     for i in range(len(flat)):
-        data[i] = flat[i]
-    return data
+        data[i + 1] = flat[i]
+    return data + 1
+
+
+cdef void released(const void *table) noexcept:
+    """Frees what `filled` made."""
+    if table == NULL:
+        return
+    cdef int64_t *data = <int64_t *>table - 1
+    hold(-data[0])
+    free(data)
 
 
 cdef class Map:
@@ -43,10 +81,10 @@ cdef class Map:
         self.c.taps = <const sc_tap *>filled(taps)
 
     def __dealloc__(self):
-        free(<void *>self.c.row_table)
-        free(<void *>self.c.outer_passes)
-        free(<void *>self.c.passes)
-        free(<void *>self.c.taps)
+        released(self.c.row_table)
+        released(self.c.outer_passes)
+        released(self.c.passes)
+        released(self.c.taps)
 
     @property
     def shape(self):
@@ -93,7 +131,7 @@ cdef class View:
         self.c.rows = <const int64_t *>filled(rows)
 
     def __dealloc__(self):
-        free(<void *>self.c.rows)
+        released(self.c.rows)
 
 
 cdef class Mask:
@@ -118,7 +156,7 @@ cdef class WeightView:
         self.c.outer_taps = <const int64_t *>filled(outer_taps)
 
     def __dealloc__(self):
-        free(<void *>self.c.outer_taps)
+        released(self.c.outer_taps)
 
 
 cdef const sc_table *table_for(parts) except NULL:
@@ -135,6 +173,12 @@ cdef class Rows:
     cdef sc_rows_task c
     cdef const sc_table *table
     cdef tuple kept
+
+    def __cinit__(self):
+        hold(TASK_BYTES)
+
+    def __dealloc__(self):
+        hold(-TASK_BYTES)
 
     def __init__(self, Map map not None, View source not None, View target not None, WeightView weight not None, *,
                  Mask needed=None, Mask live=None, batch, groups, channels, lanes, relu, dense, outputs, parts,
@@ -182,6 +226,12 @@ cdef class Gradient:
     cdef sc_gradient_task c
     cdef const sc_table *table
     cdef tuple kept
+
+    def __cinit__(self):
+        hold(TASK_BYTES)
+
+    def __dealloc__(self):
+        hold(-TASK_BYTES)
 
     def __init__(self, Map map not None, View a not None, View b not None, WeightView gradient not None, *,
                  Mask live=None, batch, groups, channels, lanes, dense, parts, points, outer_group, lane_vectors,

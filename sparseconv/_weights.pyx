@@ -6,7 +6,7 @@ from _thread import allocate_lock, get_ident
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc, realloc
 
-from ._conv cimport Map, View, filled
+from ._conv cimport TASK_BYTES, Map, View, filled, hold, released
 from ._cpu cimport active_table, address, call_lists, call_weights
 from ._kernels cimport sc_lists, sc_lists_task, sc_nonzero, sc_table, sc_weights_task
 
@@ -49,8 +49,8 @@ cdef class Lists:
     def __dealloc__(self):
         free(self.c.nonzeros)
         free(self.c.starts)
-        free(<void *>self.c.class_ends)
-        free(<void *>self.c.class_taps)
+        released(self.c.class_ends)
+        released(self.c.class_taps)
         free(self.filling.not_finite)
         free(self.filling.not_whole)
 
@@ -101,6 +101,9 @@ cdef class Weights:
     cdef const sc_table *table
     cdef tuple kept
 
+    def __cinit__(self):
+        hold(TASK_BYTES)
+
     def __init__(self, Map map not None, View source not None, View target not None, *, batch, groups, channels,
                  filters, relu, stream, phases, tile, segments, in_advance, first_column, column_places, width,
                  tap_places, channel_block, chunk_steps, shares):
@@ -115,8 +118,9 @@ cdef class Weights:
         self.c.channel_block, self.c.chunk_steps, self.c.shares = channel_block, chunk_steps, shares
 
     def __dealloc__(self):
-        free(<void *>self.c.column_places)
-        free(<void *>self.c.tap_places)
+        hold(-TASK_BYTES)
+        released(self.c.column_places)
+        released(self.c.tap_places)
 
     @property
     def scratch_bytes(self):

@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from math import ceil, prod
 from typing import NamedTuple
 
 import numpy as np
 
-from . import _conv, _cpu, _weights, blocking, blocking_tiles, cpu, geometry, layout
+from . import _conv, _cpu, _weights, blocking, blocking_tiles, caches, cpu, geometry, layout
 from .layout import Strides
 from .problem import Problem
 
@@ -106,14 +107,13 @@ class Prepared(NamedTuple):
 
 def _bound(isa: str, bind: Callable[..., Prepared], *which: str) -> Prepared:
     """A kernel whose tiles and code are of one instruction set, even if another thread has switched to another one."""
-    with cpu.switching:
-        if _cpu.current() == isa:
-            return bind(*which)
-        with cpu.use_isa(isa):
-            return bind(*which)
+    with cpu.switching, contextlib.nullcontext() if _cpu.current() == isa else cpu.use_isa(isa):
+        made = bind(*which)
+    caches.note()
+    return made
 
 
-@lru_cache(maxsize=2048)
+@caches.kept(2048)
 def rows_kernels(
     problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], needed: Mask | None,
     live: Mask | None, relu: bool, precision: str, threads: int, isa: str,
@@ -186,7 +186,7 @@ def _weights_kernel(
     return Prepared("weights_skip", "weight", threads, task, tiles, each, fixed)
 
 
-@lru_cache(maxsize=2048)
+@caches.kept(2048)
 def gradient_kernels(
     problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], live: tuple[Mask | None, Mask | None],
     precision: str, threads: int, isa: str,

@@ -10,13 +10,12 @@ same pieces, taps reversed, are backward_data.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from math import gcd
 from typing import NamedTuple
 
 import numpy as np
 
-from . import _conv
+from . import _conv, caches
 from .problem import Problem
 
 MAX_TAPS = 3  # SC_MAX_TAPS
@@ -43,13 +42,13 @@ class Pass(NamedTuple):
         return (self.in_start, self.in_step, self.in_count, self.out_start, self.out_step, self.out_count)
 
 
-@lru_cache(maxsize=1024)
+@caches.kept(1024)
 def forward_map(problem: Problem) -> _conv.Map:
     """Rows and passes with y as `out` and x as `in`."""
     return _map(problem, backward=False)
 
 
-@lru_cache(maxsize=1024)
+@caches.kept(1024)
 def backward_map(problem: Problem) -> _conv.Map:
     """Rows and passes with x (or its gradient) as `out` and y (or its gradient) as `in`."""
     return _map(problem, backward=True)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _conv
+from . import _conv, caches
 from .arrays import Form
 
 BLOCK = 16
@@ -142,7 +142,7 @@ def find(name: str) -> Layout:
     raise ValueError(f"layout: got {name!r}, expected 'NC' or a layout of 1d, 2d or 3d arrays")
 
 
-@lru_cache(maxsize=4096)
+@caches.kept(4096)
 def view(strides: Strides, size: tuple[int, ...]) -> _conv.View:
     """The C view of an array with these strides."""
     offsets = np.zeros(1, np.int64)
@@ -151,7 +151,7 @@ def view(strides: Strides, size: tuple[int, ...]) -> _conv.View:
     return _conv.View(strides.image, offsets.tolist(), strides.spatial[-1], strides.channel, strides.block)
 
 
-@lru_cache(maxsize=4096)
+@caches.kept(4096)
 def weight_view(strides: tuple[int, ...], kernel: tuple[int, ...], group: int, lanes_first: bool) -> _conv.WeightView:
     """The C view of weights (out channel, in channel, *kernel) with these strides in elements.
 

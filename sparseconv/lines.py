@@ -8,12 +8,12 @@ taps t for which ``q + p - t d`` is a multiple of s meet them at ``(q + p - t d)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
 from itertools import product
 from math import gcd
 from typing import NamedTuple
 
+from . import _conv, caches
 from .problem import Problem
 
 
@@ -76,7 +76,14 @@ def _starts(problem: Problem, backward: bool, count: int) -> Iterator[int | None
             yield (phase + padding - tap * dilation) // stride
 
 
-@lru_cache(maxsize=1024)
+class Classes(tuple):
+    """Groups of taps, whose memory is counted: kernels may be as large as maps."""
+
+    def __init__(self, groups: Iterable[tuple[int, ...]]) -> None:
+        self.held = _conv.Held(40 * sum(map(len, self)))  # a place in the tuple, and a number
+
+
+@caches.kept(1024)
 def tap_classes(problem: Problem, backward: bool) -> tuple[tuple[int, ...], ...]:
     """Taps (outer and inner ones, in C order) that can meet the same outputs, in groups."""
     if not backward:
@@ -86,4 +93,4 @@ def tap_classes(problem: Problem, backward: bool) -> tuple[tuple[int, ...], ...]
     classes: dict[tuple[int, ...], list[int]] = {}
     for index, taps in enumerate(product(*map(range, problem.kernel))):
         classes.setdefault(tuple(tap % step for tap, step in zip(taps, steps, strict=True)), []).append(index)
-    return tuple(map(tuple, classes.values()))
+    return Classes(map(tuple, classes.values()))

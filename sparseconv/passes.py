@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _cpu, _weights, binding, lines, masks, packed, planning
+from . import _cpu, _weights, binding, caches, lines, masks, packed, planning
 from .arrays import Form
 from .binding import Mask, Prepared
 from .layout import BLOCK, Layout
@@ -210,6 +210,8 @@ class Call(NamedTuple):
         else:
             with self.guard:
                 mask = self.made.run(self.operands, self.out, self.threads, self.threshold, self.return_mask)
+        if caches.full:
+            caches.empty()
         if not self.return_mask:
             return self.out
         return self.out, masks.nonzero_mask(self.out) if mask is None else mask
@@ -218,6 +220,8 @@ class Call(NamedTuple):
         """Says what it would do."""
         with self.guard or contextlib.nullcontext():
             choice, kernel = self.made.decide(self.operands, self.threads, self.threshold)
+        if caches.full:
+            caches.empty()
         once, each = kernel.task.scratch_bytes if kernel.task else (0, 0)
         reason = f"{choice.reason}; {kernel.note}" if kernel.note else choice.reason
         return Plan(

@@ -11,12 +11,11 @@ checked every time and given to its kernel.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from . import arrays, checks, cpu, layout, operations
+from . import arrays, caches, checks, cpu, layout, operations
 from .arrays import Form
 from .compressed import expanded
 from .operations import Pass
@@ -245,7 +244,7 @@ def _plain(values: tuple) -> bool:
     return True
 
 
-@lru_cache(maxsize=4096)
+@caches.kept(4096)
 def _kept(
     operation: Callable[..., Pass], dims: int, operands: tuple, forms: tuple, target: tuple | None, names: tuple,
     values: tuple,

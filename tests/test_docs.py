@@ -139,7 +139,7 @@ def cython_functions(path):
             owner = kind
         elif attribute:
             found[f"{owner}.{attribute}"] = ["self"]
-        elif name != "__dealloc__":
+        elif name not in ("__cinit__", "__dealloc__"):  # of structs, not of Python
             words = [one.split("=")[0].replace(" not None", "").split() for one in parameters.split(",")]
             found[f"{owner}.{name}" if indent else name] = [one[-1] for one in words if one and one != ["*"]]
     return found

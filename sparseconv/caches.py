@@ -1,0 +1,49 @@
+"""What is kept for later calls, bounded in bytes for all caches together, whatever shapes come.
+
+Look-ups are those of `functools.lru_cache`, which is compiled: a hit costs what it costs there. What the caches hold is
+C tables and structs, whose bytes are counted as they come and go (`_conv.held_bytes`). Where these are more than LIMIT
+after a call has made new ones, all caches are emptied. That is a rare event: it takes LIMIT bytes of new tables to
+come there again, whose making costs hundreds of times more than the emptying. Entries are bounded, too, for what is
+not counted: keys, and passes that were looked at but never ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import _lru_cache_wrapper, lru_cache
+from typing import ParamSpec, TypeVar
+
+from . import _conv
+
+LIMIT = 40 << 20  # of tables; with what is not counted, all caches stay below 64 MB
+
+Parameters = ParamSpec("Parameters")
+Made = TypeVar("Made")
+
+full = False  # whether the caches are to be emptied at the end of the call
+_all: list[_lru_cache_wrapper] = []
+
+
+def kept(entries: int) -> Callable[[Callable[Parameters, Made]], Callable[Parameters, Made]]:
+    """Decorates a function whose results are kept: at most so many, and within LIMIT."""
+
+    def decorate(make: Callable[Parameters, Made]) -> Callable[Parameters, Made]:
+        found = lru_cache(maxsize=entries)(make)
+        _all.append(found)
+        return found
+
+    return decorate
+
+
+def note() -> None:
+    """To be called when something was made: looks whether it was too much."""
+    global full
+    full = _conv.held_bytes() > LIMIT
+
+
+def empty() -> None:
+    """Empties all caches: what runs keeps what it needs."""
+    global full
+    full = False
+    for found in _all:
+        found.cache_clear()
