@@ -17,6 +17,7 @@ no functorch - the Function calls it without going through the dispatcher again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,10 +25,10 @@ from torch import _C, Tensor
 from torch._functorch.autograd_function import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
-from . import saved, shapes
+from . import calls, saved, shapes
 from .relu_inputs import PROBE, watch
 
-DTYPES = (torch.float32, torch.float64)
+Geometry = tuple[Any, ...]
 GEOMETRY = "int[] stride, int[] padding, int[] dilation, bool transposed, int[] output_padding, int groups, "
 LAYER = "Tensor input, Tensor weight, Tensor? bias, "
 DATA = "Tensor grad_output, Tensor weight, Tensor? output_mask, SymInt[] input_size, bool channels_last, "
@@ -48,7 +49,9 @@ _library = torch.library.Library("sparseconv", "DEF")
 class Operator:
     """One operator: its overload, the kernel for CPU tensors and the Function that differentiates it."""
 
-    def __init__(self, family: Family, schema: str, kernel: Callable, fake: Callable, function: type) -> None:
+    def __init__(
+        self, family: Family, schema: str, kernel: Callable, fake: Callable, vmap: Callable, function: type
+    ) -> None:
         self.family, self.kernel, self.function = family, kernel, function
         name = schema.partition("(")[0]
         _library.define(schema)
@@ -59,6 +62,7 @@ class Operator:
         _library.impl(name, self._differentiated, "Autograd", with_keyset=True)
         _library.impl(name, self._in_float32, "AutocastCPU")
         _library.impl(name, self._refused, "CompositeExplicitAutograd")
+        torch.library.register_vmap(f"sparseconv::{name}", vmap, lib=_library)
         torch.library.register_fake(f"sparseconv::{name}", fake, lib=_library)
 
     def below_autograd(self, keyset: Any, args: tuple) -> Tensor:
@@ -69,6 +73,13 @@ class Operator:
         with _C._AutoDispatchBelowAutograd():
             return self.overload.redispatch(keyset, *args)
 
+    def below_function(self, keyset: Any, args: tuple) -> Tensor:
+        """The same within a Function, which has switched off all that functorch's levels below are about to need."""
+        if not _C._are_functorch_transforms_active():
+            return self.below_autograd(keyset, args)
+        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+            return self.below_autograd(keyset, args)
+
     def _differentiated(self, keyset: Any, *args: Any) -> Tensor:
         """At the Autograd key."""
         if torch.is_grad_enabled():
@@ -78,6 +89,14 @@ class Operator:
         if forward_ad._current_level >= 0:
             return self.function.differentiated(self, keyset, args)
         return self.below_autograd(keyset, args)
+
+    def one_by_one(self, count: int, in_dims: tuple, args: tuple) -> Tensor:
+        """vmap without a rule of its own."""
+        results = []
+        for index in range(count):
+            pairs = zip(args, in_dims, strict=True)
+            results.append(self.overload(*[one.select(dim, index) if type(dim) is int else one for one, dim in pairs]))
+        return torch.stack(results)
 
     def _in_float32(self, *args: Any) -> Tensor:
         """Under autocast."""
@@ -90,7 +109,7 @@ class Operator:
         """Tensors of other devices and layouts."""
         tensors = {name: tensor for name, tensor in zip(self.names, args, strict=False) if tensor is not None}
         for name, tensor in tensors.items():
-            check(name, tensor)
+            calls.check(name, tensor)
         kinds = ", ".join(f"{name} on {tensor.device}" for name, tensor in tensors.items())
         raise TypeError(f"{self.names[0]}: got {kinds}, expected dense tensors in CPU memory")
 
@@ -101,95 +120,80 @@ def _as_float32(tensor: Tensor | None) -> Tensor | None:
     return tensor
 
 
-def check(name: str, tensor: Tensor) -> None:
-    """Whether a tensor, or a fake, is one that kernels take."""
-    if tensor.is_quantized:
-        raise TypeError(f"{name}: got a quantized tensor, expected torch.float32 or torch.float64 (.dequantize())")
-    if tensor.layout is not torch.strided:
-        raise TypeError(f"{name}: got a tensor of layout {tensor.layout}, expected a dense one (.to_dense())")
-    if tensor.device.type not in ("cpu", "meta"):
-        raise TypeError(f"{name}: got a tensor on {tensor.device}, expected one in CPU memory (.cpu())")
-    if tensor.dtype not in DTYPES:
-        raise TypeError(
-            f"{name}: got dtype {tensor.dtype}, expected torch.float32 or torch.float64 (.float(), or torch.autocast, "
-            "under which these operators compute in float32)"
-        )
-
-
 class Family:
     """Kernels for CPU tensors and fakes of the operators of a family."""
 
     def __init__(self, name: str, geometry: str) -> None:
         self.convolves = bool(geometry)
         self.layer = Operator(
-            self, f"{name}({LAYER}{geometry}{LAYER_WORDS}) -> Tensor", self._layer, self._layer_fake, Layer
+            self,
+            f"{name}({LAYER}{geometry}{LAYER_WORDS}) -> Tensor",
+            self._layer,
+            self._layer_fake,
+            self._layer_vmap,
+            Layer,
         )
         self.backward_data = Operator(
             self, f"{name}_backward_data({DATA}{geometry}{BACKWARD_WORDS}) -> Tensor", self._data, self._data_fake,
-            BackwardData,
+            self._data_vmap, BackwardData,
         )  # fmt: skip
         self.backward_weight = Operator(
             self, f"{name}_backward_weight({WEIGHT}{geometry}{BACKWARD_WORDS}) -> Tensor", self._weight,
-            self._weight_fake, BackwardWeight,
+            self._weight_fake, self._weight_vmap, BackwardWeight,
         )  # fmt: skip
 
-    def result(self, input: Tensor, weight: Tensor, geometry: Sequence) -> shapes.Result:
-        """The form of a layer's result; it is kept for those of real tensors."""
+    def result(self, input: Tensor, weight: Tensor, geometry: Geometry) -> shapes.Result:
+        """The form of a layer's result."""
         forms = input.shape, input.stride(), weight.shape, weight.stride()
-        if not self.convolves:
-            return shapes.kept_linear(*forms)
-        stride, padding, dilation, transposed, output_padding, groups = geometry
-        return shapes.kept_convolution(
-            *forms, tuple(stride), tuple(padding), tuple(dilation), transposed, tuple(output_padding), groups
-        )
-
-    def core(self, rank: int, geometry: Sequence) -> shapes.Core:
-        """The functions of the core for tensors of that rank."""
-        if not self.convolves:
-            return shapes.LINEAR
-        stride, padding, dilation, transposed, output_padding, groups = geometry
-        return shapes.core(
-            rank - 2, tuple(stride), tuple(padding), tuple(dilation), transposed, tuple(output_padding), groups
-        )
+        return shapes.kept_convolution(*forms, *geometry) if self.convolves else shapes.kept_linear(*forms)
 
     def _layer(self, input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
         *geometry, activation, skip, threshold, _, _, num_threads = rest
-        operands = _array("input", input), _array("weight", weight), _array("bias", bias)
-        result = self.result(input, weight, geometry)
-        output = input.new_empty_strided(result.shape, result.strides)
-        run(
-            result.core.forward, *operands, activation=activation, skip=skip, threshold=threshold,
-            num_threads=num_threads or torch.get_num_threads(), out=output.numpy(),
+        geometry = _hashable(geometry)
+
+        def result() -> calls.Result:
+            form = self.result(input, weight, geometry)
+            return calls.Result(form.shape, form.strides, form.core.forward)
+
+        return calls.run(
+            (self, "layer", activation, skip, geometry), {"x": input, "weight": weight, "bias": bias}, result,
+            {"activation": activation, "skip": skip}, threshold, num_threads,
         )  # fmt: skip
-        return output
 
     def _data(
         self, grad_output: Tensor, weight: Tensor, output_mask: Tensor | None, input_size: Sequence[int],
         channels_last: bool, *rest: Any,
     ) -> Tensor:  # fmt: skip
         *geometry, skip, threshold, num_threads = rest
-        operands = _array("grad_output", grad_output), _array("weight", weight)
-        size = tuple(input_size)
-        output = grad_output.new_empty_strided(size, shapes.strides_of(size, channels_last))
-        run(
-            self.core(grad_output.dim(), geometry).backward_data, *operands, size, skip=skip, threshold=threshold,
-            output_mask=None if output_mask is None else output_mask.detach().numpy(),
-            num_threads=num_threads or torch.get_num_threads(), out=output.numpy(),
+        geometry, size = _hashable(geometry), tuple(input_size)
+
+        def result() -> calls.Result:
+            function = self._core(grad_output, geometry).backward_data
+            return calls.Result(size, shapes.strides_of(size, channels_last), partial(function, input_shape=size))
+
+        return calls.run(
+            (self, "data", size, channels_last, skip, geometry),
+            {"grad_output": grad_output, "weight": weight, "output_mask": output_mask}, result, {"skip": skip},
+            threshold, num_threads,
         )  # fmt: skip
-        return output
 
     def _weight(
         self, input: Tensor, grad_output: Tensor, weight_size: Sequence[int], weight_stride: Sequence[int], *rest: Any
     ) -> Tensor:
         *geometry, skip, threshold, num_threads = rest
-        operands = _array("input", input), _array("grad_output", grad_output)
-        size = tuple(weight_size)
-        output = grad_output.new_empty_strided(size, shapes.kept_dense_strides(size, tuple(weight_stride)))
-        run(
-            self.core(grad_output.dim(), geometry).backward_weight, *operands, size, skip=skip, threshold=threshold,
-            num_threads=num_threads or torch.get_num_threads(), out=output.numpy(),
+        geometry, size, stride = _hashable(geometry), tuple(weight_size), tuple(weight_stride)
+
+        def result() -> calls.Result:
+            function = self._core(grad_output, geometry).backward_weight
+            return calls.Result(size, shapes.dense_strides(size, stride), partial(function, kernel_size=size))
+
+        return calls.run(
+            (self, "weight", size, stride, skip, geometry), {"x": input, "grad_output": grad_output}, result,
+            {"skip": skip}, threshold, num_threads,
         )  # fmt: skip
-        return output
+
+    def _core(self, tensor: Tensor, geometry: Geometry) -> shapes.Core:
+        return shapes.core(tensor.dim() - 2, *geometry) if self.convolves else shapes.LINEAR
 
     def _layer_fake(self, input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
         _check_all(input=input, weight=weight, bias=bias)
@@ -213,35 +217,54 @@ class Family:
         _check_all(input=input, grad_output=grad_output)
         return grad_output.new_empty_strided(weight_size, shapes.dense_strides(weight_size, weight_stride))
 
+    def _layer_vmap(self, info: Any, in_dims: tuple, *args: Any) -> tuple[Tensor, int]:
+        """One call where only the input has the new dimension, else one for each of its elements."""
+        if in_dims[1] is None and in_dims[2] is None:
+            result = self.layer.overload(self._merged(args[0], in_dims[0]), *args[1:])
+            return self._split(result, info.batch_size), 0
+        return self.layer.one_by_one(info.batch_size, in_dims, args), 0
+
+    def _data_vmap(self, info: Any, in_dims: tuple, *args: Any) -> tuple[Tensor, int]:
+        """The same with grad_output, whose mask has the dimension, too, or is none."""
+        grad_output, weight, output_mask, input_size, *rest = args
+        masked = output_mask is not None
+        if in_dims[1] is None and in_dims[0] is not None and (in_dims[2] is not None) == masked:
+            mask = self._merged(output_mask, in_dims[2]) if masked else None
+            if self.convolves:
+                size = (info.batch_size * input_size[0], *input_size[1:])
+            else:
+                size = (info.batch_size, *input_size)
+            result = self.backward_data.overload(self._merged(grad_output, in_dims[0]), weight, mask, size, *rest)
+            return self._split(result, info.batch_size), 0
+        return self.backward_data.one_by_one(info.batch_size, in_dims, args), 0
+
+    def _weight_vmap(self, info: Any, in_dims: tuple, *args: Any) -> tuple[Tensor, int]:
+        """One call for each gradient."""
+        return self.backward_weight.one_by_one(info.batch_size, in_dims, args), 0
+
+    def _merged(self, tensor: Tensor, dim: int) -> Tensor:
+        """The new dimension in front; of convolutions, as a part of the batch."""
+        tensor = tensor.movedim(dim, 0)
+        return tensor.flatten(0, 1) if self.convolves else tensor
+
+    def _split(self, result: Tensor, batch_size: int) -> Tensor:
+        """Undoes `_merged`."""
+        return result.unflatten(0, (batch_size, -1)) if self.convolves else result
+
 
 def _check_all(**tensors: Tensor | None) -> None:
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     for name, tensor in given.items():
-        check(name, tensor)
+        calls.check(name, tensor)
     first, *others = given
     for name in others:
         if given[name].dtype != given[first].dtype:
             raise TypeError(f"{name}: got dtype {given[name].dtype}, expected {given[first].dtype} as {first} has")
 
 
-def _array(name: str, tensor: Tensor | None) -> Any:
-    """The memory of a tensor."""
-    if tensor is None:
-        return None
-    if tensor.dtype not in DTYPES:
-        check(name, tensor)
-    return tensor.detach().numpy()
-
-
-def run(function: Callable[..., Any], *operands: Any, **words: Any) -> None:
-    """A function of the core; its errors name the arguments as torch does."""
-    try:
-        function(*operands, **words).run()
-    except (TypeError, ValueError) as error:
-        name, colon, rest = str(error).partition(":")
-        if name != "x":
-            raise
-        raise type(error)(f"input{colon}{rest}") from None
+def _hashable(geometry: list) -> Geometry:
+    """Geometry as it comes from the dispatcher, with tuples for lists."""
+    return tuple([tuple(one) if type(one) is list else one for one in geometry])
 
 
 # --- derivatives ---
@@ -269,7 +292,7 @@ class Layer(torch.autograd.Function):
         ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, probe: Tensor | None, watched: Any,
         operator: Operator, keyset: Any, args: tuple,
     ) -> Tensor:  # fmt: skip
-        output = operator.below_autograd(keyset, args)
+        output = operator.below_function(keyset, args)
         activation, _, threshold, _, _, _ = args[-6:]
         for_data, for_weight, *_ = ctx.needs_input_grad
         ctx.masks_by_result = activation == "relu"
@@ -278,10 +301,11 @@ class Layer(torch.autograd.Function):
             input if ctx.keeps_input else None, weight if for_data or threshold else None,
             output if ctx.masks_by_result else None,
         )  # fmt: skip
+        if forward_ad._current_level >= 0:
+            ctx.save_for_forward(input, weight, output)
         ctx.set_materialize_grads(False)
         ctx.watched, ctx.family, ctx.rest = watched, operator.family, args[3:]
-        ctx.input_size, ctx.weight_size, ctx.weight_stride = input.shape, weight.shape, weight.stride()
-        ctx.channels_last = _channels_last(operator.family, input, weight)
+        ctx.forms = input.shape, input.stride(), weight.shape, weight.stride()
         return output
 
     @staticmethod
@@ -291,6 +315,7 @@ class Layer(torch.autograd.Function):
         input, weight, output = ctx.saved_tensors
         *geometry, _, skip, threshold, _, _, num_threads = ctx.rest
         family, (for_data, for_weight, for_bias, *_) = ctx.family, ctx.needs_input_grad
+        input_size, _, weight_size, weight_stride = ctx.forms
         if ctx.masks_by_result:
             grad_output = torch.ops.aten.threshold_backward.default(grad_output, output, 0)
         grad_input = grad_weight = grad_bias = None
@@ -301,13 +326,14 @@ class Layer(torch.autograd.Function):
                 mask = _above(input, threshold)
             elif ctx.watched is True or (ctx.watched and ctx.watched.unseen()):
                 mask = input.detach()
+            last = family.convolves and shapes.is_any_channels_last(*ctx.forms)
             grad_input = family.backward_data.overload(
-                grad_output, weight, mask, ctx.input_size, ctx.channels_last, *geometry, DATA_SKIP.get(skip, skip),
+                grad_output, weight, mask, input_size, last, *geometry, DATA_SKIP.get(skip, skip),
                 threshold if of_weight else 0.0, num_threads,
             )  # fmt: skip
         if for_weight:
             grad_weight = family.backward_weight.overload(
-                input, grad_output, ctx.weight_size, ctx.weight_stride, *geometry, WEIGHT_SKIP.get(skip, skip),
+                input, grad_output, weight_size, weight_stride, *geometry, WEIGHT_SKIP.get(skip, skip),
                 0.0 if of_weight else threshold, num_threads,
             )  # fmt: skip
             if threshold and of_weight:
@@ -317,6 +343,29 @@ class Layer(torch.autograd.Function):
             others = [dim for dim in range(grad_output.dim()) if dim != channel]
             grad_bias = grad_output.sum(others) if others else grad_output
         return grad_input, grad_weight, grad_bias, None, None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, d_input: Tensor | None, d_weight: Tensor | None, d_bias: Tensor | None, *_: None) -> Tensor:
+        input, weight, output = ctx.saved_tensors
+        *geometry, _, skip, threshold, _, _, num_threads = ctx.rest
+        of_weight = skip == "weight"
+        terms = []
+        if d_input is not None:
+            if threshold and not of_weight:
+                d_input = torch.where(_above(input, threshold), d_input, 0.0)
+            terms.append((d_input, weight, threshold if of_weight else 0.0))
+        if d_weight is not None:
+            if threshold and of_weight:
+                d_weight = torch.where(_above(weight, threshold), d_weight, 0.0)
+            terms.append((input, d_weight, 0.0 if of_weight else threshold))
+        result = 0.0
+        for first, second, least in terms:
+            words = (None, skip, least, "dense", False, num_threads)
+            result = result + ctx.family.layer.overload(first, second, None, *geometry, *words)
+        if d_bias is not None:
+            shape = (-1, *[1] * (output.dim() - 2)) if ctx.family.convolves else (-1,)
+            result = result + d_bias.view(shape).expand_as(output)
+        return torch.ops.aten.threshold_backward.default(result, output, 0) if ctx.masks_by_result else result
 
 
 class BackwardData(torch.autograd.Function):
@@ -334,9 +383,10 @@ class BackwardData(torch.autograd.Function):
         args: tuple,
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(grad_output, weight, output_mask)
+        ctx.save_for_forward(grad_output, weight, output_mask)
         ctx.set_materialize_grads(False)
-        ctx.family, ctx.rest = operator.family, args[5:]
-        return operator.below_autograd(keyset, args)
+        ctx.family, ctx.sizes, ctx.rest = operator.family, args[3:5], args[5:]
+        return operator.below_function(keyset, args)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple:
@@ -360,6 +410,21 @@ class BackwardData(torch.autograd.Function):
                 of_weight = torch.where(_above(weight, threshold), of_weight, 0.0)
         return of_grad_output, of_weight, None, None, None, None
 
+    @staticmethod
+    def jvp(ctx: Any, d_grad_output: Tensor | None, d_weight: Tensor | None, *_: None) -> Tensor:
+        grad_output, weight, output_mask = ctx.saved_tensors
+        *geometry, skip, threshold, num_threads = ctx.rest
+        result, compute = None, ctx.family.backward_data.overload
+        if d_grad_output is not None:
+            words = (skip, threshold, num_threads)
+            result = compute(d_grad_output, weight, output_mask, *ctx.sizes, *geometry, *words)
+        if d_weight is not None:
+            if threshold:
+                d_weight = torch.where(_above(weight, threshold), d_weight, 0.0)
+            other = compute(grad_output, d_weight, output_mask, *ctx.sizes, *geometry, skip, 0.0, num_threads)
+            result = other if result is None else result + other
+        return result
+
 
 class BackwardWeight(torch.autograd.Function):
     """The gradient of the weight, which is linear in the input and in grad_output."""
@@ -373,9 +438,10 @@ class BackwardWeight(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, grad_output: Tensor, operator: Operator, keyset: Any, args: tuple) -> Tensor:
         ctx.save_for_backward(input, grad_output)
+        ctx.save_for_forward(input, grad_output)
         ctx.set_materialize_grads(False)
-        ctx.family, ctx.rest = operator.family, args[4:]
-        return operator.below_autograd(keyset, args)
+        ctx.family, ctx.form, ctx.rest = operator.family, args[2:4], args[4:]
+        return operator.below_function(keyset, args)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple:
@@ -396,14 +462,24 @@ class BackwardWeight(torch.autograd.Function):
             )
         return of_input, of_grad_output, None, None, None
 
+    @staticmethod
+    def jvp(ctx: Any, d_input: Tensor | None, d_grad_output: Tensor | None, *_: None) -> Tensor:
+        input, grad_output = ctx.saved_tensors
+        *geometry, skip, threshold, num_threads = ctx.rest
+        result, compute = None, ctx.family.backward_weight.overload
+        if d_input is not None:
+            if threshold:
+                d_input = torch.where(_above(input, threshold), d_input, 0.0)
+            result = compute(d_input, grad_output, *ctx.form, *geometry, skip, 0.0, num_threads)
+        if d_grad_output is not None:
+            other = compute(input, d_grad_output, *ctx.form, *geometry, skip, threshold, num_threads)
+            result = other if result is None else result + other
+        return result
+
 
 def _above(tensor: Tensor, threshold: float) -> Tensor:
     """Which elements a threshold has not taken for zeros."""
     return ~(tensor.detach().abs() <= threshold)
-
-
-def _channels_last(family: Family, input: Tensor, weight: Tensor) -> bool:
-    return family.convolves and any(shapes.is_channels_last(one.shape, one.stride()) for one in (input, weight))
 
 
 def _apply(function: type) -> Callable[..., Tensor]:

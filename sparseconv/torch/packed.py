@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from ..packed import PackedWeight
-from . import ops, shapes
+from . import calls, shapes
 
 
 def convolution(
@@ -38,18 +36,19 @@ def _layer(
     result: shapes.Result, input: Tensor, weight: PackedWeight, bias: Tensor | None, activation: str | None,
     skip: str, threshold: float, num_threads: int | None,
 ) -> Tensor:  # fmt: skip
-    for name, tensor in (("input", input), ("bias", bias)):
+    given = {"input": input, "bias": bias}
+    for name, tensor in given.items():
         if tensor is not None:
-            ops.check(name, tensor)
+            calls.check(name, tensor)
             if tensor.requires_grad and torch.is_grad_enabled():
                 raise TypeError(
                     f"weight: got a PackedWeight while {name} requires grad, expected torch.no_grad() around the call, "
                     "or the weight as a tensor"
                 )
-    output = input.new_empty_strided(result.shape, result.strides, requires_grad=False)
-    bias_array: Any = None if bias is None else bias.detach().numpy()
-    ops.run(
-        result.core.forward, input.detach().numpy(), weight, bias_array, activation=activation, skip=skip,
-        threshold=threshold, num_threads=num_threads or torch.get_num_threads(), out=output.numpy(),
-    )  # fmt: skip
+    output = input.new_empty_strided(result.shape, result.strides)
+    with calls.torch_names():
+        result.core.forward(
+            input.detach().numpy(), weight, None if bias is None else bias.detach().numpy(), activation=activation,
+            skip=skip, threshold=threshold, num_threads=num_threads or torch.get_num_threads(), out=output.numpy(),
+        ).run()  # fmt: skip
     return output

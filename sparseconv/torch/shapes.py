@@ -42,12 +42,12 @@ def core(
     return Core(forward, *[partial(one, dims, **words) for one in passes])
 
 
-def _linear_backward_data(grad_output: Any, weight: Any, shape: Sizes, **words: Any) -> Any:
-    return prepare.linear_backward_data(grad_output, weight, **words)
+def _linear_backward_data(input_shape: Sizes, **words: Any) -> Any:
+    return prepare.linear_backward_data(**words)
 
 
-def _linear_backward_weight(x: Any, grad_output: Any, shape: Sizes, **words: Any) -> Any:
-    return prepare.linear_backward_weight(x, grad_output, **words)
+def _linear_backward_weight(kernel_size: Sizes, **words: Any) -> Any:
+    return prepare.linear_backward_weight(**words)
 
 
 LINEAR = Core(prepare.linear, _linear_backward_data, _linear_backward_weight)
@@ -66,12 +66,11 @@ class Result(NamedTuple):
 def is_channels_last(shape: Sizes, strides: Sizes) -> bool:
     """Whether torch takes a tensor (N, C, *spatial) with these strides for channels_last (c10/core/MemoryFormat.h).
 
-    Where one-element dimensions leave it open, as with one channel or 1 x 1 maps, the strides of these decide.
-    A tensor with one spatial dimension is looked at as torch's conv1d does: as (N, C, 1, W).
+    Where one-element dimensions leave it open, as with one channel or 1 x 1 maps, the strides of these decide. With one
+    spatial dimension there is no such format.
     """
     if len(shape) == 3:
-        shape = (*shape[:2], 1, shape[2])
-        strides = (*strides[:2], shape[3] * strides[2], strides[2])
+        return False
     if strides[1] == 0:
         return False
     least = 0
@@ -80,6 +79,11 @@ def is_channels_last(shape: Sizes, strides: Sizes) -> bool:
             return False
         least = strides[dim] * (shape[dim] if shape[dim] > 1 else 1)
     return True
+
+
+def is_any_channels_last(shape: Sizes, strides: Sizes, weight_shape: Sizes, weight_strides: Sizes) -> bool:
+    """Whether torch's convolutions give a channels_last result, and gradient of the input."""
+    return is_channels_last(shape, strides) or is_channels_last(weight_shape, weight_strides)
 
 
 def strides_of(shape: Sizes, channels_last: bool) -> tuple[int, ...]:
@@ -93,18 +97,19 @@ def strides_of(shape: Sizes, channels_last: bool) -> tuple[int, ...]:
 
 
 def dense_strides(shape: Sizes, strides: Sizes) -> tuple[int, ...]:
-    """Strides of a new tensor without gaps whose dimensions lie in memory in the order of another's.
+    """Strides of a new tensor like another: the same where that has neither gaps nor overlaps, else C-contiguous.
 
-    Where that has no gaps either they are the same strides, those of one-element dimensions included: torch's engine
-    and DistributedDataParallel expect a gradient to have the strides of its parameter.
+    Those of one-element dimensions are the same, too: torch's engine and DistributedDataParallel expect a gradient to
+    have the strides of its parameter.
     """
     order = sorted(range(len(shape)), key=lambda dim: (-strides[dim], dim))
-    dense, step = [0] * len(shape), 1
+    step = 1
     for dim in reversed(order):
-        dense[dim] = step
-        step = step * (shape[dim] if shape[dim] > 1 else 1)
-    same = all(shape[dim] == 1 or dense[dim] == strides[dim] for dim in range(len(shape)))
-    return tuple(strides) if same else tuple(dense)
+        if shape[dim] != 1:
+            if strides[dim] != step:
+                return strides_of(shape, False)
+            step = step * shape[dim]
+    return tuple(strides)
 
 
 def convolution(
@@ -145,7 +150,7 @@ def convolution(
                 f"input: got shape {_text(shape)}, which leaves {one} elements of the result in spatial dimension "
                 f"{dim} with a weight of shape {_text(weight_shape)} and padding {tuple(padding)}; expected at least 1"
             )
-    last = is_channels_last(shape, strides) or is_channels_last(weight_shape, weight_strides)
+    last = is_any_channels_last(shape, strides, weight_shape, weight_strides)
     passes = core(dims, tuple(stride), tuple(padding), tuple(dilation), transposed, tuple(output_padding), groups)
     return Result(result, strides_of(result, last), last, passes, channels)
 
@@ -166,4 +171,5 @@ def _text(shape: Sizes) -> str:
 
 kept_convolution = lru_cache(4096)(convolution)
 kept_linear = lru_cache(4096)(linear)
+kept_is_any_channels_last = lru_cache(4096)(is_any_channels_last)
 kept_dense_strides = lru_cache(4096)(dense_strides)

@@ -1,0 +1,110 @@
+"""Calls of the core with tensors, prepared once for all that are alike.
+
+The core keeps what the forms of arrays and all words lead to (`sparseconv.prepare`). Tensors have their forms in other
+words, so what it keeps is found here again by these, and with it the form of the result: 2 us instead of 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import cpu
+from ..operations import Pass
+
+DTYPES = (torch.float32, torch.float64)
+NAMES = {"x": "input"}  # of arguments, where torch's differ from the core's
+MOST = 4096  # calls that are kept
+
+
+class Result(NamedTuple):
+    """The form of a result, and the function of the core that computes it."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    function: Callable[..., Any]
+
+
+class Prepared(NamedTuple):
+    """A prepared call: the form of its result, its pass, and its operands in the order of the pass."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    made: Pass
+    order: tuple[str, ...]
+
+
+_kept: dict[tuple, Prepared] = {}
+
+
+def run(
+    key: tuple, operands: dict[str, Tensor | None], result: Callable[[], Result], words: dict[str, Any],
+    threshold: float, num_threads: int | None,
+) -> Tensor:  # fmt: skip
+    """The result of a function of the core.
+
+    `key` is hashable, and with the forms of the operands says all that `result` and `words` say.
+    """
+    arrays, forms, address = {}, [key], 0
+    sample, *_ = operands.values()
+    for name, tensor in operands.items():
+        if tensor is not None:
+            if tensor.dtype not in DTYPES and name != "output_mask":
+                check(NAMES.get(name, name), tensor)
+            forms += name, tensor.shape, tensor.stride(), tensor.dtype
+            arrays[name] = tensor.detach().numpy()
+            address |= tensor.data_ptr()
+    key = tuple(forms)
+    threads = torch.get_num_threads() if num_threads is None else cpu.checked_threads(num_threads)
+    prepared = None if threshold or address & 3 else _kept.get(key)
+    if prepared is None:
+        return _prepare(key, sample, arrays, result(), words, threshold, threads)
+    output = sample.new_empty_strided(prepared.shape, prepared.strides)
+    ordered = {name: arrays[name] for name in prepared.order}
+    prepared.made.run(ordered, output.numpy(), threads, 0.0, False)
+    return output
+
+
+def _prepare(
+    key: tuple, sample: Tensor, arrays: dict[str, Any], result: Result, words: dict[str, Any], threshold: float,
+    threads: int,
+) -> Tensor:  # fmt: skip
+    """The same, checked by the core; kept, unless an operand had to be copied."""
+    output = sample.new_empty_strided(result.shape, result.strides)
+    with torch_names():
+        call = result.function(**arrays, **words, threshold=threshold, num_threads=threads, out=output.numpy())
+    if not threshold and all(call.operands[name] is array for name, array in arrays.items()):
+        if len(_kept) >= MOST:
+            _kept.clear()
+        _kept[key] = Prepared(result.shape, result.strides, call.made, tuple(call.operands))
+    call.run()
+    return output
+
+
+@contextmanager
+def torch_names() -> Iterator[None]:
+    """Errors of the core name the arguments as torch does."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        name, colon, rest = str(error).partition(":")
+        raise type(error)(f"{NAMES.get(name, name)}{colon}{rest}") from None
+
+
+def check(name: str, tensor: Tensor) -> None:
+    """Whether a tensor, or a fake, is one that kernels take."""
+    if tensor.is_quantized:
+        raise TypeError(f"{name}: got a quantized tensor, expected torch.float32 or torch.float64 (.dequantize())")
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"{name}: got a tensor of layout {tensor.layout}, expected a dense one (.to_dense())")
+    if tensor.device.type not in ("cpu", "meta"):
+        raise TypeError(f"{name}: got a tensor on {tensor.device}, expected one in CPU memory (.cpu())")
+    if tensor.dtype not in DTYPES:
+        raise TypeError(
+            f"{name}: got dtype {tensor.dtype}, expected torch.float32 or torch.float64 (.float(), or torch.autocast, "
+            "under which these operators compute in float32)"
+        )
