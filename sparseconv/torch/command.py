@@ -76,4 +76,3 @@ def load_sample(text: str, channels_last: bool) -> Tensor:
     if not isinstance(tensor, Tensor):
         raise ValueError(f"--sample: got {type(tensor).__name__} in {text}, expected a tensor")
     return tensor.to(memory_format=torch.channels_last) if channels_last and tensor.dim() == 4 else tensor
-

@@ -289,9 +289,7 @@ def _decide(layers: dict[str, nn.Module], report: Report, config: Config) -> Non
             as_torch(layers[layer.name])
 
 
-def _check_whole(
-    model: nn.Module, sample: Any, layers: dict[str, nn.Module], report: Report, backward: bool
-) -> None:
+def _check_whole(model: nn.Module, sample: Any, layers: dict[str, nn.Module], report: Report, backward: bool) -> None:
     """Times the whole model; while it is not faster, layers of small gains are given back, then all, then folding."""
 
     def give_back(least: float) -> None:

@@ -483,9 +483,7 @@ def install(model: nn.Module, report: Report, name: str = "") -> bool:
         if has_forward:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             then = "its parts are folded one by one" if any(parts) else "nothing in it is folded"
-            report.notes.insert(
-                place, f"fold: torch.fx cannot trace {name or type(model).__name__} ({reason}); {then}"
-            )
+            report.notes.insert(place, f"fold: torch.fx cannot trace {name or type(model).__name__} ({reason}); {then}")
         return any(parts)
     if not graph.sites:
         return False

@@ -197,9 +197,7 @@ def _conv(
     if single:
         input = input.unsqueeze(0)
     if type(weight) is PackedWeight:
-        result = packed.convolution(
-            input, weight, bias, *geometry, activation, skip, threshold, num_threads
-        )
+        result = packed.convolution(input, weight, bias, *geometry, activation, skip, threshold, num_threads)
     else:
         _check_words(keep, num_threads)
         result = _convolution(

@@ -26,7 +26,7 @@ from torch._functorch.autograd_function import enable_single_level_autograd_func
 from torch.autograd import forward_ad
 
 from . import calls, saved, shapes
-from .relu_inputs import PROBE, watch
+from .relu_inputs import PROBE, watch_large
 
 Geometry = tuple[Any, ...]
 GEOMETRY = "int[] stride, int[] padding, int[] dilation, bool transposed, int[] output_padding, int groups, "
@@ -279,8 +279,8 @@ class Layer(torch.autograd.Function):
         input, weight, bias = args[:3]
         skip, _, keep, watched, num_threads = args[-5:]
         plain = (keyset & _AFTER_AUTOGRAD).highestPriorityTypeId() == _CPU
-        if watched is None and plain and skip != "none" and input.grad_fn is not None:
-            watched = watch(input)
+        if watched is None and plain and skip != "none":
+            watched = watch_large(input)
         probe = None if watched is None or watched is True or watched is False else PROBE
         result = _apply_layer(input, weight, bias, probe, watched, operator, keyset, args)
         if keep == "compressed" and plain and result.requires_grad:

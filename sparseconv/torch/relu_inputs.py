@@ -24,6 +24,8 @@ from typing import Any
 
 import torch
 
+LEAST = 1 << 14  # elements of a tensor that is worth watching: that takes 5 us, and as many gradients 2 us or more
+
 with torch.inference_mode(False):
     PROBE = torch.empty(0, device="cpu", requires_grad=True)
 _PROBE_NODE = torch.autograd.graph.get_gradient_edge(PROBE).node  # the tensor itself does not keep it
@@ -52,9 +54,16 @@ class Watch:
 def watch(tensor: torch.Tensor) -> Watch | None:
     """A watch over a tensor that a ReLU has made, as its node in the graph says; None for others."""
     node = tensor.grad_fn
-    if _runs is None or not (type(node).__name__ == "ReluBackward0" or getattr(node, "masks_by_result", False)):
+    if node is None or _runs is None:
+        return None
+    if type(node).__name__ != "ReluBackward0" and not getattr(node, "masks_by_result", False):
         return None
     return Watch(tensor, node)
+
+
+def watch_large(tensor: torch.Tensor) -> Watch | None:
+    """The same where it is worth its time."""
+    return watch(tensor) if tensor.numel() >= LEAST else None
 
 
 def _no_hook(grad: torch.Tensor) -> None:

@@ -1,0 +1,211 @@
+"""Gradients behind a ReLU are left out just where nobody can see them."""
+
+import pytest
+from helpers import sparse_ints
+
+torch = pytest.importorskip("torch")
+sct = pytest.importorskip("sparseconv.torch")
+from sparseconv.torch import relu_inputs  # noqa: E402
+
+functional = torch.nn.functional
+
+
+def ints(*shape, sparsity=0.4, seed=1):
+    return torch.from_numpy(sparse_ints(shape, sparsity, seed))
+
+
+@pytest.fixture(autouse=True)
+def masks(monkeypatch):
+    """The masks that backward_data gets, of tensors of any size."""
+    monkeypatch.setattr(relu_inputs, "LEAST", 0)
+    seen = []
+    for family in (sct.ops.convolution, sct.ops.linear):
+        operator = family.backward_data
+
+        def recorded(grad_output, weight, mask, *rest, overload=operator.overload):
+            seen.append(mask is not None)
+            return overload(grad_output, weight, mask, *rest)
+
+        monkeypatch.setattr(operator, "overload", recorded)
+    return seen
+
+
+def layers(functions, z, weight, producer, **words):
+    """What `producer` makes of z, and a layer of it."""
+    x = producer(z)
+    return x, functions.conv2d(x, weight, padding=1, **words)
+
+
+PRODUCERS = {
+    "relu": lambda z: torch.relu(z * 1),
+    "in place": lambda z: torch.relu_(z * 1),
+    "module": lambda z: torch.nn.ReLU(inplace=True)(z * 1),
+    "method": lambda z: (z * 1).relu(),
+    "fused": lambda z: sct.conv2d(z, torch.eye(16)[:, :, None, None], activation="relu"),
+    "residual": lambda z: torch.relu(z + z.flip(1)),
+}
+OTHERS = {
+    "none": lambda z: z * 1,
+    "leaky": lambda z: functional.leaky_relu(z * 1),
+    "dropout": lambda z: functional.dropout(torch.relu(z * 1), 0.5),
+    "changed": lambda z: torch.relu(z * 1).mul(2),
+    "view": lambda z: torch.relu(z * 1).view(z.shape),
+    "clamp": lambda z: (z * 1).clamp(min=0),
+    "leaf": lambda z: torch.relu(z * 1).detach().requires_grad_(),
+    "fused without": lambda z: sct.conv2d(z, torch.eye(16)[:, :, None, None]),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCERS)
+def test_found(name, masks):
+    z, weight = ints(2, 16, 5, 6).requires_grad_(), ints(17, 16, 3, 3, seed=2).requires_grad_()
+    _, y = layers(sct, z, weight, PRODUCERS[name])
+    y.backward(ints(*y.shape))
+    assert masks[0] is True
+    other, twin = z.detach().clone().requires_grad_(), weight.detach().clone().requires_grad_()
+    x = torch.relu(other + other.flip(1)) if name == "residual" else torch.relu(other)
+    functional.conv2d(x, twin, padding=1).backward(ints(*y.shape))
+    assert torch.equal(z.grad, other.grad) and torch.equal(weight.grad, twin.grad)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_not_assumed(name, masks):
+    z, weight = ints(2, 16, 5, 6).requires_grad_(), ints(17, 16, 3, 3, seed=2)
+    _, y = layers(sct, z, weight, OTHERS[name])
+    y.sum().backward()
+    assert not any(masks)
+
+
+def test_other_users_of_the_same_result(masks):
+    """Their gradients come together before the mask."""
+    z, weight = ints(2, 16, 5, 6).requires_grad_(), ints(17, 16, 3, 3, seed=2)
+    x, y = layers(sct, z, weight, PRODUCERS["relu"])
+    (y.sum() + (3 * x).sum() + sct.linear(x.mean((2, 3)), ints(4, 16)).sum()).backward()
+    other = z.detach().clone().requires_grad_()
+    x, y = layers(functional, other, weight, PRODUCERS["relu"])
+    (y.sum() + (3 * x).sum() + functional.linear(x.mean((2, 3)), ints(4, 16)).sum()).backward()
+    assert masks.count(True) == 1
+    torch.testing.assert_close(z.grad, other.grad)
+
+
+def full_gradient(z, weight):
+    z = z.detach().clone().requires_grad_()
+    x, y = layers(functional, z, weight, torch.relu)
+    x.retain_grad()
+    y.sum().backward()
+    return x.grad, z.grad
+
+
+LOOKERS = {
+    "tensor hook": lambda x, found: x.register_hook(lambda grad: found.append(grad.clone())),
+    "retain_grad": lambda x, found: x.retain_grad(),
+    "prehook of the node": lambda x, found: x.grad_fn.register_prehook(lambda grads: found.append(grads[0].clone())),
+    "hook of the node": lambda x, found: x.grad_fn.register_hook(lambda _, grads: found.append(grads[0].clone())),
+    "multi grad hook": lambda x, found: torch.autograd.graph.register_multi_grad_hook(
+        (x,), lambda grads: found.append(grads[0].clone())
+    ),
+}
+
+
+@pytest.mark.parametrize("keep", ["dense", "compressed"])
+@pytest.mark.parametrize("producer", ["relu", "in place", "fused"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("name", LOOKERS)
+def test_seen_by_hooks(name, when, producer, keep, masks):
+    """Whenever the hook came: before the layer's forward pass or after it; and when it is gone again."""
+    z, weight = ints(2, 16, 5, 6).requires_grad_(), ints(17, 16, 3, 3, seed=2)
+    expected, of_z = full_gradient(z, weight)
+    found, x = [], PRODUCERS[producer](z)
+    if when == "before":
+        handle = LOOKERS[name](x, found)
+        y = sct.conv2d(x, weight, padding=1, keep=keep)
+    else:
+        y = sct.conv2d(x, weight, padding=1, keep=keep)
+        handle = LOOKERS[name](x, found)
+    y.sum().backward(retain_graph=True)
+    assert masks[0] is False
+    assert torch.equal(x.grad if name == "retain_grad" else found[0], expected)
+    assert torch.equal(z.grad, of_z)
+    if handle is not None:
+        handle.remove()
+        y.sum().backward()
+        assert masks[-2 if producer == "fused" else -1] is True
+        assert torch.equal(z.grad, 2 * of_z)
+
+
+def test_a_dropped_tensor_keeps_its_hooks(masks):
+    z, weight, found = ints(2, 16, 5, 6).requires_grad_(), ints(17, 16, 3, 3, seed=2), []
+    x, y = layers(sct, z, weight, torch.relu, keep="compressed")
+    x.register_hook(lambda grad: found.append(grad.clone()))
+    del x
+    y.sum().backward()
+    assert not any(masks) and torch.equal(found[0], full_gradient(z, weight)[0])
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_asked_for(create_graph, masks):
+    """torch.autograd.grad may ask for the gradient of the ReLU's result itself."""
+    z, weight = ints(2, 16, 5, 6).requires_grad_(), ints(17, 16, 3, 3, seed=2).requires_grad_()
+    expected, of_z = full_gradient(z, weight)
+    x, y = layers(sct, z, weight, torch.relu)
+    (one,) = torch.autograd.grad(y.sum(), x, retain_graph=True, create_graph=create_graph)
+    both = torch.autograd.grad(y.sum(), (z, x), retain_graph=True, create_graph=create_graph)
+    edge = torch.autograd.graph.get_gradient_edge(x)
+    (at_edge,) = torch.autograd.grad(y.sum(), edge, retain_graph=True)
+    assert torch.equal(one, expected) and torch.equal(both[1], expected) and torch.equal(both[0], of_z)
+    assert torch.equal(at_edge, expected)
+    assert not any(masks)
+    y.sum().backward(retain_graph=True)
+    assert masks[-1]
+    y.sum().backward(inputs=[x])
+    assert torch.equal(x.grad, expected) and not masks[-1]
+
+
+def test_modules_hooks(masks):
+    """They put a node between the ReLU and its reader."""
+    z, weight, found = ints(2, 16, 5, 6).requires_grad_(), ints(17, 16, 3, 3, seed=2), []
+    module = torch.nn.ReLU()
+    module.register_full_backward_hook(lambda module, to_input, of_output: found.append(of_output[0].clone()))
+    _, y = layers(sct, z, weight, module)
+    y.sum().backward()
+    assert torch.equal(found[0], full_gradient(z, weight)[0]) and not any(masks)
+
+
+def test_words(masks):
+    z, weight = ints(2, 16, 5, 6).requires_grad_(), ints(17, 16, 3, 3, seed=2)
+    for word, found in ((True, True), (False, False), (None, True)):
+        _, y = layers(sct, z, weight, torch.relu, input_is_relu=word)
+        y.sum().backward()
+        assert masks[-1] is found
+    x, y = layers(sct, z, weight, torch.relu, input_is_relu=True)
+    x.retain_grad()
+    y.sum().backward()
+    assert masks[-1] is True
+    assert not x.grad[x.detach() == 0].any()
+    layers(sct, z, weight, torch.relu, skip="none")[1].sum().backward()
+    assert masks[-1] is False
+    flat = torch.relu(z.flatten(1))
+    sct.linear(flat, ints(3, 480)).sum().backward()
+    assert masks[-1] is True
+
+
+def test_checkpoint(masks):
+    """Recomputed layers find the ReLU that was recomputed."""
+    from torch.utils.checkpoint import checkpoint
+
+    z, weight = ints(2, 16, 5, 6).requires_grad_(), ints(17, 16, 3, 3, seed=2).requires_grad_()
+    _, of_z = full_gradient(z, weight.detach())
+    for reentrant in (False, True):
+        z.grad = None
+        y = checkpoint(lambda z: layers(sct, z, weight, torch.relu)[1], z, use_reentrant=reentrant)
+        y.sum().backward()
+        assert torch.equal(z.grad, of_z)
+
+
+def test_small_tensors_are_not_watched(monkeypatch, masks):
+    """A watch costs 5 us."""
+    monkeypatch.setattr(relu_inputs, "LEAST", 1000)
+    for size, found in ((5, False), (8, True)):
+        _, y = layers(sct, ints(1, 16, size, size).requires_grad_(), ints(17, 16, 3, 3), torch.relu)
+        y.sum().backward()
+        assert masks[-1] is found
