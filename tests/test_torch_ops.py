@@ -1,5 +1,10 @@
 """`sparseconv.torch`: results and gradients, exactly, for every geometry and memory format; arguments."""
 
+import copy
+import subprocess
+import sys
+import threading
+
 import numpy as np
 import pytest
 from helpers import (
@@ -15,7 +20,7 @@ from helpers import (
     sparse_ints,
 )
 
-from sparseconv import pack_weight, reference
+from sparseconv import pack_weight, passes, reference
 
 torch = pytest.importorskip("torch")
 sct = pytest.importorskip("sparseconv.torch")
@@ -151,3 +156,144 @@ def test_packed_weight():
         sct.conv2d(x.requires_grad_(), packed)
     with torch.no_grad():
         assert sct.conv2d(x, packed, padding=1, activation="relu").min() == 0
+
+
+X, WEIGHT, BIAS = torch.zeros(2, 16, 5, 6), torch.zeros(17, 16, 3, 3), torch.zeros(17)
+BAD_CALLS = {
+    "input: got shape (5, 6), expected 4 dimensions": lambda: sct.conv2d(X[0, 0], WEIGHT),
+    "input: got 8 channels": lambda: sct.conv2d(X[:, :8], WEIGHT),
+    "weight: got shape (17, 16, 3), expected 4": lambda: sct.conv2d(X, WEIGHT[..., 0]),
+    "input: got shape (2, 16, 5, 6), which leaves -1": lambda: sct.conv2d(X, torch.zeros(17, 16, 7, 3)),
+    "groups: got 3": lambda: sct.conv2d(torch.zeros(2, 48, 5, 6), WEIGHT, groups=3),
+    "stride: got 3 numbers, expected 1 or 2": lambda: sct.conv2d(X, WEIGHT, stride=(1, 1, 1)),
+    "stride: got 0, expected at least 1": lambda: sct.conv2d(X, WEIGHT, stride=0),
+    "dilation: got 0, expected at least 1": lambda: sct.conv2d(X, WEIGHT, dilation=0),
+    "padding: got -1, expected at least 0": lambda: sct.conv2d(X, WEIGHT, padding=-1),
+    "padding: got 'all', expected": lambda: sct.conv2d(X, WEIGHT, padding="all"),
+    "padding: got 'same', expected numbers": lambda: sct.conv_transpose2d(X, WEIGHT[:16], padding="same"),
+    "output_padding: got 1, expected less": lambda: sct.conv_transpose2d(X, WEIGHT[:16], output_padding=1),
+    "bias: got shape (3,), expected (17,)": lambda: sct.conv2d(X, WEIGHT, BIAS[:3]),
+    "activation: got 'gelu'": lambda: sct.conv2d(X, WEIGHT, activation="gelu"),
+    "skip: got 'output'": lambda: sct.conv2d(X, WEIGHT, skip="output"),
+    "keep: got 'sparse', expected one of 'dense', 'compressed'": lambda: sct.conv2d(X, WEIGHT, keep="sparse"),
+    "threshold: got -1.0": lambda: sct.conv2d(X, WEIGHT, threshold=-1.0),
+    "threshold: got 1.0 with skip='none'": lambda: sct.conv2d(X, WEIGHT, threshold=1.0, skip="none"),
+    "num_threads: got 0": lambda: sct.conv2d(X, WEIGHT, num_threads=0),
+    "input: got shape (2, 16, 5, 6), expected (..., 7)": lambda: sct.linear(X, torch.zeros(3, 7)),
+    "weight: got shape (17, 16, 3, 3), expected (features": lambda: sct.linear(X, WEIGHT),
+    "stride: got 1.5, expected a whole number": lambda: sct.conv2d(X, WEIGHT, stride=(1.5, 1)),
+    "stride: got True": lambda: sct.conv2d(X, WEIGHT, stride=True),
+    "input: got dtype torch.float16": lambda: sct.conv2d(X.half(), WEIGHT.half()),
+    "input: got dtype torch.bfloat16": lambda: sct.linear(X.bfloat16(), torch.zeros(3, 6)),
+    "input: got dtype torch.int64": lambda: sct.conv2d(X.long(), WEIGHT),
+    "weight: got dtype torch.float64, expected torch.float32": lambda: sct.conv2d(X, WEIGHT.double()),
+    "bias: got dtype torch.float64": lambda: sct.conv2d(X, WEIGHT, BIAS.double()),
+    "weight: got a tensor of layout torch.sparse_coo": lambda: sct.linear(X, torch.zeros(3, 6).to_sparse()),
+    "input: got a tensor of layout torch._mkldnn": lambda: sct.conv2d(X.to_mkldnn(), WEIGHT),
+    "input: got a quantized tensor": lambda: sct.conv2d(torch.quantize_per_tensor(X, 1.0, 0, torch.qint8), WEIGHT),
+    "weight: got a tensor on meta, expected cpu": lambda: sct.conv2d(X, WEIGHT.to("meta")),
+    "weight: got a ndarray, expected a tensor": lambda: sct.conv2d(X, WEIGHT.numpy()),
+    "input: got a ndarray, expected a tensor": lambda: sct.linear(X.numpy(), WEIGHT),
+}
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("message", BAD_CALLS)
+def test_bad_calls(message, grad):
+    with torch.set_grad_enabled(grad), pytest.raises((TypeError, ValueError)) as caught:
+        BAD_CALLS[message]()
+    assert str(caught.value).startswith(message)
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Numbers of threads that the passes get."""
+    seen = []
+    for kind in (passes.Rows, passes.Gradient):
+
+        def run(self, operands, out, threads, *rest, run=kind.run):
+            seen.append(threads)
+            return run(self, operands, out, threads, *rest)
+
+        monkeypatch.setattr(kind, "run", run)
+    before = torch.get_num_threads()
+    yield seen
+    torch.set_num_threads(before)
+
+
+def test_threads(threads):
+    """torch.set_num_threads counts, in forward and backward, in other Python threads, too; num_threads counts more."""
+    weight = WEIGHT.clone().requires_grad_()
+
+    def step(**words):
+        sct.conv2d(X.clone().requires_grad_(), weight, **words).sum().backward()
+
+    for count in (2, 1, 3):
+        torch.set_num_threads(count)
+        threads.clear()
+        step()
+        assert threads == [count] * 3
+        thread = threading.Thread(target=step)
+        thread.start()
+        thread.join()
+        assert threads == [count] * 6
+    threads.clear()
+    step(num_threads=2)
+    assert threads == [2] * 3
+
+
+def test_same_bits_for_every_number_of_threads():
+    x = torch.randn(4, 32, 20, 20, generator=torch.Generator().manual_seed(0)).relu()
+    weight = torch.randn(48, 32, 3, 3, generator=torch.Generator().manual_seed(1))
+    results = []
+    for count in (1, 2, 5):
+        leaves_ = leaves(x, weight)
+        y = sct.conv2d(*leaves_, padding=1, activation="relu", num_threads=count)
+        y.sum().backward()
+        results.append([y.detach(), *(leaf.grad for leaf in leaves_)])
+    for others in results[1:]:
+        for one, other in zip(results[0], others, strict=True):
+            assert torch.equal(one, other)
+
+
+def test_without_gradients():
+    weight = WEIGHT.clone().requires_grad_()
+    with torch.no_grad():
+        assert sct.conv2d(X, weight).grad_fn is None
+    with torch.inference_mode():
+        y = sct.conv2d(X, weight, activation="relu")
+        assert y.is_inference() and torch.equal(y, functional.conv2d(X, weight))
+    assert sct.conv2d(X, WEIGHT).grad_fn is None
+    assert sct.conv2d(X, weight).requires_grad
+    with torch.inference_mode():
+        late = X.clone()
+    with pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"):
+        sct.conv2d(late, weight)
+
+
+def test_subclasses_and_modes():
+    """Parameters, deepcopies, default devices and functions' modes."""
+    parameter = torch.nn.Parameter(torch.from_numpy(sparse_ints((17, 16, 3, 3), 0.3, 1)))
+    x = torch.from_numpy(sparse_ints((2, 16, 5, 6), 0.3, 2))
+    expected = functional.conv2d(x, parameter)
+    assert torch.equal(sct.conv2d(x, copy.deepcopy(parameter)), expected)
+    with torch.device("meta"):
+        assert torch.equal(sct.conv2d(x, parameter), expected)
+    y = torch.func.functionalize(lambda x: sct.conv2d(x, parameter))(x)
+    assert torch.equal(y, expected)
+    profile = torch.autograd.profiler.profile()
+    with profile:
+        sct.conv2d(x, parameter)
+    assert "sparseconv::convolution" in {event.name for event in profile.function_events}
+
+
+def test_operators_are_what_the_documentation_says():
+    names = {"convolution", "convolution_backward_data", "convolution_backward_weight"}
+    names |= {name.replace("convolution", "linear") for name in names}
+    assert {name for name in names if hasattr(torch.ops.sparseconv, name)} == names
+
+
+def test_torch_is_not_imported_by_the_core():
+    code = "import sys, sparseconv; assert 'torch' not in sys.modules; import sparseconv.torch, torch; torch.nn.Module"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

@@ -62,6 +62,7 @@ def run(
     threads = torch.get_num_threads() if num_threads is None else cpu.checked_threads(num_threads)
     prepared = None if threshold or address & 3 else _kept.get(key)
     if prepared is None:
+        check_all({NAMES.get(name, name): tensor for name, tensor in operands.items() if name != "output_mask"})
         return _prepare(key, sample, arrays, result(), words, threshold, threads)
     output = sample.new_empty_strided(prepared.shape, prepared.strides)
     ordered = {name: arrays[name] for name in prepared.order}
@@ -108,3 +109,16 @@ def check(name: str, tensor: Tensor) -> None:
             f"{name}: got dtype {tensor.dtype}, expected torch.float32 or torch.float64 (.float(), or torch.autocast, "
             "under which these operators compute in float32)"
         )
+
+
+def check_all(tensors: dict[str, Tensor | None]) -> None:
+    """Whether all of a call's tensors, or fakes, are such, of one dtype and in one place."""
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    for name, tensor in given.items():
+        check(name, tensor)
+    first, *others = given
+    for name in others:
+        if given[name].dtype != given[first].dtype:
+            raise TypeError(f"{name}: got dtype {given[name].dtype}, expected {given[first].dtype} as {first} has")
+        if given[name].device != given[first].device:
+            raise TypeError(f"{name}: got a tensor on {given[name].device}, expected {given[first].device} as {first}")

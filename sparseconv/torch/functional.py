@@ -180,6 +180,7 @@ def linear(
     -------
     (..., features out) tensor
     """
+    _check_tensors(input, weight, bias)
     if type(weight) is PackedWeight:
         return packed.linear(input, weight, bias, activation, skip, threshold, num_threads)
     _check_words(keep, num_threads)
@@ -192,6 +193,7 @@ def _conv(
     input_is_relu: bool | None, num_threads: int | None, transposed: bool = False, output_padding: Size = 0,
 ) -> Tensor:  # fmt: skip
     """All of them."""
+    _check_tensors(input, weight, bias)
     geometry = geometry_of(dims, weight, stride, padding, dilation, transposed, output_padding, groups)
     single = input.dim() == dims + 1
     if single:
@@ -217,6 +219,17 @@ def geometry_of(
     if len(weight.shape) != dims + 2:
         raise ValueError(f"weight: got shape {tuple(weight.shape)}, expected {dims + 2} dimensions")
     return steps[0], around, steps[1], transposed, extra, groups
+
+
+def _check_tensors(input: Any, weight: Any, bias: Any) -> None:
+    """Arrays of others are no tensors: sparseconv's own functions take them."""
+    if isinstance(input, Tensor) and isinstance(weight, (Tensor, PackedWeight)):
+        if bias is None or isinstance(bias, Tensor):
+            return
+    for name, value in (("input", input), ("weight", weight), ("bias", bias)):
+        if not isinstance(value, (Tensor, PackedWeight, type(None)) if name != "input" else Tensor):
+            raise TypeError(f"{name}: got a {type(value).__name__}, expected a tensor (torch.from_numpy)")
+    raise TypeError("weight: got None, expected a tensor")
 
 
 def _check_words(keep: Any, num_threads: Any) -> None:

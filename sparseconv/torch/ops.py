@@ -110,8 +110,8 @@ class Operator:
         tensors = {name: tensor for name, tensor in zip(self.names, args, strict=False) if tensor is not None}
         for name, tensor in tensors.items():
             calls.check(name, tensor)
-        kinds = ", ".join(f"{name} on {tensor.device}" for name, tensor in tensors.items())
-        raise TypeError(f"{self.names[0]}: got {kinds}, expected dense tensors in CPU memory")
+        kinds = " and ".join(dict.fromkeys(str(tensor.device) for tensor in tensors.values()))
+        raise TypeError(f"{self.names[0]}: got tensors on {kinds}, expected all operands in CPU memory")
 
 
 def _as_float32(tensor: Tensor | None) -> Tensor | None:
@@ -196,7 +196,7 @@ class Family:
         return shapes.core(tensor.dim() - 2, *geometry) if self.convolves else shapes.LINEAR
 
     def _layer_fake(self, input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
-        _check_all(input=input, weight=weight, bias=bias)
+        calls.check_all({"input": input, "weight": weight, "bias": bias})
         forms = input.shape, input.stride(), weight.shape, weight.stride()
         geometry = rest[:-6]
         result = shapes.convolution(*forms, *geometry) if self.convolves else shapes.linear(*forms)
@@ -208,13 +208,13 @@ class Family:
         self, grad_output: Tensor, weight: Tensor, output_mask: Tensor | None, input_size: Sequence[int],
         channels_last: bool, *rest: Any,
     ) -> Tensor:  # fmt: skip
-        _check_all(grad_output=grad_output, weight=weight)
+        calls.check_all({"grad_output": grad_output, "weight": weight})
         return grad_output.new_empty_strided(input_size, shapes.strides_of(input_size, channels_last))
 
     def _weight_fake(
         self, input: Tensor, grad_output: Tensor, weight_size: Sequence[int], weight_stride: Sequence[int], *rest: Any
     ) -> Tensor:
-        _check_all(input=input, grad_output=grad_output)
+        calls.check_all({"input": input, "grad_output": grad_output})
         return grad_output.new_empty_strided(weight_size, shapes.dense_strides(weight_size, weight_stride))
 
     def _layer_vmap(self, info: Any, in_dims: tuple, *args: Any) -> tuple[Tensor, int]:
@@ -250,16 +250,6 @@ class Family:
     def _split(self, result: Tensor, batch_size: int) -> Tensor:
         """Undoes `_merged`."""
         return result.unflatten(0, (batch_size, -1)) if self.convolves else result
-
-
-def _check_all(**tensors: Tensor | None) -> None:
-    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    for name, tensor in given.items():
-        calls.check(name, tensor)
-    first, *others = given
-    for name in others:
-        if given[name].dtype != given[first].dtype:
-            raise TypeError(f"{name}: got dtype {given[name].dtype}, expected {given[first].dtype} as {first} has")
 
 
 def _hashable(geometry: list) -> Geometry:
