@@ -133,7 +133,7 @@ def conv2d_backward_data(
     output_mask : array like the result, or bit mask, optional
         Where it is zero the result is zero, whatever `skip` says: the gradient times the mask. Behind a ReLU that is
         all that its backward pass leaves, so the forward input itself is a mask: pass `x` if it came out of a ReLU.
-        That is valid for that `x` alone, not for one that anything changed since, nor behind LeakyReLU, GELU or SiLU.
+        Dropout and pooling in between do not matter; behind LeakyReLU, GELU, SiLU or an addition it would be wrong.
         Also a bool array, a `CompressedArray`, or uint8 bits as `return_mask` of `conv2d`, `sparseconv.masks.relu` and
         `sparseconv.masks.nonzero_mask` give them, which are 32 times smaller; or one value per pixel, as `input_mask`
         of `conv2d`.

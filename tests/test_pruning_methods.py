@@ -490,3 +490,57 @@ def test_network_without_images(name):
         for layer in net.weighted.values():
             assert np.isfinite(layer.weight).all() and np.isfinite(layer.bias).all()
             assert any(map(np.any, layer.gradients.values())) == (count > 0)
+
+
+HOOKS = ("before_forward", "after_forward", "before_backward")
+MAKERS = {
+    "Method": lambda **options: pruning.Method(**options),
+    "SWAT": lambda **options: pruning.SWAT(0.5, **options),
+    "TransposableNM": lambda **options: pruning.TransposableNM(2, 4, **options),
+    "StochasticGradientPruning": lambda **options: pruning.StochasticGradientPruning(0.5, rng=0, **options),
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("hook", HOOKS)
+def test_hooks_have_docstrings(kind, hook):
+    assert len(getattr(getattr(pruning, kind), hook).__doc__.split()) > 5
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_dense_names_no_layer(make):
+    """It is seen when the first backward pass begins: until then all layers have been forward."""
+    x, weight, grad_output = operands()
+    method = make(dense=["first", "lats"])
+    for layer in ("first", "middle", "last"):
+        method.before_forward(layer, weight)
+        method.after_forward(layer, x)
+    with pytest.raises(ValueError, match=r"^dense: got 'lats', expected names of layers: first, last, middle$"):
+        method.before_backward("last", grad_output.copy())
+    with pytest.raises(ValueError, match=r"^dense: got 'first', expected names of layers: a, b$"):
+        method.check_layers(["a", "b"])
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_dense_names_of_layers(make):
+    """All of them known: nothing is said in any step, and later layers may come."""
+    x, weight, grad_output = operands()
+    method = make(dense=["first"])
+    for layers in (["first", "last"], ["last", "new"]):
+        for layer in layers:
+            method.before_forward(layer, weight)
+            method.after_forward(layer, x)
+        for layer in reversed(layers):
+            method.before_backward(layer, grad_output.copy())
+    known = make(dense=["not shown"])  # its names were checked before; its hooks see a part of the network
+    known.check_layers(["not shown", "other"])
+    known.before_forward("other", weight)
+    known.before_backward("other", grad_output.copy())
+    gradients_only = make(dense=["first"])
+    gradients_only.before_backward("last", grad_output.copy())  # no forward pass was shown: nothing is known
+
+
+def test_the_network_checks_dense_at_once():
+    small = network.build((8, 8), 2, widths=(16, 16), rng=6)
+    with pytest.raises(ValueError, match=r"^dense: got 'conv9', expected names of layers: conv1, conv2, conv3"):
+        small.use(pruning.SWAT(0.5, dense=["conv9"]))

@@ -78,6 +78,7 @@ def attach(
     unknown = sorted(method.dense - layers.keys())
     if unknown:
         raise ValueError(f"method: its dense names {unknown[0]!r}, expected names among {', '.join(layers) or 'none'}")
+    method.check_layers(layers)  # once: filter_fn may keep some of them from the method's hooks
     taken = [name for name, module in layers.items() if isinstance(vars(module).get("forward"), _Forward)]
     if taken:
         raise ValueError(f"model: its layer {taken[0]!r} has a method already, expected none (detach)")

@@ -208,6 +208,7 @@ class Network:
 
     def use(self, method, skip="auto"):
         """Make every layer use this training method, and every call of the library this value of `skip`."""
+        method.check_layers(self.weighted)
         self.method = method
         for layer in self.weighted.values():
             layer.method, layer.skip = method, skip

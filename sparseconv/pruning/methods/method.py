@@ -32,7 +32,8 @@ class Method:
     Parameters
     ----------
     dense : collection of str
-        Names of layers that the method leaves alone.
+        Names of layers that the method leaves alone. One that no layer has is a ValueError, in `check_layers` or at the
+        latest when the first backward pass begins.
 
     Examples
     --------
@@ -50,10 +51,44 @@ class Method:
     >>> grad_weight = sc.conv2d_backward_weight(kept, grad_y, 3, padding=1, layout="NHWC", **options)
     """
 
+    _seen: dict[str, bool] | None = None  # layers, whether in a forward pass; None once `dense` has been checked
+
     def __init__(self, *, dense: Collection[str] = ()) -> None:
         if isinstance(dense, str) or not isinstance(dense, Collection):
             raise TypeError(f"dense: got {dense!r}, expected a collection of names")
         self.dense = frozenset(dense)
+        self._seen = {}
+
+    def check_layers(self, names: Collection[str]) -> None:
+        """Whether `dense` names layers that a network of these layers has.
+
+        Parameters
+        ----------
+        names : collection of str
+            Names of all its layers.
+
+        Raises
+        ------
+        ValueError
+            If it does not.
+        """
+        unknown = sorted(self.dense - set(names))
+        if unknown:
+            raise ValueError(f"dense: got {unknown[0]!r}, expected names of layers: {', '.join(map(str, names))}")
+        self._seen = None
+
+    def _in_forward(self, layer: str) -> None:
+        """Notes a layer in a forward pass."""
+        if self._seen is not None:
+            self._seen[layer] = True
+
+    def _in_backward(self, layer: str) -> None:
+        """In the first backward pass behind a forward pass all layers have been seen: does `dense` name others?"""
+        if self._seen is None:
+            return
+        self._seen.setdefault(layer, False)
+        if any(self._seen.values()):
+            self.check_layers(sorted(self._seen))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self._settings())})"
@@ -81,6 +116,7 @@ class Method:
         ndarray or PackedWeight
             Valid until the next call for this layer.
         """
+        self._in_forward(layer)
         return weight
 
     def after_forward(self, layer: str, x: np.ndarray) -> tuple[Any, dict[str, Any]]:
@@ -99,6 +135,7 @@ class Method:
         options : dict
             Keyword arguments of backward_weight that belong to it.
         """
+        self._in_forward(layer)
         return x, {}
 
     def before_backward(self, layer: str, gradient: np.ndarray) -> np.ndarray:
@@ -114,6 +151,7 @@ class Method:
         -------
         ndarray
         """
+        self._in_backward(layer)
         return gradient
 
 

@@ -58,6 +58,11 @@ class StochasticGradientPruning(Method):
         self._pruners: dict[str, GradientPruner] = {}
 
     def before_backward(self, layer: str, gradient: np.ndarray) -> np.ndarray:
+        """The gradient itself, pruned in place; parameters are those of `Method.before_backward`.
+
+        Each layer has a `GradientPruner` of its own. A layer that is left dense keeps its gradient as it is.
+        """
+        super().before_backward(layer, gradient)
         if layer in self.dense:
             return gradient
         if layer not in self._pruners:

@@ -79,6 +79,12 @@ class SWAT(Method):
     def before_forward(
         self, layer: str, weight: np.ndarray, *, groups: int = 1, training: bool = True
     ) -> np.ndarray | PackedWeight:
+        """The weight with its largest elements alone, packed; parameters are those of `Method.before_forward`.
+
+        A layer of sparsity 0, or one that is left dense, gets its weight back as it is. With ``training=False`` the
+        threshold of the latest step of training is used again.
+        """
+        super().before_forward(layer, weight, groups=groups, training=training)
         sparsity = self._sparsity_of(layer)
         if not sparsity:
             return weight
@@ -89,6 +95,12 @@ class SWAT(Method):
         return self._packed.pack(layer, weight, groups, threshold=threshold)
 
     def after_forward(self, layer: str, x: np.ndarray) -> tuple[Any, dict[str, Any]]:
+        """The layer's input for backward_weight, and the threshold under which its elements do not count there.
+
+        Parameters are those of `Method.after_forward`. With `compress`, what is kept is a `CompressedArray` of the
+        largest elements, and there are no options.
+        """
+        super().after_forward(layer, x)
         sparsity = self._sparsity_of(layer)
         if not sparsity:
             return x, {}

@@ -76,6 +76,12 @@ class TransposableNM(Method):
     def before_forward(
         self, layer: str, weight: np.ndarray, *, groups: int = 1, training: bool = True
     ) -> np.ndarray | PackedWeight:
+        """The weight under its present mask, packed; parameters are those of `Method.before_forward`.
+
+        A layer that is left dense gets its weight back as it is. Masks are searched in every `period`-th step of
+        training, and in the first call for a layer.
+        """
+        super().before_forward(layer, weight, groups=groups, training=training)
         if layer in self.dense:
             return weight
         mask = self._masks.get(
