@@ -171,5 +171,4 @@ def _text(shape: Sizes) -> str:
 
 kept_convolution = lru_cache(4096)(convolution)
 kept_linear = lru_cache(4096)(linear)
-kept_is_any_channels_last = lru_cache(4096)(is_any_channels_last)
 kept_dense_strides = lru_cache(4096)(dense_strides)
