@@ -32,6 +32,7 @@ jax (the functions under JAX's transformations), formats (pruned weights in othe
 """
 
 import importlib
+import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -119,7 +120,10 @@ def __getattr__(name: str) -> ModuleType:
     """Import some modules when they are first asked for."""
     if name in _LATER:
         return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    hint = f": import {__name__}.{name} first" if name in ("jax", "torch") else ""
+    raise AttributeError(
+        f"module {__name__!r} has no attribute {name!r}{hint}", name=name, obj=sys.modules[__name__]
+    )  # from which Python finds the attribute that was meant
 
 
 def __dir__() -> list[str]:

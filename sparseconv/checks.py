@@ -24,9 +24,14 @@ WITHOUT_OPERAND = ("none", "output")  # of `skip`: no elements of an operand are
 
 def whole(name: str, value: Any, least: int) -> int:
     """`value` as an int of at least `least`."""
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: got {value!r}, expected a whole number")
-    number = value.__index__()
+    try:
+        number = None if isinstance(value, (bool, np.bool_)) else value.__index__()
+    except (AttributeError, TypeError):  # arrays have the method, and raise
+        number = None
+    if number is None:
+        shape = getattr(value, "shape", None)
+        got = f"{type(value).__name__} of shape {tuple(shape)}" if shape else repr(value)
+        raise TypeError(f"{name}: got {got}, expected a whole number{hints.sizes(name) if shape else ''}")
     if number < least:
         raise ValueError(f"{name}: got {number}, expected at least {least}")
     return number

@@ -9,6 +9,7 @@ and what to pass in its place.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -250,6 +251,10 @@ def _instead(value: Any) -> str:
     kind = type(value)
     if isinstance(value, (list, tuple)):
         return ": pass np.asarray(values, np.float32)"
+    if isinstance(value, (str, os.PathLike)):
+        return ": pass np.load(path), if it is a file of NumPy's"
+    if hasattr(kind, "named_parameters"):
+        return ": pass module.weight.detach(), or convert the module (sparseconv.torch)"
     dtype = _says(value, "dtype", str)
     if dtype and "float32" not in dtype and "float64" not in dtype:
         return f": convert it from {dtype} to float32 first"

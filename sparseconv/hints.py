@@ -36,6 +36,11 @@ def word(value: object, known: tuple, *, similar: bool = True) -> str:
     return f"; did you mean {near!r}?" if near else ""
 
 
+def sizes(name: str) -> str:
+    """What stands for an array where numbers are expected."""
+    return ": pass weight.shape" if name == "kernel_size" else " or a tuple of them"
+
+
 def rank(name: str, shape: tuple[int, ...], layout: Layout) -> str:
     """What makes an array of so many dimensions: an image needs a batch, blocks of channels their layout."""
     blocked = layout.kind == "blocked"

@@ -433,7 +433,8 @@ def of(name, module="somewhere", **members):
 INSTEAD = {
     "list": (X.tolist(), r"got list, .*: pass np\.asarray\(values, np\.float32\)"),
     "none": (None, "got NoneType, expected an array"),
-    "path": ("x.npy", "got str, expected an array"),
+    "path": ("x.npy", r"got str, expected an array .*: pass np\.load\(path\)"),
+    "module": (of("Conv2d", named_parameters=lambda self: ()), r"pass module\.weight\.detach\(\), or convert"),
     "tracer": (
         of("DynamicJaxprTracer", "jax._src.interpreters", __array__=lambda self: None),
         r"got DynamicJaxprTracer, .*jax\.pure_callback",

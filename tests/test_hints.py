@@ -159,6 +159,27 @@ def test_padding_of_other_libraries():
     assert "; (before, after) pairs are a tuple for each of 2" in error_of(sc.conv2d, X, W, padding=(1, 1, 1, 1))
 
 
+def test_arrays_in_the_place_of_numbers():
+    """NumPy's own error of their `__index__` names no argument."""
+    message = error_of(sc.conv2d_backward_weight, X, ones(2, 128, 26, 24), W)
+    assert message == "kernel_size: got ndarray of shape (128, 64, 3, 3), expected a whole number: pass weight.shape"
+    message = error_of(sc.conv2d_backward_weight, X, ones(2, 128, 26, 24), sc.pack_weight(W))
+    assert message.startswith("kernel_size: got PackedWeight of shape (128, 64, 3, 3), expected a whole number: pass")
+    for name in ("stride", "padding", "dilation"):
+        message = error_of(sc.conv2d, X, W, **{name: np.array([1, 1])})
+        assert message == f"{name}: got ndarray of shape (2,), expected a whole number or a tuple of them"
+    assert error_of(sc.conv2d, X, W, groups=1.0) == "groups: got 1.0, expected a whole number"
+    assert sc.conv2d(X, W, stride=np.int64(2)).shape == (2, 128, 13, 12)
+
+
+def test_names_of_the_package():
+    with pytest.raises(AttributeError, match=r"no attribute 'conv2D'") as raised:
+        sc.conv2D  # noqa: B018
+    assert (raised.value.name, raised.value.obj) == ("conv2D", sc)  # what Python's "did you mean" needs
+    with pytest.raises(AttributeError, match=r"no attribute 'jax': import sparseconv\.jax first$"):
+        sc.__getattr__("jax")
+
+
 # --- plan ---
 
 

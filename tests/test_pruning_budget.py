@@ -331,3 +331,9 @@ def test_momentum_in_vain(method):
 def test_unknown_method():
     with pytest.raises(ValueError, match="method: got 'ERK', expected one of 'uniform', 'erk', 'momentum'"):
         sparsity_distribution(SMALL, 0.5, "ERK")
+
+
+def test_names_are_no_layers():
+    message = r"^layers: got 'resnet50', expected several layers \(sparseconv\.pruning\.network has those"
+    with pytest.raises(TypeError, match=message):
+        pruning.sparsity_distribution("resnet50", 0.9)

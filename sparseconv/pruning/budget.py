@@ -205,8 +205,9 @@ def _saved(costs: dict[str, int], sparsity: dict[str, float], dense: int = 0) ->
 
 def _layers(layers: Any) -> list[Layer]:
     """A list of at least one layer, of different names."""
-    if not isinstance(layers, Iterable):
-        raise TypeError(f"layers: got {layers!r}, expected several layers")
+    if isinstance(layers, str) or not isinstance(layers, Iterable):
+        hint = " (sparseconv.pruning.network has those of networks by name)" if isinstance(layers, str) else ""
+        raise TypeError(f"layers: got {layers!r}, expected several layers{hint}")
     found = list(layers)
     for one in found:
         if not isinstance(one, Layer):
