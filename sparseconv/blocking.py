@@ -89,14 +89,14 @@ def rows(
         pieces = ceil_div(threads, problem.groups * lane_blocks) if heavy else ceil_div(wanted, problem.groups)
         most = max(1, all_rows // pieces)
         segment, chunk_rows = out_columns, even(all_rows, min(ceil_div(together, out_columns), most))
-    # One long row is cut for the threads, but not more often: each piece reads the weights. Heavy weights would be
-    # packed in each piece; there threads share lane blocks, and each finds the words of its sources. Zen 5, batch 8,
-    # two threads, before (pieces of a quarter of a thread's part) and after: 2048,512,7 1x1 2.38 and 1.28 ms,
-    # 512,2048,7 2.26 and 1.19, 1024,512,14 3.15 and 2.76, 512,256,28 backward_data 3.53 and 3.22; 512,512,7 3x3 2.64
-    # and 2.45.
+    # One long row is cut into two pieces for each thread, so that one that is held up has half a part to give. Each
+    # piece reads the weights, and would pack heavy ones: there threads share lane blocks, and each finds the words of
+    # its sources. Zen 5, batch 8, two threads, before (four pieces, heavy or not) and after: 2048,512,7 1x1 2.38 and
+    # 1.28 ms, 512,2048,7 2.26 and 1.19, 1024,512,14 2.87 and 2.65, 512,256,28 backward_data 3.42 and 3.13 (with one
+    # piece for each thread 2.67 and 3.21); 512,512,7 3x3 2.64 and 2.45.
     by_lanes = heavy and lane_blocks >= threads
     if threads > 1 and all_rows == 1 and not by_lanes:
-        segment = min(segment, max(64, even(ceil_div(out_columns, threads), wide)))
+        segment = min(segment, max(64, even(ceil_div(out_columns, 2 * threads), wide)))
     segments = ceil_div(out_columns, segment)
     chunks = problem.groups * ceil_div(all_rows, chunk_rows) * segments
     return {
