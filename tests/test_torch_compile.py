@@ -229,3 +229,35 @@ def test_func():
     ):
         close(transform(sct), transform(functional))
     assert not torch._C._are_functorch_transforms_active()
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace:UserWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_compiled_autograd(monkeypatch):
+    """What was found about hooks for one backward pass must not be kept for another, whose gradients are looked at."""
+    from torch._dynamo import compiled_autograd
+
+    from sparseconv.torch import relu_inputs
+
+    monkeypatch.setattr(relu_inputs, "LEAST", 0)
+    z, weight, found = ints(2, 16, 5, 6).requires_grad_(), ints(17, 16, 3, 3, seed=2), []
+    x = torch.relu(z * 1)
+    x.retain_grad()
+    functional.conv2d(x, weight, padding=1).sum().backward()
+    expected = x.grad
+    lookers = {
+        "hook": lambda x: x.register_hook(lambda grad: found.append(grad.clone())),
+        "prehook": lambda x: x.grad_fn.register_prehook(lambda grads: found.append(grads[0].clone())),
+        "retain_grad": lambda x: x.retain_grad(),
+    }
+    torch._dynamo.reset()
+    with compiled_autograd._enable(torch.compile(backend="eager")):
+        for name in (None, None, *lookers, None, *lookers):
+            found.clear()
+            x = torch.relu(z * 1)
+            y = sct.conv2d(x, weight, padding=1)
+            if name is not None:
+                lookers[name](x)
+            y.sum().backward()
+            if name is not None:
+                assert torch.equal(found[0] if found else x.grad, expected), name

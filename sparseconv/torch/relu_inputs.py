@@ -45,6 +45,8 @@ class Watch:
 
     def unseen(self) -> bool:
         """Whether, in the backward pass that runs now, the gradient reaches the ReLU's mask without being seen."""
+        if torch.compiler.is_compiling():  # compiled autograd: the answer would be kept for other passes
+            return False
         if torch.is_grad_enabled() or any(self.hooks) or not _runs(_PROBE_NODE):
             return False
         tensor = self.tensor()  # without it there is no .grad either
