@@ -336,4 +336,4 @@ def test_unknown_method():
 def test_names_are_no_layers():
     message = r"^layers: got 'resnet50', expected several layers \(sparseconv\.pruning\.network has those"
     with pytest.raises(TypeError, match=message):
-        pruning.sparsity_distribution("resnet50", 0.9)
+        sparsity_distribution("resnet50", 0.9)
