@@ -261,3 +261,22 @@ def test_compiled_autograd(monkeypatch):
             y.sum().backward()
             if name is not None:
                 assert torch.equal(found[0] if found else x.grad, expected), name
+
+
+def test_symbolic_tracing():
+    """torch.fx takes the functions as they are, with all their words; converted layers are traced into."""
+
+    def function(x, weight, bias):
+        y = sct.conv2d(x, weight, bias, stride=2, padding="valid", activation="relu", keep="compressed")
+        y = sct.conv_transpose2d(y, weight[:4], output_padding=1, stride=2)
+        return sct.linear(y, weight.flatten(1)[:, :8], activation="relu")
+
+    traced = torch.fx.symbolic_trace(function)
+    targets = [node.target for node in traced.graph.nodes if node.op == "call_function"]
+    assert {sct.conv2d, sct.conv_transpose2d, sct.linear} <= set(targets)
+    operands = ints(2, 4, 9, 8), ints(4, 4, 3, 3), ints(4)
+    assert torch.equal(traced(*operands), function(*operands))
+    layers = torch.nn.Sequential(sct.Conv2d(4, 5, 3, padding=1), torch.nn.ReLU(), sct.ConvTranspose2d(5, 2, 2))
+    layers.append(sct.Linear(10, 3))
+    x = ints(2, 4, 8, 9)
+    assert torch.equal(torch.fx.symbolic_trace(layers)(x), layers(x))

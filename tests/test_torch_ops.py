@@ -192,8 +192,8 @@ BAD_CALLS = {
     "input: got a tensor of layout torch._mkldnn": lambda: sct.conv2d(X.to_mkldnn(), WEIGHT),
     "input: got a quantized tensor": lambda: sct.conv2d(torch.quantize_per_tensor(X, 1.0, 0, torch.qint8), WEIGHT),
     "weight: got a tensor on meta, expected cpu": lambda: sct.conv2d(X, WEIGHT.to("meta")),
-    "weight: got a ndarray, expected a tensor": lambda: sct.conv2d(X, WEIGHT.numpy()),
-    "input: got a ndarray, expected a tensor": lambda: sct.linear(X.numpy(), WEIGHT),
+    "weight: got ndarray, expected a tensor": lambda: sct.conv2d(X, WEIGHT.numpy()),
+    "input: got ndarray, expected a tensor": lambda: sct.linear(X.numpy(), WEIGHT),
 }
 
 

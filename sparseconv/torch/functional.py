@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from ..packed import PackedWeight
 from . import ops, packed
@@ -180,7 +181,11 @@ def linear(
     -------
     (..., features out) tensor
     """
-    _check_tensors(input, weight, bias)
+    if not _are_tensors(input, weight, bias):
+        return handle_torch_function(
+            linear, (input, weight, bias), input, weight, bias, activation=activation, skip=skip, threshold=threshold,
+            keep=keep, input_is_relu=input_is_relu, num_threads=num_threads,
+        )  # fmt: skip
     if type(weight) is PackedWeight:
         return packed.linear(input, weight, bias, activation, skip, threshold, num_threads)
     _check_words(keep, num_threads)
@@ -193,7 +198,12 @@ def _conv(
     input_is_relu: bool | None, num_threads: int | None, transposed: bool = False, output_padding: Size = 0,
 ) -> Tensor:  # fmt: skip
     """All of them."""
-    _check_tensors(input, weight, bias)
+    if not _are_tensors(input, weight, bias):
+        words = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        words |= {"output_padding": output_padding} if transposed else {}
+        words |= {"activation": activation, "skip": skip, "threshold": threshold, "keep": keep}
+        words |= {"input_is_relu": input_is_relu, "num_threads": num_threads}
+        return handle_torch_function(_PUBLIC[dims, transposed], (input, weight, bias), input, weight, bias, **words)
     geometry = geometry_of(dims, weight, stride, padding, dilation, transposed, output_padding, groups)
     single = input.dim() == dims + 1
     if single:
@@ -221,15 +231,26 @@ def geometry_of(
     return steps[0], around, steps[1], transposed, extra, groups
 
 
-def _check_tensors(input: Any, weight: Any, bias: Any) -> None:
-    """Arrays of others are no tensors: sparseconv's own functions take them."""
+_PUBLIC = {
+    (1, False): conv1d, (2, False): conv2d, (3, False): conv3d,
+    (1, True): conv_transpose1d, (2, True): conv_transpose2d, (3, True): conv_transpose3d,
+}  # fmt: skip
+
+
+def _are_tensors(input: Any, weight: Any, bias: Any) -> bool:
+    """Whether the operands are tensors; False for objects that stand for tensors, as torch.fx traces with them.
+
+    Arrays of others are a TypeError: sparseconv's own functions take them.
+    """
     if isinstance(input, Tensor) and isinstance(weight, (Tensor, PackedWeight)):
         if bias is None or isinstance(bias, Tensor):
-            return
+            return True
+    if has_torch_function((input, weight, bias)):
+        return False
     for name, value in (("input", input), ("weight", weight), ("bias", bias)):
-        if not isinstance(value, (Tensor, PackedWeight, type(None)) if name != "input" else Tensor):
-            raise TypeError(f"{name}: got a {type(value).__name__}, expected a tensor (torch.from_numpy)")
-    raise TypeError("weight: got None, expected a tensor")
+        if not isinstance(value, Tensor if name == "input" else (Tensor, PackedWeight)):
+            raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor (torch.from_numpy)")
+    raise TypeError("bias: got a PackedWeight, expected a tensor")
 
 
 def _check_words(keep: Any, num_threads: Any) -> None:
