@@ -19,7 +19,8 @@ parametrizations  masks of sparseconv.pruning as parametrizations of weights
 modules           Conv1d ... Linear: subclasses of torch.nn's
 functional        conv1d ... linear: arguments as in torch.nn.functional
 packed            the same with a PackedWeight, for inference
-ops               the operators torch.ops.sparseconv.*: kernels, fakes, derivatives
+ops               the operators torch.ops.sparseconv.*: kernels, fakes
+derivatives       their gradients and directional derivatives
 calls             functions of the core called with tensors; checks of tensors
 saved             what waits for the backward pass, compressed
 relu_inputs       whether a ReLU masks a gradient before anybody sees it

@@ -86,6 +86,12 @@ def _prepare(
     return output
 
 
+def compute(function: Callable[..., Any], **words: Any) -> Any:
+    """What a function of the core gives for arrays, packed weights or compressed arrays; for calls of other kinds."""
+    with torch_names():
+        return function(**words).run()
+
+
 @contextmanager
 def torch_names() -> Iterator[None]:
     """Errors of the core name the arguments as torch does."""

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from .. import masks
 from ..pruning.methods import Method
-from . import functional, ops, shapes
+from . import calls, functional, ops, shapes
 from .modules import counterpart
 
 __all__ = ["attach", "detach"]
@@ -164,16 +164,14 @@ class _Layer(torch.autograd.Function):
         ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, forward: _Forward, geometry: tuple, training: bool
     ) -> Tensor:
         method, name, module = forward.method, forward.name, forward.module
-        for argument, tensor in (("input", input), ("weight", weight), ("bias", bias)):
-            if tensor is not None:
-                ops.check(argument, tensor)
+        calls.check_all({"input": input, "weight": weight, "bias": bias})
         family = ops.convolution if geometry else ops.linear
         result = family.result(input, weight, geometry)
         training = training and any(ctx.needs_input_grad)
         used = method.before_forward(name, weight.numpy(), groups=geometry[-1] if geometry else 1, training=training)
         output = input.new_empty_strided(result.shape, result.strides)
-        ops.run(
-            result.core.forward, input.numpy(), used, None if bias is None else bias.numpy(),
+        calls.compute(
+            result.core.forward, x=input.numpy(), weight=used, bias=None if bias is None else bias.numpy(),
             num_threads=torch.get_num_threads(), out=output.numpy(),
         )  # fmt: skip
         ctx.kept, ctx.options = None, {}
@@ -203,9 +201,9 @@ class _Layer(torch.autograd.Function):
         array = grad_output.numpy()
         if ctx.needs_input_grad[0]:
             grad_input = grad_output.new_empty_strided(shape, shapes.strides_of(shape, ctx.channels_last))
-            ops.run(
-                ctx.result.core.backward_data, array, ctx.used, tuple(shape), output_mask=ctx.mask,
-                num_threads=threads, out=grad_input.numpy(),
+            calls.compute(
+                ctx.result.core.backward_data, grad_output=array, weight=ctx.used, input_shape=tuple(shape),
+                output_mask=ctx.mask, num_threads=threads, out=grad_input.numpy(),
             )  # fmt: skip
             if ctx.training and ctx.made_by.gradients == "input":
                 grad_input = torch.from_numpy(_pruned(method, name, grad_input))
@@ -213,9 +211,9 @@ class _Layer(torch.autograd.Function):
             strides = shapes.kept_dense_strides(tuple(weight_shape), tuple(weight_strides))
             grad_weight = grad_output.new_empty_strided(weight_shape, strides)
             kept = input.numpy() if ctx.kept is None else ctx.kept
-            ops.run(
-                ctx.result.core.backward_weight, kept, array, tuple(weight_shape), **ctx.options, num_threads=threads,
-                out=grad_weight.numpy(),
+            calls.compute(
+                ctx.result.core.backward_weight, x=kept, grad_output=array, kernel_size=tuple(weight_shape),
+                **ctx.options, num_threads=threads, out=grad_weight.numpy(),
             )  # fmt: skip
         if ctx.needs_input_grad[2]:
             channel = 1 if len(weight_shape) > 2 else grad_output.dim() - 1

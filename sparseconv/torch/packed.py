@@ -46,9 +46,9 @@ def _layer(
                     "or the weight as a tensor"
                 )
     output = input.new_empty_strided(result.shape, result.strides)
-    with calls.torch_names():
-        result.core.forward(
-            input.detach().numpy(), weight, None if bias is None else bias.detach().numpy(), activation=activation,
-            skip=skip, threshold=threshold, num_threads=num_threads or torch.get_num_threads(), out=output.numpy(),
-        ).run()  # fmt: skip
+    bias_array = None if bias is None else bias.detach().numpy()
+    calls.compute(
+        result.core.forward, x=input.detach().numpy(), weight=weight, bias=bias_array, activation=activation,
+        skip=skip, threshold=threshold, num_threads=num_threads or torch.get_num_threads(), out=output.numpy(),
+    )  # fmt: skip
     return output
