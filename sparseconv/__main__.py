@@ -184,6 +184,7 @@ def _info(arguments):
         "isa": cpu.isa(),
         "available_isas": list(cpu.available_isas()),
         "threads": cpu.num_threads(),
+        "team": cpu.threads(),
         "cpu": machine.cpu_model(),
         "cores": machine.cores(),
         "caches": machine.caches(),

@@ -7,7 +7,7 @@ a MB of L2 per core. The figures beside them are runs one after the other, good 
 
 from __future__ import annotations
 
-from math import prod
+from math import gcd, inf, prod
 from typing import NamedTuple
 
 from . import _conv, _cpu, lines, packed
@@ -23,8 +23,11 @@ VECTOR_BYTES = 64
 WEIGHT_TILE_BYTES = {"skip": 24 * 1024, "sparse": 48 * 1024, "pointwise": 32 * 1024}
 LANE_TILE_BYTES = 28 * 1024  # the lane tile of a gradient kernel: most of L1
 # The part of the gradient that a work item keeps: more means packing less often, and it is only streamed through L2.
-GRADIENT_BYTES = 2 * 1024 * 1024  # of all threads together, if each has a quarter of it at least
+# All threads together never have more than the whole gradient. Zen 5, 512,512,14/2, two threads, parts of 1 and 2 MB:
+# 3.55 and 3.05 ms.
+GRADIENT_BYTES = 2 * 1024 * 1024
 PACKED_SHARE = 0.15  # weights are packed ahead of a call up to this share of its operands, else tile by tile
+MIN_CHANNELS = 8  # of a work item of a gradient kernel
 LANE_BLOCKS = 8  # lane blocks that a work item of a gradient kernel has at least, if there are as many
 WORD = 64  # channels that kernel_gradient_points.h takes together
 # Vectors of a lane block there: the sums, 64 channels of them, stay in L1 beside what streams through.
@@ -43,6 +46,7 @@ OUTPUT_COLUMNS = 512
 # channels: 1.36 and 1.19.
 WEIGHT_X_BYTES = {"weight": (24 * 1024, 50), "sparse weight": (40 * 1024, 10)}
 MAX_WEIGHT_TILE = 16  # columns that are computed together, fewer where registers are
+MIN_SEGMENT = 64  # columns that are worth an item of their own
 CHUNK_COLUMNS = 1024  # outputs that are finished together by the row kernels
 HEAVY_COLUMNS = 4096  # where each chunk packs the weights again; backward_data of 512,512,14/2 at 90%: 2.1 -> 3.2
 
@@ -54,6 +58,12 @@ def ceil_div(a: int, b: int) -> int:
 def even(total: int, most: int) -> int:
     """The largest part when `total` is cut into as few, as equal parts of at most `most` as possible."""
     return ceil_div(total, ceil_div(total, max(1, most))) if total else 1
+
+
+def shared(total: int, most: int, wanted: int) -> int:
+    """The same, but in a number of parts that is a multiple of `wanted`, so that threads have equally many."""
+    parts = ceil_div(ceil_div(total, max(1, most)), wanted) * wanted
+    return ceil_div(total, parts) if total else 1
 
 
 def rows(
@@ -82,21 +92,22 @@ def rows(
     wide = OUTPUT_COLUMNS if variant == "output" else CHUNK_COLUMNS
     heavy = packed_share(problem) > PACKED_SHARE  # each chunk packs the weights: threads share lane blocks, not rows
     together = HEAVY_COLUMNS if heavy else wide
-    if out_columns > 2 * wide:
-        segment, chunk_rows = even(out_columns, wide), 1
+    if all_rows == 1 and threads > 1:
+        # One long row is cut into two pieces for each thread, so that one that is held up has half a part to give. Each
+        # piece reads the weights, and would pack heavy ones: there threads share lane blocks, and each finds the words
+        # of its sources. Zen 5, batch 8, two threads, before (four pieces, heavy or not) and after: 2048,512,7 1x1 2.38
+        # and 1.28 ms, 512,2048,7 2.26 and 1.19, 1024,512,14 2.87 and 2.65, 512,256,28 backward_data 3.42 and 3.13 (with
+        # one piece for each thread 2.67 and 3.21); 512,512,7 3x3 2.64 and 2.45.
+        by_lanes = heavy and lane_blocks >= threads
+        parts = 1 if by_lanes else ceil_div(2 * threads, problem.groups)
+        segment, chunk_rows = min(out_columns, max(MIN_SEGMENT, shared(out_columns, together, parts))), 1
+    elif out_columns > 2 * together:
+        segment, chunk_rows = even(out_columns, together), 1
     else:
-        # Where lane blocks are too few for that, several threads pack the same weights.
+        # Where lane blocks are too few for all threads, several pack the same weights.
         pieces = ceil_div(threads, problem.groups * lane_blocks) if heavy else ceil_div(wanted, problem.groups)
         most = max(1, all_rows // pieces)
-        segment, chunk_rows = out_columns, even(all_rows, min(ceil_div(together, out_columns), most))
-    # One long row is cut into two pieces for each thread, so that one that is held up has half a part to give. Each
-    # piece reads the weights, and would pack heavy ones: there threads share lane blocks, and each finds the words of
-    # its sources. Zen 5, batch 8, two threads, before (four pieces, heavy or not) and after: 2048,512,7 1x1 2.38 and
-    # 1.28 ms, 512,2048,7 2.26 and 1.19, 1024,512,14 2.87 and 2.65, 512,256,28 backward_data 3.42 and 3.13 (with one
-    # piece for each thread 2.67 and 3.21); 512,512,7 3x3 2.64 and 2.45.
-    by_lanes = heavy and lane_blocks >= threads
-    if threads > 1 and all_rows == 1 and not by_lanes:
-        segment = min(segment, max(64, even(ceil_div(out_columns, 2 * threads), wide)))
+        segment, chunk_rows = out_columns, shared(all_rows, min(ceil_div(together, out_columns), most), pieces)
     segments = ceil_div(out_columns, segment)
     chunks = problem.groups * ceil_div(all_rows, chunk_rows) * segments
     return {
@@ -108,10 +119,22 @@ def rows(
         "segment": segment,
         "segments": segments,
         "in_segment": min(width, in_columns(problem, segment, backward)),
-        "lane_groups": min(lane_blocks, ceil_div(threads if by_lanes else wanted, chunks)),
+        "lane_groups": _lane_groups(lane_blocks, chunks, threads),
         "pack_ahead": int(chunks > 1 and not heavy),
         "stream": int(4 * problem.batch * out_rows * out_columns * lanes * problem.groups >= STREAM_BYTES),
     }
+
+
+def _lane_groups(lane_blocks: int, chunks: int, threads: int) -> int:
+    """In how many shares of equal work the lane blocks of a chunk go, each of which finds the chunk's words anew.
+
+    As many as threads are enough. Zen 5, two threads, forward at 60% zeros, time of one
+    thread over theirs with 2, 4 and 8 shares: 256,256,28/2 1.91 1.83 -, 512,512,14/2 1.95 1.93 1.84, 2048,512,7 1x1
+    1.89 1.82 -.
+    """
+    if threads == 1 or chunks >= 4 * threads:
+        return 1
+    return min(lane_blocks, threads // gcd(threads, chunks))
 
 
 def holds_patch() -> bool:
@@ -215,13 +238,13 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, varia
     per_channel = pair.all_taps * lane_vectors * VECTOR_BYTES
     # A is packed once for lane_blocks blocks, B, which is copied alone, once for channel_block channels: several lane
     # blocks come first.
-    room = _gradient_bytes(threads)
+    room = GRADIENT_BYTES
     channel_block = even(channels, max(16, min(256, room // (per_channel * min(blocks, LANE_BLOCKS)))))
     lane_blocks = even(blocks, max(1, room // (per_channel * channel_block)))
     if threads > 1:
-        items = problem.groups * ceil_div(blocks, lane_blocks)
-        if items * ceil_div(channels, channel_block) < threads:
-            channel_block = min(channel_block, max(8, ceil_div(channels, ceil_div(threads, items))))
+        channel_block, lane_blocks = _shared_gradient(
+            problem.groups, channels, blocks, channel_block, lane_blocks, lane_vectors, threads, MIN_CHANNELS
+        )
     segment, chunk_rows = _gradient_chunk(pair, LANE_TILE_BYTES // (lane_vectors * VECTOR_BYTES), span)
     return {
         "parts": 0,
@@ -236,8 +259,33 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, varia
     }
 
 
-def _gradient_bytes(threads: int) -> int:
-    return max(GRADIENT_BYTES // 4, GRADIENT_BYTES // threads)
+def _shared_gradient(
+    groups: int, channels: int, blocks: int, channel_block: int, lane_blocks: int, lane_vectors: int, threads: int,
+    fewest: int,
+) -> tuple[int, int]:
+    """(channel_block, lane_blocks), at most the ones given, such that threads have equally many items.
+
+    Not fewer than `fewest` channels (or words of them) are a block.
+
+    What several threads do is weighed, per multiply-add: to copy a vector of lanes takes about 4 cycles, shared by the
+    channels of a block, to find a nonzero 2, shared by the lanes. Zen 5, two threads, 60% zeros, time of one thread
+    over theirs: 256,256,14 in 3 items 1.39, in 2 1.94; halves of the channels and of the lanes: 128,512,28 1x1 1.81
+    1.74, 256,1024,14 1x1 1.84 1.85, but 64,256,56 1x1 1.59 1.77, where copies are shared by 32 channels.
+    """
+    best, least = (channel_block, lane_blocks), inf
+    for supers in range(ceil_div(blocks, lane_blocks), blocks + 1):
+        for pieces in range(ceil_div(channels, channel_block), ceil_div(channels, fewest) + 1):
+            items = groups * supers * pieces
+            if items % threads and items < 4 * threads:
+                continue
+            block, together = ceil_div(channels, pieces), ceil_div(blocks, supers)
+            cost = 4 / block + 2 / (together * lane_vectors) + (block < WORD)
+            if cost < least and ceil_div(channels, block) == pieces and ceil_div(blocks, together) == supers:
+                best, least = (block, together), cost
+            break  # more pieces cost more
+    if least == inf:  # too few channels: as many items as there can be
+        return min(channel_block, fewest), 1
+    return best
 
 
 def gradient_points(problem: Problem, pair: _conv.Map, channels: int, lanes: int, threads: int) -> dict:
@@ -247,17 +295,15 @@ def gradient_points(problem: Problem, pair: _conv.Map, channels: int, lanes: int
     blocks = ceil_div(vectors, lane_vectors)
     words = ceil_div(channels, WORD)
     per_word = min(channels, WORD) * lane_vectors * VECTOR_BYTES
-    word_block = even(words, max(1, _gradient_bytes(threads) // (per_word * blocks)))
-    if threads > 1:
-        word_block = min(word_block, max(1, ceil_div(words, threads)))
-    lane_blocks = even(blocks, max(1, _gradient_bytes(threads) // (per_word * word_block)))
-    if threads > 1:
-        items = problem.groups * ceil_div(words, word_block)
-        lane_blocks = min(lane_blocks, max(1, blocks // ceil_div(threads, items)))
-    channel_block = min(channels, word_block * WORD)
+    word_block = even(words, max(1, GRADIENT_BYTES // (per_word * blocks)))
     # Chunks decide where chains of additions end, so they are those of one thread.
-    alone = even(words, max(1, _gradient_bytes(1) // (per_word * blocks)))
-    positions = max(WORD, POINTS_BYTES // (4 * min(channels, alone * WORD)))
+    positions = max(WORD, POINTS_BYTES // (4 * min(channels, word_block * WORD)))
+    lane_blocks = even(blocks, max(1, GRADIENT_BYTES // (per_word * word_block)))
+    if threads > 1:
+        word_block, lane_blocks = _shared_gradient(
+            problem.groups, words, blocks, word_block, lane_blocks, lane_vectors, threads, fewest=1
+        )
+    channel_block = min(channels, word_block * WORD)
     out_rows, columns = problem.batch * pair.shape[0], pair.most_columns
     segment = even(columns, positions)
     return {

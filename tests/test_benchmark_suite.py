@@ -169,3 +169,40 @@ def test_asv(tmp_path):
     assert "No problems found" in asv("check", "-E", "existing")
     asv("machine", "--yes")
     assert "failed" not in asv("run", "--quick", "--python=same", "-b", "Call")
+
+
+@pytest.fixture
+def threads(suite, monkeypatch):
+    """What threads bring, as quick as can be."""
+    module = suite("threads")
+    monkeypatch.setattr(module, "SECONDS", 0)
+    monkeypatch.setattr(module, "ROUNDS", 1)
+    monkeypatch.setattr(module, "CALLS", 1)
+    monkeypatch.setattr(module, "LAYERS", ("64,64,56 1x1", "512,2048,7 1x1"))
+    monkeypatch.setattr(module, "keep_memory", lambda: True)
+    monkeypatch.setattr(module.cpu, "num_threads", lambda: 2)
+    return module
+
+
+@pytest.mark.parametrize("team", ["own", "openmp"])
+@pytest.mark.parametrize("name, parameter", [("SecondThread", "forward"), ("SecondThread", "backward_data"),
+                                             ("BesideTorch", "relu"), ("BesideTorch", "batch_norm")])  # fmt: skip
+def test_threads(threads, team, name, parameter):
+    if team == "openmp" or name == "BesideTorch":
+        torch = pytest.importorskip("torch")
+        before = torch.get_num_threads()
+    benchmark = getattr(threads, name)()
+    benchmark.setup(team, parameter)
+    assert cpu.threads() == team
+    assert benchmark.track_ratio(team, parameter) > 0
+    benchmark.teardown(team, parameter)
+    assert cpu.threads() == "own"
+    if team == "openmp" or name == "BesideTorch":
+        torch.set_num_threads(before)
+
+
+def test_threads_that_are_not_there(threads, monkeypatch):
+    """Shown as "n/a"."""
+    monkeypatch.setattr(threads.cpu, "num_threads", lambda: 1)
+    with pytest.raises(NotImplementedError, match="fewer than 2 CPUs"):
+        threads.SecondThread().setup("own", "forward")

@@ -38,6 +38,7 @@ def test_info_json(capsys):
     assert facts["available_isas"] == list(cpu.available_isas())
     assert facts["isa"] in facts["available_isas"]
     assert facts["threads"] == cpu.num_threads()
+    assert facts["team"] == cpu.threads()
     assert facts["build"]
 
 

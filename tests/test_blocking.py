@@ -1,0 +1,113 @@
+"""How work is cut: equal shares for threads, weights packed once, lanes that are read where they lie."""
+
+from math import ceil, prod
+
+import numpy as np
+import pytest
+from helpers import assert_exact, assert_same_bits, sparse_floats, sparse_ints
+
+import sparseconv as sc
+from sparseconv import arrays, blocking, reference
+from sparseconv.benchmark.layers import NETWORKS, parse
+
+BATCH = 8
+LAYERS = [parse(text) for text in NETWORKS["resnet50"]]
+THREADS = (2, 3, 4, 8, 16)
+
+
+def tiles_of(operation, *arguments, layer, **options):
+    return sc.plan(operation, *arguments, **layer.options, layout="NHWC", **options).tiles
+
+
+def zeros(*shape):
+    return np.zeros(shape, np.float32)  # memory that nobody touches
+
+
+def rows_work(layer, backward, skip, threads):
+    """(chunks, shares of each chunk's lane blocks, lane blocks, whether weights are packed ahead)."""
+    x, g = zeros(BATCH, *layer.in_size, layer.in_c), zeros(BATCH, *layer.out_size, layer.out_c)
+    w, size, lanes = zeros(*layer.weight_shape), layer.out_size, layer.out_c
+    if backward:
+        size, lanes, options = layer.in_size, layer.in_c, {"output_mask": x} if skip == "output" else {}
+        tiles = tiles_of(
+            "conv2d_backward_data", g, w, x.shape, layer=layer, skip=skip, num_threads=threads, **options
+        )
+    else:
+        tiles = tiles_of("conv2d", x, w, layer=layer, skip=skip, num_threads=threads)
+    pointwise = layer.kernel == (1, 1) and layer.stride == 1  # merged to one row
+    chunks = tiles["segments"] * (1 if pointwise else ceil(BATCH * size[0] / tiles["chunk_rows"]))
+    return chunks, tiles["lane_groups"], ceil(ceil(lanes / 16) / tiles["lane_vectors"]), tiles["pack_ahead"]
+
+
+@pytest.mark.parametrize("skip", ["input", "grad_output", "output"])
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_rows_are_shared_equally(isa, layer, skip):
+    """Threads have equally many items, or so many that one more does not matter; heavy weights are not packed twice."""
+    for threads in THREADS:
+        size = layer.out_size if skip == "input" else layer.in_size
+        chunks, shares, blocks, ahead = rows_work(layer, skip != "input", skip, threads)
+        items = chunks * shares
+        assert items % threads == 0 or items >= 3 * threads or shares == blocks, (threads, chunks, shares)
+        if not ahead and blocks >= threads:
+            assert chunks <= 1 + BATCH * prod(size) // blocking.HEAVY_COLUMNS, threads
+        chunks, shares, *_ = rows_work(layer, skip != "input", skip, 1)
+        assert shares == 1
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_gradients_are_shared_equally(isa, layer):
+    x, g = zeros(BATCH, *layer.in_size, layer.in_c), zeros(BATCH, *layer.out_size, layer.out_c)
+    for threads in THREADS:
+        tiles = tiles_of("conv2d_backward_weight", x, g, layer.kernel, layer=layer, skip="input", num_threads=threads)
+        blocks = ceil(ceil(layer.out_c / 16) / tiles["lane_vectors"])
+        items = ceil(blocks / tiles["lane_blocks"]) * ceil(layer.in_c / tiles["channel_block"])
+        most = blocks * ceil(layer.in_c / (blocking.WORD if tiles["points"] else blocking.MIN_CHANNELS))
+        assert items % threads == 0 or items >= 4 * threads or items == most, threads
+
+
+@pytest.mark.parametrize("total, most", [(448, 19), (7, 2), (1, 5), (13, 100), (392, 64), (0, 3)])
+@pytest.mark.parametrize("wanted", [2, 4, 8])
+def test_shared(total, most, wanted):
+    part = blocking.shared(total, most, wanted)
+    assert 1 <= part <= max(1, most)
+    parts = ceil(total / part)
+    assert parts * part >= total
+    assert total < wanted or ceil(total / (ceil(ceil(total / most) / wanted) * wanted)) == part
+    assert blocking.shared(total, most, 1) == blocking.even(total, most)
+
+
+def aligned(array, floats=0):
+    """A copy at so many floats behind a cache line."""
+    flat = arrays.empty((array.size + floats,), array.dtype)
+    copy = flat[floats:].reshape(array.shape)
+    copy[...] = array
+    assert copy.ctypes.data % 64 == 4 * floats
+    return copy
+
+
+@pytest.mark.parametrize("lanes, groups", [(32, 1), (64, 1), (128, 1), (256, 1), (128, 2), (60, 1)])
+@pytest.mark.parametrize(
+    "kernel, padding, stride", [((1, 1), (0, 0), 1), ((1, 1), (0, 0), 2), ((1, 3), (0, 1), 1), ((3, 3), (1, 1), 1)]
+)
+def test_lanes_in_place(isa, lanes, groups, kernel, padding, stride):
+    """Pixels of whole cache lines are read where they lie, other ones are copied: the same result, bit for bit."""
+    x = sparse_ints((3, 13, 11, 48 * groups), 0.5, 1)
+    size = [(n + 2 * p - k) // stride + 1 for n, k, p in zip((13, 11), kernel, padding, strict=True)]
+    g = sparse_ints((3, *size, lanes * groups), 0.1, 2)
+    options = {"layout": "NHWC", "groups": groups, "stride": stride, "padding": padding}
+    expected = reference.conv2d_backward_weight(x, g, kernel, **options)
+    for skip in ("none", "input", "grad_output"):
+        for floats in (0, 4):
+            made = sc.conv2d_backward_weight(aligned(x, floats), aligned(g, floats), kernel, skip=skip, **options)
+            assert_exact(made, expected)
+    x, g = sparse_floats(x.shape, 0.5, 3), sparse_floats(g.shape, 0.1, 4)
+    for skip in ("none", "input", "grad_output"):
+        made = [
+            sc.conv2d_backward_weight(
+                aligned(x, floats), aligned(g, floats), kernel, skip=skip, num_threads=threads, **options
+            )
+            for floats in (0, 4)
+            for threads in (1, 3)
+        ]
+        for other in made[1:]:
+            assert_same_bits(other, made[0])
