@@ -14,6 +14,7 @@ RUNS = {
     "convert_resnet.py": (["torch"], ["2"], "of 500 images right"),
     "train_ddp.py": (["torch"], ["3", "16"], "step 2: loss"),
     "train_jax.py": (["jax"], ["2", "16"], "test accuracy"),
+    "train_spiking.py": (["torch", "snntorch"], ["2"], "test accuracy"),
     "train_swat.py": (["torch"], ["3"], "test accuracy of the pruned model"),
 }
 

@@ -25,7 +25,7 @@ from torch.nn import functional
 from sparseconv import PackedWeight, pack_weight
 from sparseconv.benchmark.measure import fastest_of_pairs
 
-from .modules import OURS, as_torch, become, convolve_transposed, counterpart, operate
+from .modules import COUNTERPARTS, OURS, as_torch, become, convolve_transposed, counterpart, operate
 from .report import LayerReport, PassReport, Report
 
 __all__ = ["disabled", "fold", "unfold"]
@@ -375,7 +375,8 @@ def is_pruned(weight: Tensor) -> bool:
 
 def can_fold(layer: nn.Module) -> bool:
     """Whether a layer is one of ours or torch's own, of float32, with no more to it than its parameters."""
-    if counterpart(layer) is None or nn.utils.parametrize.is_parametrized(layer):
+    kind = counterpart(layer)
+    if kind is None or kind.plain not in COUNTERPARTS or nn.utils.parametrize.is_parametrized(layer):
         return False
     return (
         layer.weight.dtype == torch.float32

@@ -7,10 +7,12 @@ parameters, hooks, buffers of pruning and everybody's references to the module s
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as theirs
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from . import functional as ours
@@ -194,6 +196,7 @@ class Linear(_Words, nn.Linear):
 
 OURS = (Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Linear)
 COUNTERPARTS: dict[type, type] = {kind.plain: kind for kind in OURS}
+COOPERATIVE = frozenset({"spikingjelly"})  # its layers fold time into the batch and call super().forward
 
 
 def plain_class(module: nn.Module) -> type:
@@ -202,12 +205,40 @@ def plain_class(module: nn.Module) -> type:
 
 
 def counterpart(module: nn.Module) -> type | None:
-    """Our class for a module of torch.nn, or for one of ours; None for other modules, subclasses among them.
-
-    A subclass may do anything in its forward; ours would leave that out.
-    """
+    """Our class for a module of torch.nn, or of a subclass that leaves the arithmetic to it, or of ours; else None."""
     found = plain_class(module)
-    return found if found in OURS else COUNTERPARTS.get(found)
+    if found in OURS or "plain" in vars(found):
+        return found
+    return COUNTERPARTS.get(found) or _combined(found)
+
+
+@lru_cache(maxsize=256)
+def _combined(kind: type) -> type | None:
+    """A subclass of torch.nn's with our arithmetic below its own code; None where that code may do anything.
+
+    It comes before ours in the order of bases, so its `super().forward` is ours. That is all of it where a subclass has
+    no forward of its own, and for packages whose forward is known to end there.
+    """
+    base = next((one for one in COUNTERPARTS if issubclass(kind, one)), None)
+    if base is None or issubclass(kind, (_Words, LazyModuleMixin)):
+        return None
+    known = kind.__module__.partition(".")[0] in COOPERATIVE
+    ours = COUNTERPARTS[base]
+    same = [name for name in ("forward", "_conv_forward") if getattr(kind, name, None) is getattr(base, name, None)]
+    if len(same) < 2 and not (known and (ours.operation is not convolve or "_conv_forward" in same)):
+        return None
+    own = {"plain": kind, "__module__": kind.__module__, "__doc__": kind.__doc__, "__reduce_ex__": _reduced}
+    return type(kind.__name__, (kind, ours), own)
+
+
+def _reduced(module: nn.Module, protocol: int) -> tuple:
+    """A module of a combined class, as pickle and copy write it down: the class is made again."""
+    return _rebuilt, (counterpart(module).plain,), module.__getstate__()
+
+
+def _rebuilt(kind: type) -> nn.Module:
+    combined = _combined(kind)
+    return combined.__new__(combined)
 
 
 def operate(

@@ -137,6 +137,12 @@ def preserved(model: nn.Module, sample: Any) -> Iterator[None]:
                 one.grad = gradient
 
 
+def in_one_batch(module: nn.Module, tensor: Tensor) -> Tensor:
+    """A tensor (T, N, C, ...) of time steps as the batch that a layer for several steps makes of it."""
+    more = 0 if isinstance(module, nn.Linear) else tensor.dim() - module.weight.dim()
+    return tensor.flatten(0, more) if more > 0 else tensor
+
+
 class Observer:
     """Hooks on layers that time them while the model runs.
 
@@ -183,6 +189,7 @@ class Observer:
             report.reason = f"its input is {unsupported[0] if unsupported else 'empty'}"
             return
         relu = None if input.grad_fn is None else watch(input)
+        input = in_one_batch(module, input)
         report.input_is_relu |= relu is not None and not any(relu.hooks)
         calls = Calls(module, input, more, self.words, report.input_is_relu)
         _average(report, "input", _zeros(input))
@@ -192,7 +199,7 @@ class Observer:
             output.register_hook(lambda gradient: self._backward(report, calls, gradient))
 
     def _backward(self, report: LayerReport, calls: Calls, gradient: Tensor) -> None:
-        gradient = gradient.detach()
+        gradient = in_one_batch(calls.module, gradient.detach())
         _average(report, "grad_output", _zeros(gradient))
         calls.gradient = gradient
         for which in calls.backward_passes:
