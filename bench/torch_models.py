@@ -2,8 +2,9 @@
 
     python bench/torch_models.py [resnet50|vgg16 ...] [--what inference train] [--batch 8] [--threads 1 2]
 
-Ratios are PyTorch's time divided by ours, medians of pairs. Inference is also compared with PyTorch after its own
-`torch.fx.experimental.optimization.fuse`, which folds batch normalisation. --profile says where the time goes.
+Ratios are the other side's time divided by ours, medians of turns. Inference is compared with PyTorch after its own
+`torch.fx.experimental.optimization.fuse`, too, which folds batch normalisation, and with oneDNN called for all of its
+convolutions. --profile says where the time goes.
 """
 
 import argparse
@@ -60,7 +61,7 @@ def sides(name, what, batch, zeros=ZEROS, config=None):
         ours = copy.deepcopy(model)
         report = sparseconv.torch.convert_(ours, images, fold=True, config=config)
         fused = torch.fx.experimental.optimization.fuse(model).to(memory_format=torch.channels_last)
-        named = {"torch": model, "torch, folded": fused, "sparseconv": ours}
+        named = {"torch": model, "torch, folded": fused, "oneDNN, folded": by_onednn(fused), "sparseconv": ours}
         return {side: lambda one=one: inference(one, images) for side, one in named.items()}, report
     labels = torch.randint(1000, (batch,), generator=generator)
     ours = copy.deepcopy(model)
@@ -70,6 +71,24 @@ def sides(name, what, batch, zeros=ZEROS, config=None):
 
     report = sparseconv.torch.convert_(ours, loss, config=config)
     return {"torch": steps(model, images, labels), "sparseconv": steps(ours, images, labels)}, report
+
+
+class OneDNN(nn.Conv2d):
+    """PyTorch runs 1x1 layers without oneDNN on one thread, which is slower on some CPUs; here they run with it."""
+
+    def _conv_forward(self, input, weight, bias):
+        return torch.ops.aten.mkldnn_convolution(
+            input, weight, bias, self.padding, self.stride, self.dilation, self.groups
+        )
+
+
+def by_onednn(model):
+    """A copy of a model for inference whose convolutions are oneDNN's in any case."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if type(module) is nn.Conv2d:
+            module.__class__ = OneDNN
+    return model
 
 
 def steps(model, images, labels):
