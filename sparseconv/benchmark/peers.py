@@ -64,7 +64,7 @@ def dense(which: str, operands: Operands, *, threads: int) -> Callable[[], objec
 def onednn(which: str, operands: Operands, *, threads: int) -> Callable[[], object]:
     """The same by oneDNN, which PyTorch calls; "NHWC" is its channels_last, the faster of its two layouts.
 
-    PyTorch 2.13 takes something else for pointwise layers of a single image on one thread: a matrix product.
+    PyTorch 2.13 takes something else for pointwise layers of fewer than 16 images on one thread: a matrix product.
     """
     import torch
 
