@@ -28,6 +28,7 @@ cdef extern from "kernels/table.h":
         pass
 
 cdef extern from "kernels/dispatch.h" namespace "sparseconv" nogil:
+    int cpu_family "sparseconv::family"()
     bint cpu_simulate_tiles "sparseconv::simulate_tiles"(const sc_tile_table *)
 
 cdef extern from "kernels/threads.h" namespace "sparseconv" nogil:
@@ -190,6 +191,11 @@ def use(str name not None):
 def vendor():
     """Who made the CPU: "intel", "amd" or "other"."""
     return cpu_vendor().decode()
+
+
+def family():
+    """The display family that an x86 CPU tells of itself; 0 elsewhere."""
+    return cpu_family()
 
 
 def registers():

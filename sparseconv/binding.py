@@ -34,6 +34,23 @@ INTEL_SLOPE = 1.5
 DENSE_CYCLES = 0.95
 
 
+# Cycles to pack a weight for a kernel with lanes of channels: forward, backward_data of one tap, and of more: what
+# counts where few positions use it. Zen 5, from L2: 0.75, 0.9, 4; from memory 1.2 and 1.7.
+PACK_CYCLES = (0.75, 0.9, 2.5)
+
+
+def packing(problem: Problem, backward: bool) -> float:
+    """What packing all weights costs, beside the dense kernel's multiply-adds."""
+    positions = problem.batch * prod(problem.in_size if backward else problem.out_size)
+    cycles = PACK_CYCLES[0 if not backward else 1 if prod(problem.kernel) == 1 else 2]
+    return cycles * 16 / (dense_cycles() * positions)
+
+
+def dense_cycles() -> float:
+    """Cycles of a dense kernel for a multiply-add of 16 floats."""
+    return DENSE_CYCLES * blocking.vector_cycles()
+
+
 def slope() -> float:
     """Time of one multiply-add in a skipping kernel over that in a dense one."""
     return INTEL_SLOPE if _cpu.vendor() == "intel" else SLOPES[_cpu.current()]
@@ -162,14 +179,16 @@ def _rows_kernel(
     # multiply-adds; measured 0.09 for a tile of 384 vectors, 0.23 for 96, 0.55 for 18.
     tile = min(channels, tiles["channel_block"]) * max(1, used.most_taps) * tiles["lane_vectors"]
     name, scalar = f"rows_{variant if dense else 'skip'}", "grad_output" if backward else "input"
+    packs = packing(problem, backward)
     if variant == "output":
         # Lanes added up, the mask read and zeros written weigh more where an output is a short sum. Zen 4: 0.1 for 3x3
         # layers, 0.25 for one tap of 64 channels; 1.35 is AVX2, which loads five vectors for four multiply-adds.
-        fixed = 0.1 + 1 / (2 + ceil(channels / 16) * used.all_taps)
+        fixed = 0.1 + 1 / (2 + ceil(channels / 16) * used.all_taps) + packs
         return Prepared(name, scalar, threads, task, tiles, slope() * (1 if blocking.holds_patch() else 1.35), fixed)
     masking = masking_cost(problem, backward) if needed else 0.0
-    fixed = 0.03 + 25 / (tile + 20) + masking
-    return Prepared(name, scalar, threads, task, tiles, slope(), fixed, 1 / tile_gain + masking, SPARSE, _note(tiles))
+    fixed = 0.03 + 25 / (tile + 20) + masking + packs
+    dense_cost = 1 / tile_gain + masking + packs
+    return Prepared(name, scalar, threads, task, tiles, slope(), fixed, dense_cost, SPARSE, _note(tiles))
 
 
 def _weights_kernel(
@@ -182,7 +201,7 @@ def _weights_kernel(
         used, *views, batch=problem.batch, groups=problem.groups, channels=channels, filters=filters,
         relu=relu, **made.tables._asdict() | tiles,
     )  # fmt: skip
-    each, fixed = made.slope / DENSE_CYCLES, made.fixed / DENSE_CYCLES
+    each, fixed = made.slope / dense_cycles(), made.fixed / dense_cycles()
     return Prepared("weights_skip", "weight", threads, task, tiles, each, fixed)
 
 

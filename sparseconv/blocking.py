@@ -40,11 +40,15 @@ PATCH_VECTORS = 8
 READ_VECTORS = 8  # of each tap, where registers hold no patch
 OUTPUT_TILE_BYTES = 32 * 1024
 OUTPUT_COLUMNS = 512
+# The same where all lines are done in one step, so that lists are read once: then rather from L2, in one piece.
+ONE_STEP_BYTES = 256 * 1024
+L1_PLACES = 1024  # packed places, of 64 bytes, from which on a nonzero's column comes from L2: 2 cycles (Zen 5)
 # The packed columns of a block of channels in kernel_weights.h, and the percentage of nonzeros they are chosen for:
 # most of L1, and more where few nonzeros leave so little to do for a sum that moving it weighs more than reads from L2.
 # Zen 4, of oneDNN's speed at 90% zeros, 8 and 24 channels of 256,256,14 (14 and 41 KB): 4.6 and 5.4; at 50% 12 and 24
 # channels: 1.36 and 1.19.
 WEIGHT_X_BYTES = {"weight": (24 * 1024, 50), "sparse weight": (40 * 1024, 10)}
+FEW_POSITIONS = 1024  # short columns of 16 lines can waste most of the lanes: all tiles are tried
 MAX_WEIGHT_TILE = 16  # columns that are computed together, fewer where registers are
 MIN_SEGMENT = 64  # columns that are worth an item of their own
 CHUNK_COLUMNS = 1024  # outputs that are finished together by the row kernels
@@ -151,8 +155,9 @@ def weights(problem: Problem, channels: int, filters: int, variant: str, backwar
     count, classes = lines.phases(problem, backward), len(lines.tap_classes(problem, backward))
     columns = problem.in_size[-1] if backward else problem.out_size[-1]
     most = min(MAX_WEIGHT_TILE, _cpu.registers()[0], ceil_div(columns, count))
+    few = problem.batch * prod(problem.in_size if backward else problem.out_size) <= FEW_POSITIONS
     found = [_weights(problem, lines.lines(problem, backward, tile), channels, filters, variant, backward, classes)
-             for tile in range(max(1, most // 2), most + 1)]  # fmt: skip
+             for tile in range(1 if few else max(1, most // 2), most + 1)]  # fmt: skip
     best = min(found, key=lambda one: one.cost * (1 + 0.001 * one.tables.tile))
     wanted = 4 * threads if threads > 1 else 1
     chunk_steps = even(best.steps, ceil_div(best.steps, wanted))
@@ -186,22 +191,33 @@ def _weights(
     taps, outer = prod(problem.kernel) / classes, prod(problem.kernel[:-1])
     unit = packed.block_channels(prod(problem.kernel))
     fits = room / (max(1, tables.width) * VECTOR_BYTES * max(1, outer / classes))
-    channel_block = unit * even(ceil_div(channels, unit), max(1, round(fits / unit)))
     size = problem.in_size if backward else problem.out_size
     rows = prod(size[:-1])
     steps = ceil_div(problem.batch * tables.segments * rows, 16)
+    if steps == 1 and channels * tables.width * VECTOR_BYTES * outer <= ONE_STEP_BYTES:
+        fits = channels
+    channel_block = unit * even(ceil_div(channels, unit), max(1, round(fits / unit)))
     tile, count = tables.tile, tables.phases
     # Zen 4, in cycles: a multiply-add 1.07 (L1), the value and the place of a nonzero 1.7; a sum is loaded and stored
     # in 2.7 for each block of channels; a packed vector takes 6, and 3 to reach L1 for each outer tap; a result 8.
     useful = problem.batch * rows * size[-1] / 16
     waste = steps * count * tile / useful
+    line = 1.07 * vector_cycles() + (2 if steps == 1 and channels * tables.width * outer > L1_PLACES else 0)
     packs = channels * tables.width / (filters * tile * count) * (6 + 3 * outer)
     fixed = packs + 8 + 2.7 * ceil_div(channels, channel_block)
     every = channels * taps
     result = 4 * problem.batch * prod(size) * filters * problem.groups
     tiles = {"tile": tile, "segments": tables.segments, "channel_block": channel_block, "percent": percent}
     tiles["stream"] = int(result >= STREAM_BYTES)
-    return Weights(tables, tiles, steps, waste * (1.07 + 1.7 / tile), waste * fixed / every)
+    if problem.batch * prod(size) == 1:  # kernel_weights_lone.h: a nonzero 1.3, an element of `in` 2, a list's end 25
+        return Weights(tables, tiles, steps, 16 * 1.3, 16 * (2 * every / filters + 25) / every)
+    return Weights(tables, tiles, steps, waste * (line + 1.7 / tile), waste * fixed / every)
+
+
+def vector_cycles() -> float:
+    """Cycles of a multiply-add of 16 floats with one operand in L1: half of one on CPUs that do two 512-bit ones."""
+    two = _cpu.vendor() == "intel" or (_cpu.vendor() == "amd" and _cpu.family() >= 26)
+    return 0.55 if two and _cpu.current() in ("amx", "avx512") else 1.0
 
 
 def packed_share(problem: Problem) -> float:

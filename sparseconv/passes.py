@@ -80,7 +80,7 @@ class Rows:
         if density > planning.WEIGHT_PAYS and self.skip == "auto":
             return
         kernel = kernels("sparse weight" if density <= binding.WEIGHT_SPARSE else "weight")
-        packing = 0 if is_packed else planning.packing_cost(self.problem, self.backward)
+        packing = 0 if is_packed else planning.packing_cost(self.problem, self.backward) / binding.dense_cycles()
         masked = "output_mask" in operands
         masking = 7 * binding.masking_cost(self.problem, self.backward) if masked else 0.0  # in NumPy
         candidates["weight"] = density, kernel.each, kernel.fixed + packing + masking

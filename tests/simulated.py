@@ -1,8 +1,8 @@
 """Another CPU than this machine's: its vendor, and tile registers (amx_emulated.py) below the public functions.
 
 What a test asserts must hold on every machine, so each machine tests all of them. With ``SPARSECONV_TEST_CPU=intel``,
-``amd`` or ``other`` the whole suite runs as on a CPU of that vendor, with ``amx`` as on one of Intel's with AMX: then
-the `isa` fixture has one more instruction set, "amx". Child processes run on the real CPU.
+``amd``, ``zen5`` or ``other`` the whole suite runs as on a CPU of that vendor, with ``amx`` as on one of Intel's with
+AMX: then the `isa` fixture has one more instruction set, "amx". Child processes run on the real CPU.
 """
 
 import contextlib
@@ -15,7 +15,8 @@ from task_structs import forget_plans
 
 from sparseconv import _cpu, cpu
 
-VENDORS = ("intel", "amd", "other")
+FAMILIES = {"intel": 6, "amd": 25, "zen5": 26, "other": 0}
+VENDORS = tuple(FAMILIES)  # what vendor() says but for "zen5", which is AMD's
 WANTED = os.environ.get("SPARSECONV_TEST_CPU", "")
 if WANTED not in ("", "amx", *VENDORS):
     raise ValueError(f"SPARSECONV_TEST_CPU: got {WANTED!r}, expected one of amx, {', '.join(VENDORS)}")
@@ -26,13 +27,13 @@ SIMULATED_AMX = WANTED == "amx" and not HAS_AMX
 @contextlib.contextmanager
 def vendor(name):
     """While it lasts, costs are those on a CPU of this vendor."""
-    before = _cpu.vendor
-    _cpu.vendor = lambda: name
+    before = _cpu.vendor, _cpu.family
+    _cpu.vendor, _cpu.family = lambda: "amd" if name == "zen5" else name, lambda: FAMILIES[name]
     forget_plans()
     try:
         yield
     finally:
-        _cpu.vendor = before
+        _cpu.vendor, _cpu.family = before
         forget_plans()
 
 
@@ -41,7 +42,7 @@ def begin():
     if not WANTED:
         return None
     name = "intel" if WANTED == "amx" else WANTED
-    _cpu.vendor = lambda: name
+    _cpu.vendor, _cpu.family = lambda: "amd" if name == "zen5" else name, lambda: FAMILIES[name]
     if not SIMULATED_AMX:
         return None
     with tempfile.TemporaryDirectory() as folder:

@@ -1,5 +1,9 @@
 #include "dispatch.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <atomic>
 
 #include "amx_usable.h"
@@ -92,6 +96,17 @@ const sc_table *active() {
 }
 
 void set_active(const sc_table *table) { current.store(table, std::memory_order_release); }
+
+int family() {
+#if defined(__x86_64__)
+    unsigned a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
+    const int base = a >> 8 & 15;
+    return base == 15 ? base + (a >> 20 & 255) : base;
+#else
+    return 0;
+#endif
+}
 
 bool simulate_tiles(const sc_tile_table *tiles) {
     if (active()->tiles || best()->tiles) return false;

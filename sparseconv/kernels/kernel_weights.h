@@ -16,9 +16,12 @@
 //   channel block  its columns of all slots, L1
 //   filter         its nonzeros in the block, in order; sums of all filters lie in [filter][m][lane], L2
 //
-// The order of the sum for one output (class, channel block, channel, tap) depends on channel_block alone. Padding is
-// packed as zeros: times a finite weight they add nothing. Weights with Inf or NaN are for other kernels.
+// The order of the sum for one output (class, channel block, channel, tap) depends on channel_block alone; of up to four
+// columns, which have few sums to keep a CPU busy, nonzeros go in turns to two or four of them. Padding is packed as
+// zeros: times a finite weight they add nothing. Weights with Inf or NaN are for other kernels. One output position has
+// a kernel of its own, kernel_weights_lone.h.
 #pragma once
+#include "kernel_weights_lone.h"
 #include "kernel_weights_skip.h"
 #include "lane_lines.h"
 
@@ -41,7 +44,8 @@ struct weights_scratch {
     };
     static sizes measure(const sc_weights_task &task) {
         const int64_t outer = task.map.outer_taps, filters = ceil_div(task.filters, task.shares);
-        return {outer * task.channels * task.width * 16, filters * task.tile * 16, line(filters),
+        const int64_t x = outer * task.channels * task.width * 16;
+        return {is_lone(task) ? met_floats(task) : x, filters * task.tile * 16, line(filters),
                 line(2 * task.channel_block * outer * task.map.inner_taps), outer * 32, line(2 * outer)};
     }
 
@@ -209,6 +213,7 @@ static void weights_item(const sc_weights_task &task, int64_t item, const weight
     const int64_t first_filter = part_begin(task.filters, task.shares, share);
     const int64_t filters = part_begin(task.filters, task.shares, share + 1) - first_filter;
     const int64_t channel = group * task.filters + first_filter;
+    if (is_lone(task)) return lone_item(task, group, first_filter, filters, scratch.x, scratch.offsets);
     for (int64_t i = 0; i < filters; ++i) scratch.bias[i] = task.bias ? task.bias[channel + i] : 0;
     for (int64_t i = 0; i < map.outer_taps * 16; ++i) scratch.keys[i] = -2;  // no row
 

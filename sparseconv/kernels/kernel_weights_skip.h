@@ -53,8 +53,19 @@ struct whole_rows {
     }
 };
 
+// A sum of few columns would wait for its last multiply-add (4 cycles) at each nonzero: several sums are kept, of every
+// second or fourth nonzero. 1024 x 1024 at 90% zeros, 16 positions, each a lane now: 11.2 -> 3 cycles for each
+// nonzero (Zen 5).
+template <class Nonzeros, int T>
+constexpr int chains() {
+    constexpr int room = f32x16::accumulators / T, wanted = 8 / T;
+    constexpr int least = room < wanted ? room : wanted;
+    return Nonzeros::step > 1 || least < 2 ? 1 : least < 4 ? 2 : 4;
+}
+
 template <class Nonzeros, int T>
 SC_ALONE static void weights_skip(const filter_sweep &sweep) {
+    constexpr int CHAINS = chains<Nonzeros, T>();
     const int64_t *starts = sweep.starts;
     float *sums = sweep.sums;
     // Where a list ends is read one filter ahead, so that the end of the loop does not wait for a load behind all the
@@ -67,16 +78,27 @@ SC_ALONE static void weights_skip(const filter_sweep &sweep) {
         SC_PIN(next);
         SC_PIN(next_end);
         for (int line = 0; line < 4; ++line) __builtin_prefetch(next + 8 * line);  // long lists are far apart
-        f32x16 sum[T];
+        f32x16 sum[CHAINS][T];
         if (sweep.bias) {
             const f32x16 bias = splat(sweep.bias + filter);
-            SC_UNROLL for (int m = 0; m < T; ++m) sum[m] = bias;
+            SC_UNROLL for (int m = 0; m < T; ++m) sum[0][m] = bias;
         } else {
             if (one == end) continue;
-            SC_UNROLL for (int m = 0; m < T; ++m) sum[m] = load(sums + m * 16);
+            SC_UNROLL for (int m = 0; m < T; ++m) sum[0][m] = load(sums + m * 16);
         }
-        for (; one < end; one += Nonzeros::step) Nonzeros::multiply(sweep, one, sum);
-        SC_UNROLL for (int m = 0; m < T; ++m) store(sums + m * 16, sum[m]);
+        if constexpr (CHAINS > 1) {
+            SC_UNROLL for (int c = 1; c < CHAINS; ++c) SC_UNROLL for (int m = 0; m < T; ++m) sum[c][m] = zero();
+            for (; end - one >= CHAINS; one += CHAINS) {
+                SC_UNROLL for (int c = 0; c < CHAINS; ++c) Nonzeros::multiply(sweep, one + c, sum[c]);
+            }
+        }
+        for (; one < end; one += Nonzeros::step) Nonzeros::multiply(sweep, one, sum[0]);
+        SC_UNROLL for (int half = CHAINS / 2; half; half /= 2) {
+            SC_UNROLL for (int c = 0; c < half; ++c) {
+                SC_UNROLL for (int m = 0; m < T; ++m) sum[c][m] = add(sum[c][m], sum[c + half][m]);
+            }
+        }
+        SC_UNROLL for (int m = 0; m < T; ++m) store(sums + m * 16, sum[0][m]);
     }
 }
 
