@@ -100,14 +100,29 @@ static void pack_channels(const sc_gradient_task &task, const gradient_rows &row
     }
 }
 
-// B as [slot][window][lane], zeros where the window leaves the row.
-static void pack_lanes(const sc_gradient_task &task, const gradient_chunk &chunk, const gradient_scratch &scratch,
-                       const sc_pass &pass, int64_t window, int64_t slots, int64_t lane, int64_t lanes, int64_t pitch) {
+// Where B lies in memory as the lane tile has it: one row, pixels that a lane block fills, whole cache lines, no padding.
+// Then nothing is copied. `row` is where the columns from `first` on are, `low` and `high` as in pack_lanes.
+static const float *lanes_in_place(const sc_gradient_task &task, const sc_pass &pass, const float *row, int64_t first,
+                                   int64_t low, int64_t high, int64_t window, int64_t lanes, int64_t pitch) {
+    if (lanes != pitch || low != 0 || high != window || !channels_contiguous(task.b)) return nullptr;
+    const int64_t step = pass.in_step * task.b.column_stride;
+    const float *tile = row + pass.in_start * task.b.column_stride + first * step;
+    return step == pitch && reinterpret_cast<uintptr_t>(tile) % 64 == 0 ? tile : nullptr;
+}
+
+// B as [slot][window][lane], zeros where the window leaves the row; returns where this tile is.
+static const float *pack_lanes(const sc_gradient_task &task, const gradient_chunk &chunk,
+                               const gradient_scratch &scratch, const sc_pass &pass, int64_t window, int64_t slots,
+                               int64_t lane, int64_t lanes, int64_t pitch) {
     const sc_map &map = task.map;
     int64_t begin, end;
     segment_range(task, chunk, pass, begin, end);
     const int64_t first = begin - pass.window_shift;  // `in` column at the start of the window
     const int64_t low = smaller(larger(0, -first), window), high = larger(low, smaller(window, pass.in_count - first));
+    if (slots == 1 && scratch.order[0] >= 0) {
+        const float *row = row_of(task.b, scratch.order[0] / map.in_rows, scratch.order[0] % map.in_rows) + lane;
+        if (const float *tile = lanes_in_place(task, pass, row, first, low, high, window, lanes, pitch)) return tile;
+    }
     for (int64_t slot = 0; slot < slots; ++slot) {
         const int64_t row = scratch.order[slot];
         float *to = scratch.lanes + slot * window * pitch;
@@ -120,6 +135,7 @@ static void pack_lanes(const sc_gradient_task &task, const gradient_chunk &chunk
         load_pixels(to + low * pitch, pitch, task.b, row_of(task.b, row / map.in_rows, row % map.in_rows), lane,
                    lane + lanes, pass.in_start + (first + low) * pass.in_step, pass.in_step, high - low);
     }
+    return scratch.lanes;
 }
 
 SC_CLOSE
