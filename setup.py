@@ -118,7 +118,7 @@ units = [f"{KERNELS}/{name}.cpp" for name in names]
 setup(
     cmdclass={"build_ext": BuildExt, "bdist_wheel": Wheel},
     ext_modules=cythonize(
-        [extension("_cpu", *units), *map(extension, ("_conv", "_weights", "_masks", "_pruning"))],
+        [extension("_cpu", *units), *map(extension, ("_conv", "_weights", "_groups", "_masks", "_pruning"))],
         build_dir="build/cython",
     ),
 )

@@ -14,12 +14,13 @@ operations, checks, hints           what that is: each operation checked, and it
 passes, planning                    the three passes: which kernel, why, and the call
 binding                             kernels bound to sizes and strides, and what they cost
 blocking, blocking_tiles            block sizes, on vectors and on the tile registers of AMX
+groups                              the dense kernels of narrow groups: when they are taken, block sizes, structs
 geometry, lines, layout             rows and columns that meet; strides
 packed                              weights as lists of their nonzeros
 caches                              what is kept for later calls, within 64 MB
 problem, arrays, foreign            the sizes of one convolution; views of memory, forms, aligned results; other
                                     libraries' arrays
-_conv, _weights, _masks, _pruning   Cython: structs filled, kernels called without the GIL
+_conv, _weights, _groups, _masks    Cython: structs filled, kernels called without the GIL; _pruning, too
 _cpu                                Cython: instruction sets, threads; the one extension that holds the kernels
 kernels/                            C++: one source per kernel, compiled once per instruction set
 ==================================  ===================================================================================

@@ -112,6 +112,11 @@ cdef class Map:
         return max([self.c.passes[i].taps for i in range(self.c.pass_count)], default=0)
 
     @property
+    def out_starts(self):
+        """The first `out` column of every pass."""
+        return [self.c.passes[i].out_start for i in range(self.c.pass_count)]
+
+    @property
     def most_window(self):
         """Columns of `in` that a row of `out` can need beyond its own number of columns."""
         return max([self.c.passes[i].window for i in range(self.c.pass_count)], default=0)
@@ -147,8 +152,6 @@ cdef class Mask:
 
 cdef class WeightView:
     """An sc_weight_view without its address. Made by layout.py."""
-
-    cdef sc_weight_view c
 
     def __init__(self, group, lane, channel, tap, outer_taps, flat):
         self.c.group_stride, self.c.lane_stride, self.c.channel_stride = group, lane, channel

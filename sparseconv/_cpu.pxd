@@ -2,13 +2,16 @@
 from libc.stdint cimport int64_t
 
 from ._kernels cimport (
-    sc_bias_task, sc_compress_task, sc_gradient_task, sc_lists_task, sc_nm_task, sc_rows_task, sc_stochastic_task,
-    sc_table, sc_topk_task, sc_transposable_task, sc_weights_task, topk_result,
+    sc_bias_task, sc_compress_task, sc_gradient_task, sc_groups_gradient_task, sc_groups_task, sc_lists_task,
+    sc_nm_task, sc_rows_task, sc_stochastic_task, sc_table, sc_topk_task, sc_transposable_task, sc_weights_task,
+    topk_result,
 )
 
 cdef const sc_table *active_table() noexcept nogil
 cdef int call_rows(const sc_table *table, sc_rows_task *task, int threads) except -1 nogil
 cdef int call_gradient(const sc_table *table, sc_gradient_task *task, int threads) except -1 nogil
+cdef int call_groups(const sc_table *table, sc_groups_task *task, int threads) except -1 nogil
+cdef int call_groups_gradient(const sc_table *table, sc_groups_gradient_task *task, int threads) except -1 nogil
 cdef int call_lists(const sc_table *table, sc_lists_task *task, int step, int threads) except -1 nogil
 cdef int call_weights(const sc_table *table, sc_weights_task *task, int threads) except -1 nogil
 cdef int call_bias_gradient(sc_bias_task *task, int threads) except -1 nogil

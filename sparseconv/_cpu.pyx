@@ -5,10 +5,11 @@ from libc.stdint cimport int64_t, uint32_t
 
 from ._kernels cimport (
     active, gradient_scratch_bytes, isa_entry, isas, rows_packed_bytes, rows_scratch_bytes, run_above_mask,
-    run_bias_gradient, run_compress, run_count_blocks, run_expand, run_gradient, run_lists, run_nm_mask, run_rows,
-    run_stochastic_prune, run_topk, run_transposable_mask, run_weights, sc_bias_task, sc_compress_task,
-    sc_gradient_task, sc_lists_task, sc_nm_task, sc_rows_task, sc_stochastic_task, sc_table, sc_topk_task,
-    sc_transposable_task, sc_weights_task, set_active, topk_result, vendor as cpu_vendor,
+    run_bias_gradient, run_compress, run_count_blocks, run_expand, run_gradient, run_groups, run_groups_gradient,
+    run_lists, run_nm_mask, run_rows, run_stochastic_prune, run_topk, run_transposable_mask, run_weights,
+    sc_bias_task, sc_compress_task, sc_gradient_task, sc_groups_gradient_task, sc_groups_task, sc_lists_task,
+    sc_nm_task, sc_rows_task, sc_stochastic_task, sc_table, sc_topk_task, sc_transposable_task, sc_weights_task,
+    set_active, topk_result, vendor as cpu_vendor,
 )
 
 cdef extern from "Python.h":
@@ -95,6 +96,14 @@ cdef int call_rows(const sc_table *table, sc_rows_task *task, int threads) excep
 
 cdef int call_gradient(const sc_table *table, sc_gradient_task *task, int threads) except -1 nogil:
     return finish(run_gradient(table[0], task[0], threads, signals))
+
+
+cdef int call_groups(const sc_table *table, sc_groups_task *task, int threads) except -1 nogil:
+    return finish(run_groups(table[0], task[0], threads, signals))
+
+
+cdef int call_groups_gradient(const sc_table *table, sc_groups_gradient_task *task, int threads) except -1 nogil:
+    return finish(run_groups_gradient(table[0], task[0], threads, signals))
 
 
 cdef int call_lists(const sc_table *table, sc_lists_task *task, int step, int threads) except -1 nogil:

@@ -61,6 +61,28 @@ cdef extern from "kernels/problem.h" nogil:
         int64_t dense, parts, points, outer_group, lane_vectors, lane_blocks, channel_block
         int64_t chunk_rows, segment, segments
 
+    ctypedef struct sc_groups_task:
+        sc_map map
+        sc_view in_ "in"
+        sc_view out
+        int64_t batch, groups, channels, lanes
+        sc_weight_view weight
+        const float *bias
+        int64_t relu, stream
+        uint16_t *mask
+        int64_t spread, overlap, in_place, out_place
+        const int64_t *phases
+        const int64_t *phase_passes
+        int64_t phase_count, most_passes, chunk_rows, segment, segments, in_segment, shares, ahead
+
+    ctypedef struct sc_groups_gradient_task:
+        sc_map map
+        sc_view a, b
+        int64_t batch, groups, channels, lanes
+        sc_weight_view gradient
+        int64_t spread, overlap, a_place, b_place, a_ahead, b_ahead
+        int64_t chunk_rows, segment, segments, in_segment, parts, shares
+
     ctypedef struct sc_nonzero:
         float value
 
@@ -155,6 +177,10 @@ cdef extern from "kernels/table.h" nogil:
         int64_t (*mask_live_vectors)(const float *, int64_t, int64_t) noexcept nogil
         void (*mask_any)(const uint8_t *, int64_t, int64_t, uint8_t *) noexcept nogil
         int64_t (*gradient_needed)(const sc_gradient_task *) noexcept nogil
+        int64_t (*pack_groups_bytes)(const sc_groups_task *) noexcept nogil
+        int64_t (*groups_scratch)(const sc_groups_task *) noexcept nogil
+        int64_t (*groups_gradient_scratch)(const sc_groups_gradient_task *) noexcept nogil
+        int64_t (*groups_gradient_sums_bytes)(const sc_groups_gradient_task *) noexcept nogil
         int64_t (*weights_scratch)(const sc_weights_task *) noexcept nogil
         const sc_tile_table *tiles
 
@@ -170,6 +196,8 @@ cdef extern from "kernels/dispatch.h" namespace "sparseconv" nogil:
 cdef extern from "kernels/run.h" namespace "sparseconv" nogil:
     int run_rows(const sc_table &, sc_rows_task &, int, int (*)() noexcept)
     int run_gradient(const sc_table &, sc_gradient_task &, int, int (*)() noexcept)
+    int run_groups(const sc_table &, sc_groups_task &, int, int (*)() noexcept)
+    int run_groups_gradient(const sc_table &, sc_groups_gradient_task &, int, int (*)() noexcept)
     int run_lists(const sc_table &, sc_lists_task &, int, int, int (*)() noexcept)
     int run_weights(const sc_table &, sc_weights_task &, int, int (*)() noexcept)
     int run_bias_gradient(const sc_table &, sc_bias_task &, int, int (*)() noexcept)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _conv, _cpu, _weights, blocking, blocking_tiles, caches, cpu, geometry, layout
+from . import _conv, _cpu, _groups, _weights, blocking, blocking_tiles, caches, cpu, geometry, groups, layout
 from .layout import Strides
 from .problem import Problem
 
@@ -101,6 +101,9 @@ def _mask(mask: Mask | None, size: tuple[int, ...]) -> _conv.Mask | None:
     return _conv.Mask(layout.view(mask.strides, size), mask.kind) if mask else None
 
 
+Task = _conv.Rows | _conv.Gradient | _groups.Groups | _groups.GroupsGradient | _weights.Weights
+
+
 class Prepared(NamedTuple):
     """A kernel bound to sizes and strides: the struct, its blocking, and what choosing needs.
 
@@ -112,7 +115,7 @@ class Prepared(NamedTuple):
     name: str
     scalar: str  # the operand whose elements are the scalars
     threads: int
-    task: _conv.Rows | _conv.Gradient | _weights.Weights | None  # none where NumPy is the kernel
+    task: Task | None  # none where NumPy is the kernel
     tiles: dict[str, int]
     each: float
     fixed: float
@@ -120,6 +123,7 @@ class Prepared(NamedTuple):
     sparse: float = 0.0
     note: str = ""  # what a plan says of it
     lists: _weights.Lists | None = None  # of these weights, "weights_skip" alone
+    masks_result: bool = True  # whether it takes a mask of what is needed; if not, results are cleared afterwards
 
 
 def _bound(isa: str, bind: Callable[..., Prepared], *which: str) -> Prepared:
@@ -162,6 +166,12 @@ def _rows_kernel(
         views = layout.view(source, source_size), layout.view(target, target_size)
         return _weights_kernel(flat, backward, used, views, channels, lanes, relu, threads, variant)
     tile_gain = max(1.0, blocking_tiles.rows_gain(problem, backward, precision)) if _cpu.has_tiles() else 1.0
+    group_gain = groups.rows_gain(problem, backward)
+    if variant == "dense" and group_gain > tile_gain:
+        weights = layout.weight_view(weight, flat.kernel, group, not backward)
+        views = layout.view(source, source_size), layout.view(target, target_size)
+        task, tiles = groups.rows(flat, backward, used, (source, target), views, weights, relu, threads)
+        return Prepared("groups_dense", "", threads, task, tiles, 0.0, 0.0, masks_result=False)
     if variant == "dense" and tile_gain > 1:
         variant = "tiles"
         parts = blocking_tiles.PARTS[precision]
@@ -187,7 +197,7 @@ def _rows_kernel(
         return Prepared(name, scalar, threads, task, tiles, slope() * (1 if blocking.holds_patch() else 1.35), fixed)
     masking = masking_cost(problem, backward) if needed else 0.0
     fixed = 0.03 + 25 / (tile + 20) + masking + packs
-    dense_cost = 1 / tile_gain + masking + packs
+    dense_cost = masking + ((1 + packs) / group_gain if group_gain > tile_gain else 1 / tile_gain + packs)
     return Prepared(name, scalar, threads, task, tiles, slope(), fixed, dense_cost, SPARSE, _note(tiles))
 
 
@@ -202,7 +212,7 @@ def _weights_kernel(
         relu=relu, **made.tables._asdict() | tiles,
     )  # fmt: skip
     each, fixed = made.slope / dense_cycles(), made.fixed / dense_cycles()
-    return Prepared("weights_skip", "weight", threads, task, tiles, each, fixed)
+    return Prepared("weights_skip", "weight", threads, task, tiles, each, fixed, masks_result=False)
 
 
 @caches.kept(2048)
@@ -236,6 +246,13 @@ def _gradient_kernel(
     can_be_points = flat.one_tap and x.contiguous_channels and grad_output.contiguous_channels
     points = can_be_points and variant == "sparse"
     tile_gain = max(1.0, blocking_tiles.gradient_gain(problem, precision)) if _cpu.has_tiles() else 1.0
+    group_gain = groups.gradient_gain(problem)
+    if variant == "dense" and group_gain > tile_gain:
+        weights = layout.weight_view(weight, flat.kernel, out_channels, True)
+        both = geometry.forward_map(flat), (grad_output, x), (grad_view, x_view)
+        task, tiles = groups.gradient(flat, *both, weights, threads)
+        work = channels * ceil(lanes / 16) / group_gain
+        return Prepared("gradient_groups", "grad_output", threads, task, tiles, 0.0, 0.0, work, masks_result=False)
     if points:
         tiles = blocking.gradient_points(flat, used, channels, lanes, threads)
     elif variant == "dense" and tile_gain > 1:
@@ -263,7 +280,8 @@ def _gradient_kernel(
     sparse = min(0.4, (0.05 + 1.2 / ceil(lanes / 16)) * (1 if flat.pointwise else 1.7)) if can_be_points else SPARSE
     work = channels * ceil(lanes / 16)
     each, fixed = work * slope(), work * (0.05 + 100 / run)
-    return Prepared(name, scalar, threads, task, tiles, each, fixed, work / tile_gain, sparse, _note(tiles))
+    dense_cost = work / max(tile_gain, group_gain)
+    return Prepared(name, scalar, threads, task, tiles, each, fixed, dense_cost, sparse, _note(tiles))
 
 
 def _note(tiles: dict[str, int]) -> str:

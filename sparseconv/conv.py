@@ -36,8 +36,8 @@ def conv2d(
     padding : int, (int, int), ((before, after), (before, after)), "same" or "valid"
         Zeros around the input. "same" gives ceil(input / stride) outputs, the odd zero behind.
     groups : int
-        Groups of channels that do not meet; groups = C is a depthwise convolution (correct, but not what this library
-        is made for: each group fills whole vectors of 16 lanes).
+        Groups of channels that do not meet; groups = C is a depthwise convolution (computed densely: its zeros are not
+        skipped).
     layout : {"NCHW", "NHWC", "NCHW16c"}
         Of `x` and the result. "NCHW16c" is (N, ceil(C/16), H, W, 16).
     activation : {None, "relu"}

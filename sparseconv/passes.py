@@ -102,14 +102,14 @@ class Rows:
         needed, mask = operands.get("output_mask"), None
         if kernel.lists:
             kernel.task.run(source, kernel.lists, bias, out, kernel.threads)
-            if needed is not None:
-                masks.keep(out, self.layout.over_channels(needed, out.ndim))
         else:
             if return_mask and self.mask_in_order and not kernel.tiles["parts"]:
                 mask = np.empty(-(-out.size // 8), np.uint8)
             dense = weight.dense if isinstance(weight, PackedWeight) else weight
             live = operands.get(KNOWN_ZEROS[self.scalar])
             kernel.task.run(source, dense, bias, out, kernel.threads, threshold, mask, needed, live)
+        if needed is not None and not kernel.masks_result:
+            masks.keep(out, self.layout.over_channels(needed, out.ndim))
         self.layout.clear_padding(out, self.problem.in_channels if self.backward else self.problem.out_channels)
         return mask
 
@@ -171,6 +171,8 @@ class Gradient:
         a, b = (grad_output, x) if kernel.scalar == "grad_output" else (x, grad_output)
         live = operands.get(KNOWN_ZEROS[self.roles[kernel.scalar]])
         kernel.task.run(a, b, out, kernel.threads, threshold, needed, pairs, live)
+        if needed is not None and not kernel.masks_result:
+            out[~needed] = 0
 
 
 @dataclass(frozen=True)

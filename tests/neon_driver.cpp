@@ -53,6 +53,8 @@ static const struct {
 } runs[] = {
     {"Rows", run<sc_rows_task, run_rows>},
     {"Gradient", run<sc_gradient_task, run_gradient>},
+    {"Groups", run<sc_groups_task, run_groups>},
+    {"GroupsGradient", run<sc_groups_gradient_task, run_groups_gradient>},
     {"Weights", run<sc_weights_task, run_weights>},
     {"count_lists", run_lists_step<0>},
     {"fill_lists", run_lists_step<1>},

@@ -12,7 +12,7 @@ import task_structs
 from numpy.lib.array_utils import byte_bounds
 from task_structs import Filled, Map, Mask, View, WeightView, forget_plans, table
 
-from sparseconv import _conv, _pruning, _weights, cpu
+from sparseconv import _conv, _groups, _pruning, _weights, cpu
 
 UNTOUCHED = 77  # in results, before they are written
 
@@ -127,7 +127,9 @@ def expected_flags(weight, fields):
 
 # --- recording ---
 
-CLASSES = {"Rows": _conv, "Gradient": _conv, "Weights": _weights}
+CLASSES = {
+    "Rows": _conv, "Gradient": _conv, "Groups": _groups, "GroupsGradient": _groups, "Weights": _weights,
+}  # fmt: skip
 FUNCTIONS = {
     "bias_gradient": _conv, "nm_mask": _pruning, "transposable_mask": _pruning, "above_mask": _pruning,
     "stochastic_prune": _pruning,

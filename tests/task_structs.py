@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparseconv import _conv, _pruning, _weights, binding, geometry, layout, prepare
+from sparseconv import _conv, _groups, _pruning, _weights, binding, geometry, layout, prepare
 
 KERNELS = Path(__file__).resolve().parents[1] / "sparseconv" / "kernels"
 
@@ -133,6 +133,27 @@ class Gradient(_conv.Gradient):
     def told(self, a, b, gradient, threads, threshold=0, mask=None, pairs=None, live=None):
         read = {"a.data": a, "b.data": b, "mask": mask, "pairs": pairs, "live.data": live}
         return self.filled.call(read, {"gradient.data": gradient}, threshold=threshold)
+
+
+class Groups(_groups.Groups):
+    def __init__(self, used, source, target, weight, *, phases, phase_passes, **fields):
+        super().__init__(used, source, target, weight, phases=phases, phase_passes=phase_passes, **fields)
+        tables = {"phases": table(phases), "phase_passes": table(phase_passes)}
+        made = members(map=used, in_=source, out=target, weight=weight)
+        self.filled = Filled("sc_groups_task", made, tables, **fields, phase_count=len(phases) - 1)
+
+    def told(self, source, weight, bias, target, threads, threshold=0, mask=None, needed=None, live=None):
+        read = {"in.data": source, "weight.data": weight, "bias": bias}
+        return self.filled.call(read, {"out.data": target, "mask": mask})
+
+
+class GroupsGradient(_groups.GroupsGradient):
+    def __init__(self, used, a, b, gradient, **fields):
+        super().__init__(used, a, b, gradient, **fields)
+        self.filled = Filled("sc_groups_gradient_task", members(map=used, a=a, b=b, gradient=gradient), **fields)
+
+    def told(self, a, b, gradient, threads, threshold=0, mask=None, pairs=None, live=None):
+        return self.filled.call({"a.data": a, "b.data": b}, {"gradient.data": gradient})
 
 
 class Weights(_weights.Weights):

@@ -15,16 +15,16 @@ def test_sets(name):
 
 
 def test_all_is_the_union():
-    assert set(SETS["all"]) == {text for counts in NETWORKS.values() for text in counts}
+    assert set(SETS["all"]) == {text for name in ("vgg16", "resnet34", "resnet50") for text in NETWORKS[name]}
     assert len(set(SETS["all"])) == len(SETS["all"])
 
 
-def resnet(blocks, bottleneck):
+def resnet(blocks, bottleneck, width_of_first=64, groups=1):
     """Every convolution of a ResNet behind the first layer, built as the network is, stride in the 3x3 layers."""
     channels, size = 64, 56
     for stage, count in enumerate(blocks):
-        width = 64 << stage
-        out = 4 * width if bottleneck else width
+        width = width_of_first << stage
+        out = 256 << stage if bottleneck else width
         for block in range(count):
             stride = 2 if stage and not block else 1
             behind = size // stride
@@ -32,7 +32,7 @@ def resnet(blocks, bottleneck):
                 yield Layer(channels, out, (size, size), (1, 1), stride)
             if bottleneck:
                 yield Layer(channels, width, (size, size), (1, 1))
-                yield Layer(width, width, (size, size), (3, 3), stride)
+                yield Layer(width, width, (size, size), (3, 3), stride, groups=groups)
                 yield Layer(width, out, (behind, behind), (1, 1))
             else:
                 yield Layer(channels, width, (size, size), (3, 3), stride)
@@ -49,10 +49,24 @@ def vgg16():
             channels, first = out, False
 
 
+def mobilenet():
+    channels, size = 32, 112
+    widths = (64, 128, 128, 256, 256, *(512,) * 6, 1024, 1024)
+    for number, out in enumerate(widths):
+        stride = 2 if number in (1, 3, 5, 11) else 1
+        yield Layer(channels, channels, (size, size), (3, 3), stride, groups=channels)
+        size //= stride
+        yield Layer(channels, out, (size, size), (1, 1))
+        channels = out
+
+
 @pytest.mark.parametrize(
     ("name", "network"),
-    [("vgg16", vgg16()), ("resnet34", resnet([3, 4, 6, 3], False)), ("resnet50", resnet([3, 4, 6, 3], True))],
-)
+    [
+        ("vgg16", vgg16()), ("resnet34", resnet([3, 4, 6, 3], False)), ("resnet50", resnet([3, 4, 6, 3], True)),
+        ("mobilenet", mobilenet()), ("resnext50", resnet([3, 4, 6, 3], True, 128, 32)),
+    ],
+)  # fmt: skip
 def test_networks(name, network):
     counts = {}
     for layer in network:

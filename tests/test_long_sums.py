@@ -49,6 +49,20 @@ def test_backward_weight_of_several_taps(isa, skip):
     check(got, sc.conv2d_backward_weight(*wide, 3, padding=1, layout="NHWC"))
 
 
+@pytest.mark.parametrize("layout", ["NWC", "NCW"])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_backward_weight_of_narrow_groups(isa, channels, layout):
+    x, grad = (np.repeat(array[None, :, :1], 8, 2) for array in operands(1.0))
+    wide = x[0].astype(np.float64)[:, :channels].T @ grad[0].astype(np.float64)
+    if layout == "NCW":
+        x, grad = (np.ascontiguousarray(np.moveaxis(array, 2, 1)) for array in (x, grad))
+    for threads in (1, 4):
+        got = sc.conv1d_backward_weight(
+            x, grad, 1, groups=8 // channels, layout=layout, skip="none", num_threads=threads
+        )
+        check(got[..., 0], wide.T)
+
+
 @pytest.mark.parametrize("density, skip", [(1.0, "none"), (0.5, "input"), (0.08, "input")])
 def test_threads_do_not_change_a_bit(isa, density, skip):
     rng = np.random.default_rng(2)

@@ -52,6 +52,23 @@ CASES = (
     Case(8, 8, (3, 70), (1, 7), padding=(0, 3)),
 )
 
+NARROW = (
+    Case(40, 40, (6, 9), (3, 3), padding=1, groups=40, kind=1),
+    Case(24, 24, (6, 9), (3, 3), padding=1, groups=24),
+    Case(24, 24, (9, 8), (3, 3), stride=2, padding=1, groups=24, kind=2),
+    Case(17, 17, (7, 13), (5, 5), stride=2, padding=2, groups=17, kind=1),
+    Case(20, 20, (9, 12), (2, 3), stride=(1, 3), dilation=(2, 2), padding=1, groups=20),
+    Case(10, 10, (4, 9), (3, 3), padding=1, groups=5, kind=1),
+    Case(24, 24, (4, 9), (3, 3), padding=1, groups=6, kind=1),
+    Case(40, 40, (7, 8), (3, 3), stride=2, padding=1, groups=5, kind=1),
+    Case(48, 48, (4, 6), (3, 3), padding=1, groups=3),
+    Case(12, 18, (4, 7), (3, 3), padding=1, groups=6, kind=2),
+    Case(3, 48, (4, 7), (3, 3), padding=1, groups=3, kind=1),
+    Case(2, 2, (2500,), (3,), padding=1, groups=2),
+    Case(16, 16, (60, 60), (3, 3), batch=5, padding=1, groups=16, kind=1),
+    Case(24, 24, (3, 4, 5), (3, 3, 3), padding=1, groups=24, kind=1),
+)
+
 pytestmark = [
     pytest.mark.skipif(not shutil.which(COMPILER), reason=f"needs {COMPILER} (Debian: g++-aarch64-linux-gnu)"),
     pytest.mark.skipif(not shutil.which(EMULATOR), reason=f"needs {EMULATOR} (Debian: qemu-user)"),
@@ -170,6 +187,20 @@ def record_denormals(recorder):
     sc.conv2d(np.full_like(x, 1e-40), np.full_like(weight, np.inf), padding=1, skip="input")
 
 
+def record_groups(recorder):
+    """Narrow groups of every kind: packed and in place, vectors that overlap, phases, several segments and parts."""
+    for case in NARROW:
+        for name in PASSES:
+            first, second, expected = prepared(case, name, 0.3)
+            recorder.name = f"narrow groups {name} {case}"
+            assert_exact(call(sc, case, name, first, second, skip="none"), expected)
+    case = Case(32, 32, (5, 14), (3, 3), padding=1, groups=2, kind=1)
+    x, weight = in_layout(case, "forward", *operands(case, "forward", 0.5))
+    recorder.name = "narrow groups, bias, relu and its mask"
+    bias = sparse_ints((32,), 0, 9)
+    call(sc, case, "forward", x, weight, bias=bias, skip="none", activation="relu", return_mask=True)
+
+
 def record_bias_gradients(recorder):
     for case in FEW_CASES:
         recorder.name = f"grad_bias {case}"
@@ -254,8 +285,8 @@ def record_stochastic(recorder):
 
 RECORDINGS = (
     record_passes, record_epilogues, record_thresholds, record_zero_weights, record_views, record_output_masks,
-    record_operand_masks, record_denormals, record_bias_gradients, record_linear, record_pruning, record_topk,
-    record_stochastic,
+    record_operand_masks, record_denormals, record_groups, record_bias_gradients, record_linear, record_pruning,
+    record_topk, record_stochastic,
 )  # fmt: skip
 
 

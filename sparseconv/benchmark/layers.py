@@ -1,4 +1,4 @@
-"""Layers as text, and sets of them: three networks of the literature, and shapes that nobody tunes for."""
+"""Layers as text, and sets of them: networks of the literature, and shapes that nobody tunes for."""
 
 from __future__ import annotations
 
@@ -177,11 +177,57 @@ NETWORKS = {
         "512,2048,7 1x1": 3,
         "2048,512,7 1x1": 2,
     },
+    # with narrow groups: MobileNet (the first one), depthwise and 1x1 layers in turn, and ResNeXt-50 32x4d
+    "mobilenet": {
+        "32,32,112 3x3 g32": 1,
+        "32,64,112 1x1": 1,
+        "64,64,112 3x3/2 g64": 1,
+        "64,128,56 1x1": 1,
+        "128,128,56 3x3 g128": 1,
+        "128,128,56 1x1": 1,
+        "128,128,56 3x3/2 g128": 1,
+        "128,256,28 1x1": 1,
+        "256,256,28 3x3 g256": 1,
+        "256,256,28 1x1": 1,
+        "256,256,28 3x3/2 g256": 1,
+        "256,512,14 1x1": 1,
+        "512,512,14 3x3 g512": 5,
+        "512,512,14 1x1": 5,
+        "512,512,14 3x3/2 g512": 1,
+        "512,1024,7 1x1": 1,
+        "1024,1024,7 3x3 g1024": 1,
+        "1024,1024,7 1x1": 1,
+    },
+    "resnext50": {
+        "64,256,56 1x1": 1,
+        "64,128,56 1x1": 1,
+        "128,128,56 3x3 g32": 3,
+        "128,256,56 1x1": 3,
+        "256,128,56 1x1": 2,
+        "256,512,56 1x1/2": 1,
+        "256,256,56 1x1": 1,
+        "256,256,56 3x3/2 g32": 1,
+        "256,512,28 1x1": 4,
+        "512,256,28 1x1": 3,
+        "256,256,28 3x3 g32": 3,
+        "512,1024,28 1x1/2": 1,
+        "512,512,28 1x1": 1,
+        "512,512,28 3x3/2 g32": 1,
+        "512,1024,14 1x1": 6,
+        "1024,512,14 1x1": 5,
+        "512,512,14 3x3 g32": 5,
+        "1024,2048,14 1x1/2": 1,
+        "1024,1024,14 1x1": 1,
+        "1024,1024,14 3x3/2 g32": 1,
+        "1024,2048,7 1x1": 3,
+        "2048,1024,7 1x1": 2,
+        "1024,1024,7 3x3 g32": 2,
+    },
 }
 
 # Append only: results of earlier runs are kept under these texts.
 SETS = {name: tuple(counts) for name, counts in NETWORKS.items()} | {
-    "all": tuple(dict.fromkeys(text for counts in NETWORKS.values() for text in counts)),
+    "all": tuple(dict.fromkeys(text for name in ("vgg16", "resnet34", "resnet50") for text in NETWORKS[name])),
     # one of each kind, for daily use
     "prototype": (
         "64,64,56 3x3",
@@ -195,6 +241,32 @@ SETS = {name: tuple(counts) for name, counts in NETWORKS.items()} | {
         "256,1024,14 1x1",
         "512,2048,7 1x1",
         "128,128,56 3x3/2",
+    ),
+    # depthwise layers of MobileNet 1, 2 and 3, and the grouped ones of ResNeXt-50
+    "narrow": (
+        "32,32,112 3x3 g32",
+        "64,64,112 3x3/2 g64",
+        "128,128,56 3x3 g128",
+        "256,256,28 3x3 g256",
+        "512,512,14 3x3 g512",
+        "512,512,14 3x3/2 g512",
+        "1024,1024,7 3x3 g1024",
+        "144,144,56 3x3 g144",
+        "192,192,28 3x3/2 g192",
+        "576,576,14 3x3 g576",
+        "960,960,7 3x3 g960",
+        "16,16,112 3x3 g16",
+        "72,72,56 5x5/2 g72",
+        "120,120,28 5x5 g120",
+        "184,184,14 3x3 g184",
+        "960,960,7 5x5 g960",
+        "128,128,56 3x3 g32",
+        "256,256,56 3x3/2 g32",
+        "256,256,28 3x3 g32",
+        "512,512,28 3x3/2 g32",
+        "512,512,14 3x3 g32",
+        "1024,1024,14 3x3/2 g32",
+        "1024,1024,7 3x3 g32",
     ),
     "unusual": (
         "3,64,224 7x7/2",

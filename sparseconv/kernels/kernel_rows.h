@@ -94,24 +94,6 @@ struct row_scratch {
                 line(outputs * blocks * task.lane_vectors * 16 + 16)};
     }
 
-    // the input rows (over all images) that the output rows [first, first + count) can meet
-    struct span {
-        int64_t first, rows;
-    };
-    static span in_span(const sc_rows_task &task, int64_t first, int64_t count) {
-        const sc_map &map = task.map;
-        int64_t low = INT64_MAX, high = -1;
-        for (int64_t row = first; row < first + count; ++row) {
-            for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
-                const int64_t in = map.row_table[row % map.out_rows * map.outer_taps + tap];
-                if (in < 0) continue;
-                low = smaller(low, row / map.out_rows * map.in_rows + in);
-                high = larger(high, row / map.out_rows * map.in_rows + in);
-            }
-        }
-        return {low, high < 0 ? 0 : high - low + 1};
-    }
-
     row_scratch(const sc_rows_task &task, void *memory) {
         const sizes size = measure(task);
         float *next = (float *)memory;
@@ -139,7 +121,7 @@ static int64_t find_sources(const sc_rows_task &task, const row_chunk &chunk, in
     const int64_t channel = group * task.channels, blocks = ceil_div(task.channels, task.channel_block);
     const int64_t pitch = packed ? packed_pitch(task) : task.in.column_stride;
     const f32x16 threshold = splat(&task.threshold);
-    const row_scratch::span span = row_scratch::in_span(task, chunk.first, chunk.rows);
+    const row_span span(map, chunk.first, chunk.rows);
     for (int64_t i = 0; i < span.rows; ++i) scratch.slots[i] = -1;
     int64_t used = 0;
     for (int64_t i = 0; i < chunk.rows; ++i) {

@@ -3,6 +3,8 @@
 #include "kernel_bias.h"
 #include "kernel_compress.h"
 #include "kernel_gradient.h"
+#include "kernel_groups.h"
+#include "kernel_groups_gradient.h"
 #include "kernel_lists.h"
 #include "kernel_mask.h"
 #include "kernel_nm.h"
@@ -26,6 +28,8 @@ constexpr sc_table table = {
     pack_weights, rows, rows_scratch_bytes,
     pack_outputs_weights, outputs,
     gradient, gradient_scratch_bytes, gradient_needed,
+    pack_groups, pack_groups_bytes, groups, groups_scratch_bytes,
+    groups_gradient, groups_gradient_scratch_bytes, groups_gradient_sums_bytes, store_groups_gradient,
     count_lists, fill_lists,
     weights, weights_scratch_bytes,
     bias_gradient,

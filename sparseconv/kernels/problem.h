@@ -137,6 +137,54 @@ typedef struct {
     sc_interrupt interrupt;
 } sc_gradient_task;
 
+// Convolutions of many narrow groups, dense: 16 lanes are channels of `out` that follow one another, of any groups.
+// kernels/narrow_lanes.h says how lanes find the channels of `in` that their groups have.
+enum { SC_MAX_GROUP_CHANNELS = 64 };  // of either side, in one group
+
+// forward and backward_data
+typedef struct {
+    sc_map map;
+    sc_view in, out;
+    int64_t batch, groups;
+    int64_t channels;  // of `in`, per group
+    int64_t lanes;     // of `out`, per group
+    sc_weight_view weight;
+    const float *bias;  // (groups * lanes,) or NULL
+    int64_t relu, stream;
+    uint16_t *mask;    // as above, for `out` that is written in place
+    int64_t spread, overlap;  // see narrow_lanes.h
+    int64_t in_place;   // 1: vectors of `in` are read where they are; 0: pixels are packed
+    int64_t out_place;  // 1: vectors of `out` are stored where they belong; 0: through a tile and a transpose
+    // A phase is the output columns of the passes with one out_start:
+    //   map.passes[phase_passes[i]], phases[phase] <= i < phases[phase + 1]
+    const int64_t *phases, *phase_passes;
+    int64_t phase_count, most_passes;  // most passes of a phase
+    // blocking
+    int64_t chunk_rows, segment, segments, in_segment;  // as in sc_rows_task
+    int64_t shares;     // work items per chunk, each with its share of the vectors
+    int64_t ahead;      // 1: the next row of `in` is asked for while one is computed
+    float *packed;      // [vector]: bias and weights
+    sc_interrupt interrupt;
+} sc_groups_task;
+
+// backward_weight: lanes are channels of `a`, the gradient of the output; `b` is the input.
+typedef struct {
+    sc_map map;
+    sc_view a, b;
+    int64_t batch, groups;
+    int64_t channels, lanes;  // of b and of a, per group
+    sc_weight_view gradient;
+    int64_t spread, overlap;
+    int64_t a_place, b_place;  // 1: read where it is
+    int64_t a_ahead, b_ahead;  // floats from a chunk to the next one, which is asked for meanwhile; 0: it is not
+    // blocking
+    int64_t chunk_rows, segment, segments, in_segment;
+    int64_t parts;   // of the chunks, summed apart and added up in this order
+    int64_t shares;  // work items per part, each with its share of the vectors
+    float *sums;     // [part][vector][weights of a vector]
+    sc_interrupt interrupt;
+} sc_groups_gradient_task;
+
 // A nonzero weight: its value, and its place channel * taps + tap among the weights of its row.
 typedef struct {
     float value;

@@ -32,7 +32,8 @@ struct row_chunk {
     int64_t column, columns;       // of `out`
     int64_t in_column, in_columns; // of `in`, all that this segment can meet
 
-    SC_INLINE_MEMBER row_chunk(const sc_rows_task &task, int64_t index) {
+    template <class Task>
+    SC_INLINE_MEMBER row_chunk(const Task &task, int64_t index) {
         const sc_map &map = task.map;
         first = index / task.segments * task.chunk_rows;
         rows = smaller(task.chunk_rows, task.batch * map.out_rows - first);
@@ -57,6 +58,24 @@ struct row_chunk {
     SC_INLINE_MEMBER void range(const sc_pass &pass, int64_t &begin, int64_t &end) const {
         begin = larger(0, ceil_div(column - pass.out_start, pass.out_step));
         end = smaller(pass.out_count, ceil_div(column + columns - pass.out_start, pass.out_step));
+    }
+};
+
+// The input rows (over all images) that the output rows [first, first + count) can meet.
+struct row_span {
+    int64_t first, rows;
+
+    SC_INLINE_MEMBER row_span(const sc_map &map, int64_t first_row, int64_t count) {
+        int64_t low = INT64_MAX, high = -1;
+        for (int64_t row = first_row; row < first_row + count; ++row) {
+            for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
+                const int64_t in = map.row_table[row % map.out_rows * map.outer_taps + tap];
+                if (in < 0) continue;
+                low = smaller(low, row / map.out_rows * map.in_rows + in);
+                high = larger(high, row / map.out_rows * map.in_rows + in);
+            }
+        }
+        first = low, rows = high < 0 ? 0 : high - low + 1;
     }
 };
 

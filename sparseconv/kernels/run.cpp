@@ -9,6 +9,8 @@ namespace sparseconv {
 
 namespace {
 
+constexpr int64_t PACK_ALONE = 1 << 18;  // waking a thread costs more than packing 256 KB
+
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class Task>
@@ -81,7 +83,7 @@ int run_rows(const sc_table &table, sc_rows_task &task, int threads, int (*signa
         task.packed = reinterpret_cast<float *>(lease.memory());
         const int64_t lane_blocks = ceil_div(ceil_div(task.lanes, 16), task.lane_vectors);
         const int64_t tiles = task.groups * lane_blocks * ceil_div(task.channels, task.channel_block);
-        const int packers = packed < 1 << 18 ? 1 : threads;  // waking a thread costs more than packing 256 KB
+        const int packers = packed < PACK_ALONE ? 1 : threads;
         const auto pack_weights = task.parts     ? table.tiles->pack_weights
                                   : task.outputs ? table.pack_outputs_weights
                                                  : table.pack_weights;
@@ -105,6 +107,37 @@ int run_gradient(const sc_table &table, sc_gradient_task &task, int threads, int
     if (!lease.memory()) return NO_MEMORY;
     const auto gradient = task.parts ? table.tiles->gradient : table.gradient;
     return spread(gradient, task, items, threads, scratch, lease.memory(), interrupt);
+}
+
+int run_groups(const sc_table &table, sc_groups_task &task, int threads, int (*signals)()) {
+    interruption interrupt(signals);
+    task.interrupt = {interruption::poll, &interrupt};
+    const int64_t packed = table.pack_groups_bytes(&task), scratch = table.groups_scratch(&task);
+    const scratch_lease lease(packed + scratch);
+    if (!lease.memory()) return NO_MEMORY;
+    task.packed = reinterpret_cast<float *>(lease.memory());
+    char *own = lease.memory() + packed;
+    const int64_t vectors = ceil_div(task.groups * task.lanes, 16);
+    const int packers = packed < PACK_ALONE ? 1 : threads;
+    const status result = spread(table.pack_groups, task, vectors, packers, 0, own, interrupt);
+    if (result != OK) return result;
+    const int64_t chunks = ceil_div(task.batch * task.map.out_rows, task.chunk_rows) * task.segments;
+    return spread(table.groups, task, chunks * task.shares, threads, scratch, own, interrupt);
+}
+
+int run_groups_gradient(const sc_table &table, sc_groups_gradient_task &task, int threads, int (*signals)()) {
+    interruption interrupt(signals);
+    task.interrupt = {interruption::poll, &interrupt};
+    const int64_t sums = table.groups_gradient_sums_bytes(&task), scratch = table.groups_gradient_scratch(&task);
+    const scratch_lease lease(sums + scratch);
+    if (!lease.memory()) return NO_MEMORY;
+    task.sums = reinterpret_cast<float *>(lease.memory());
+    char *own = lease.memory() + sums;
+    const int64_t vectors = ceil_div(task.groups * task.lanes, 16);
+    const status result =
+        spread(table.groups_gradient, task, task.parts * task.shares, threads, scratch, own, interrupt);
+    if (result != OK) return result;
+    return spread(table.store_groups_gradient, task, vectors, sums < PACK_ALONE ? 1 : threads, 0, own, interrupt);
 }
 
 int run_lists(const sc_table &table, sc_lists_task &task, int step, int threads, int (*signals)()) {

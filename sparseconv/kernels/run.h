@@ -7,6 +7,8 @@ namespace sparseconv {
 // `signals` is called on the calling thread every 50 ms; nonzero stops the call. All return a `status`.
 int run_rows(const sc_table &table, sc_rows_task &task, int threads, int (*signals)());
 int run_gradient(const sc_table &table, sc_gradient_task &task, int threads, int (*signals)());
+int run_groups(const sc_table &table, sc_groups_task &task, int threads, int (*signals)());
+int run_groups_gradient(const sc_table &table, sc_groups_gradient_task &task, int threads, int (*signals)());
 // Step 0 counts the nonzeros, step 1 fills the lists.
 int run_lists(const sc_table &table, sc_lists_task &task, int step, int threads, int (*signals)());
 int run_weights(const sc_table &table, sc_weights_task &task, int threads, int (*signals)());

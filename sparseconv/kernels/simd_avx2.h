@@ -31,6 +31,15 @@ SC_INLINE f32x16 splat(const float *p) {
     __m256 v = _mm256_broadcast_ss(p);
     return {v, v};
 }
+template <int M>
+SC_INLINE f32x16 spread(const float *p, int c) {
+    if constexpr (M == 1) return load(p);
+    if constexpr (M == 16) return splat(p + c);
+    if constexpr (M == 8) return {_mm256_broadcast_ss(p + c), _mm256_broadcast_ss(p + 8 + c)};
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 0, 1, 2, 3);
+    const __m256i order = _mm256_add_epi32(_mm256_and_si256(lanes, _mm256_set1_epi32(-M)), _mm256_set1_epi32(c));
+    return {_mm256_permutevar_ps(_mm256_loadu_ps(p), order), _mm256_permutevar_ps(_mm256_loadu_ps(p + 8), order)};
+}
 SC_INLINE void hold(f32x16 &) {}  // has no register to spare
 SC_INLINE f32x16 add(f32x16 a, f32x16 b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
 SC_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {

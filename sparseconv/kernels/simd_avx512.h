@@ -5,6 +5,7 @@
 //   load_partial / store_partial   the first n lanes, 0 <= n <= 16; memory behind them is not touched
 //   store_stream   past the caches, for results that no cache would hold; p is 64-byte aligned. end_streams() before
 //                  other threads may read them
+//   spread<M>(p, c)  lane i gets p[i / M * M + c], M a power of two: of each M lanes the c-th. 16 floats may be read
 //   hold           a stays in its register: GCC would rather load it once more for each multiply-add that uses it
 //   splat          one float from memory in all lanes
 //   nonzero        bit i set if lane i is not zero: -0.0 is zero, NaN is not (unordered compare)
@@ -48,6 +49,14 @@ SC_INLINE __mmask16 first_lanes(int n) { return (__mmask16)((1u << n) - 1); }
 SC_INLINE f32x16 load_partial(const float *p, int n) { return {_mm512_maskz_loadu_ps(first_lanes(n), p)}; }
 SC_INLINE void store_partial(float *p, f32x16 a, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), a.v); }
 SC_INLINE f32x16 splat(const float *p) { return {_mm512_set1_ps(*p)}; }
+template <int M>
+SC_INLINE f32x16 spread(const float *p, int c) {
+    if constexpr (M == 1) return load(p);
+    if constexpr (M == 16) return splat(p + c);
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i order = _mm512_add_epi32(_mm512_and_si512(lanes, _mm512_set1_epi32(-M)), _mm512_set1_epi32(c));
+    return {_mm512_permutexvar_ps(order, _mm512_loadu_ps(p))};
+}
 SC_INLINE void hold(f32x16 &a) { asm("" : "+v"(a.v)); }
 SC_INLINE f32x16 add(f32x16 a, f32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
 SC_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }

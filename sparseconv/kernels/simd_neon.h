@@ -37,6 +37,20 @@ SC_INLINE f32x16 splat(const float *p) {
     float32x4_t v = vld1q_dup_f32(p);
     return {{v, v, v, v}};
 }
+template <int M>
+SC_INLINE f32x16 spread(const float *p, int c) {
+    if constexpr (M == 1) return load(p);
+    f32x16 a;
+    if constexpr (M == 2) {
+        SC_UNROLL for (int i = 0; i < 4; ++i) {
+            const float32x4_t v = vld1q_f32(p + 4 * i);
+            a.q[i] = c ? vtrn2q_f32(v, v) : vtrn1q_f32(v, v);
+        }
+    } else {
+        SC_UNROLL for (int i = 0; i < 4; ++i) a.q[i] = vld1q_dup_f32(p + 4 * i / M * M + c);
+    }
+    return a;
+}
 SC_INLINE void hold(f32x16 &) {}  // loads are instructions anyway
 SC_INLINE f32x16 add(f32x16 a, f32x16 b) {
     SC_UNROLL for (int i = 0; i < 4; ++i) a.q[i] = vaddq_f32(a.q[i], b.q[i]);

@@ -32,6 +32,12 @@ SC_INLINE f32x16 splat(const float *p) {
     for (float &lane : a.lane) lane = *p;
     return a;
 }
+template <int M>
+SC_INLINE f32x16 spread(const float *p, int c) {
+    f32x16 a;
+    for (int i = 0; i < 16; ++i) a.lane[i] = M == 1 ? p[i] : p[i / M * M + c];
+    return a;
+}
 SC_INLINE void hold(f32x16 &) {}
 SC_INLINE f32x16 add(f32x16 a, f32x16 b) {
     for (int i = 0; i < 16; ++i) a.lane[i] += b.lane[i];

@@ -33,6 +33,17 @@ typedef struct {
     int64_t (*gradient_scratch)(const sc_gradient_task *);
     int64_t (*gradient_needed)(const sc_gradient_task *);  // (channel, lane block) pairs that `pairs` needs
 
+    // narrow groups. Items of pack_groups: vectors; of groups: chunks * shares.
+    void (*pack_groups)(const sc_groups_task *, int64_t begin, int64_t end, void *scratch);
+    int64_t (*pack_groups_bytes)(const sc_groups_task *);  // of task.packed
+    void (*groups)(const sc_groups_task *, int64_t begin, int64_t end, void *scratch);
+    int64_t (*groups_scratch)(const sc_groups_task *);
+    // Items of groups_gradient: parts * shares; of store_groups_gradient: vectors.
+    void (*groups_gradient)(const sc_groups_gradient_task *, int64_t begin, int64_t end, void *scratch);
+    int64_t (*groups_gradient_scratch)(const sc_groups_gradient_task *);
+    int64_t (*groups_gradient_sums_bytes)(const sc_groups_gradient_task *);  // of task.sums
+    void (*store_groups_gradient)(const sc_groups_gradient_task *, int64_t begin, int64_t end, void *scratch);
+
     // lists of nonzero weights, counted first, then filled. Items: groups * blocks of item_rows rows
     void (*count_lists)(const sc_lists_task *, int64_t begin, int64_t end, void *scratch);
     void (*fill_lists)(const sc_lists_task *, int64_t begin, int64_t end, void *scratch);

@@ -1,0 +1,101 @@
+# cython: language_level=3, freethreading_compatible=True, binding=True
+"""Calls of the dense kernels of narrow groups; thin classes like those of _conv.pyx."""
+
+from libc.stdint cimport int64_t, uint16_t
+
+from ._conv cimport TASK_BYTES, Map, View, WeightView, filled, hold, released
+from ._cpu cimport active_table, address, call_groups, call_groups_gradient
+from ._kernels cimport sc_groups_gradient_task, sc_groups_task, sc_table
+
+cdef extern from "Python.h":
+    int PyBUF_STRIDED_RO, PyBUF_STRIDED, PyBUF_WRITABLE
+
+
+cdef class Groups:
+    """A forward or backward_data call, ready but for its arrays (sc_groups_task)."""
+
+    cdef sc_groups_task c
+    cdef const sc_table *table
+    cdef tuple kept
+
+    def __cinit__(self):
+        hold(TASK_BYTES)
+
+    def __init__(self, Map map not None, View source not None, View target not None, WeightView weight not None, *,
+                 batch, groups, channels, lanes, relu, stream, spread, overlap, in_place, out_place, phases,
+                 phase_passes, most_passes, chunk_rows, segment, segments, in_segment, shares, ahead):
+        self.kept, self.table = (map, source, target, weight), active_table()
+        self.c.map, self.c.in_, self.c.out, self.c.weight = map.c, source.c, target.c, weight.c
+        self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
+        self.c.relu, self.c.stream, self.c.spread, self.c.overlap = relu, stream, spread, overlap
+        self.c.in_place, self.c.out_place = in_place, out_place
+        self.c.phases, self.c.phase_passes = <const int64_t *>filled(phases), <const int64_t *>filled(phase_passes)
+        self.c.phase_count, self.c.most_passes = len(phases) - 1, most_passes
+        self.c.chunk_rows, self.c.segment, self.c.segments = chunk_rows, segment, segments
+        self.c.in_segment, self.c.shares, self.c.ahead = in_segment, shares, ahead
+
+    def __dealloc__(self):
+        hold(-TASK_BYTES)
+        released(self.c.phases)
+        released(self.c.phase_passes)
+
+    @property
+    def scratch_bytes(self):
+        """Memory beside the arrays: (packed weights, once; scratch, per thread)."""
+        return self.table.pack_groups_bytes(&self.c), self.table.groups_scratch(&self.c)
+
+    def run(self, source, weight, bias, target, int threads, float threshold=0, mask=None, needed=None, live=None):
+        """As Rows.run; every element is computed, whatever `threshold`, `needed` and `live` say."""
+        cdef sc_groups_task task = self.c
+        if mask is not None:
+            task.mask = <uint16_t *>address(mask, PyBUF_WRITABLE)
+        task.in_.data = <float *>address(source, PyBUF_STRIDED_RO)
+        task.weight.data = <float *>address(weight, PyBUF_STRIDED_RO)
+        if bias is not None:
+            task.bias = <float *>address(bias, PyBUF_STRIDED_RO)
+        task.out.data = <float *>address(target, PyBUF_STRIDED)
+        with nogil:
+            call_groups(self.table, &task, threads)
+
+
+cdef class GroupsGradient:
+    """A backward_weight call, ready but for its arrays (sc_groups_gradient_task)."""
+
+    cdef sc_groups_gradient_task c
+    cdef const sc_table *table
+    cdef tuple kept
+
+    def __cinit__(self):
+        hold(TASK_BYTES)
+
+    def __dealloc__(self):
+        hold(-TASK_BYTES)
+
+    def __init__(self, Map map not None, View a not None, View b not None, WeightView gradient not None, *,
+                 batch, groups, channels, lanes, spread, overlap, a_place, b_place, a_ahead, b_ahead, chunk_rows,
+                 segment, segments, in_segment, parts, shares):
+        self.kept, self.table = (map, a, b, gradient), active_table()
+        self.c.map, self.c.a, self.c.b, self.c.gradient = map.c, a.c, b.c, gradient.c
+        self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
+        self.c.spread, self.c.overlap, self.c.a_place, self.c.b_place = spread, overlap, a_place, b_place
+        self.c.a_ahead, self.c.b_ahead = a_ahead, b_ahead
+        self.c.chunk_rows, self.c.segment, self.c.segments = chunk_rows, segment, segments
+        self.c.in_segment, self.c.parts, self.c.shares = in_segment, parts, shares
+
+    @property
+    def scratch_bytes(self):
+        """Memory beside the arrays: (sums, once; scratch, per thread)."""
+        return self.table.groups_gradient_sums_bytes(&self.c), self.table.groups_gradient_scratch(&self.c)
+
+    def needed(self, pairs):
+        """As Gradient.needed: a mask of the result saves nothing."""
+        return 1.0
+
+    def run(self, a, b, gradient, int threads, float threshold=0, mask=None, pairs=None, live=None):
+        """As Gradient.run; every element is computed, whatever `threshold`, `mask`, `pairs` and `live` say."""
+        cdef sc_groups_gradient_task task = self.c
+        task.a.data = <float *>address(a, PyBUF_STRIDED_RO)
+        task.b.data = <float *>address(b, PyBUF_STRIDED_RO)
+        task.gradient.data = <float *>address(gradient, PyBUF_STRIDED)
+        with nogil:
+            call_groups_gradient(self.table, &task, threads)
