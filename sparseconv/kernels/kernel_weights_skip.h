@@ -87,16 +87,18 @@ SC_ALONE static void weights_skip(const filter_sweep &sweep) {
             SC_UNROLL for (int m = 0; m < T; ++m) sum[0][m] = load(sums + m * 16);
         }
         if constexpr (CHAINS > 1) {
-            SC_UNROLL for (int c = 1; c < CHAINS; ++c) SC_UNROLL for (int m = 0; m < T; ++m) sum[c][m] = zero();
+            SC_UNROLL for (int i = T; i < CHAINS * T; ++i) sum[i / T][i % T] = zero();
             for (; end - one >= CHAINS; one += CHAINS) {
                 SC_UNROLL for (int c = 0; c < CHAINS; ++c) Nonzeros::multiply(sweep, one + c, sum[c]);
             }
         }
         for (; one < end; one += Nonzeros::step) Nonzeros::multiply(sweep, one, sum[0]);
-        SC_UNROLL for (int half = CHAINS / 2; half; half /= 2) {
-            SC_UNROLL for (int c = 0; c < half; ++c) {
-                SC_UNROLL for (int m = 0; m < T; ++m) sum[c][m] = add(sum[c][m], sum[c + half][m]);
-            }
+        if constexpr (CHAINS == 4) {
+            SC_UNROLL for (int m = 0; m < T; ++m) sum[0][m] = add(sum[0][m], sum[2][m]);
+            SC_UNROLL for (int m = 0; m < T; ++m) sum[1][m] = add(sum[1][m], sum[3][m]);
+        }
+        if constexpr (CHAINS > 1) {
+            SC_UNROLL for (int m = 0; m < T; ++m) sum[0][m] = add(sum[0][m], sum[1][m]);
         }
         SC_UNROLL for (int m = 0; m < T; ++m) store(sums + m * 16, sum[0][m]);
     }
