@@ -15,6 +15,7 @@ passes, planning                    the three passes: which kernel, why, and the
 binding                             kernels bound to sizes and strides, and what they cost
 blocking, blocking_tiles            block sizes, on vectors and on the tile registers of AMX
 groups                              the dense kernels of narrow groups: when they are taken, block sizes, structs
+reduction                           simpler problems of the same memory
 geometry, lines, layout             rows and columns that meet; strides
 packed                              weights as lists of their nonzeros
 caches                              what is kept for later calls, within 64 MB

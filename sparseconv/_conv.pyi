@@ -12,9 +12,11 @@ class Map:
         in_columns: int,
         outer_taps: int,
         inner_taps: int,
-        row_table: Sequence[int],
+        row_table: np.ndarray,
+        met_rows: np.ndarray,
         outer_passes: list[tuple[int, ...]],
         passes: Sequence[tuple[int, ...]],
+        gaps: Sequence[tuple[int, ...]],
         taps: Sequence[tuple[int, int, int]],
     ) -> None: ...
     @property
@@ -35,7 +37,7 @@ class Map:
     def most_columns(self) -> int: ...
 
 class View:
-    def __init__(self, image: int, rows: Sequence[int], column: int, channel: int, block: int) -> None: ...
+    def __init__(self, image: int, rows: np.ndarray, column: int, channel: int, block: int) -> None: ...
 
 class Mask:
     def __init__(self, view: View, kind: str) -> None: ...

@@ -3,12 +3,13 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 from ._cpu cimport (
     active_table, address, call_bias_gradient, call_gradient, call_rows, gradient_scratch, packed_bytes, rows_scratch,
 )
 from ._kernels cimport (
-    sc_bias_task, sc_gradient_task, sc_mask, sc_pass, sc_rows_task, sc_table, sc_tap, sc_weight_view,
+    sc_bias_task, sc_gap, sc_gradient_task, sc_mask, sc_pass, sc_rows_task, sc_table, sc_tap, sc_weight_view,
 )
 
 cdef extern from "Python.h":
@@ -43,13 +44,26 @@ cdef class Held:
 
 
 cdef void *filled(values) except NULL:
-    """A C array of the integers of a sequence of numbers or of equally long tuples; to be given to `released`."""
-    cdef list flat = [int(i) for row in values for i in (row if isinstance(row, tuple) else (row,))]
-    cdef int64_t *data = <int64_t *>malloc((len(flat) + 2) * sizeof(int64_t))
+    """A C array of the integers of an int64 array, or of a list of numbers or of equally long tuples.
+
+    It is to be given to `released`.
+    """
+    cdef const int64_t[::1] numbers
+    cdef list flat = []
+    cdef int64_t count
+    if isinstance(values, list):
+        flat = [int(i) for row in values for i in (row if isinstance(row, tuple) else (row,))]
+        count = len(flat)
+    else:  # an array, perhaps of millions
+        numbers = values
+        count = len(numbers)
+    cdef int64_t *data = <int64_t *>malloc((count + 2) * sizeof(int64_t))
     if data == NULL:
         raise MemoryError("no memory for the tables of a convolution")
-    data[0] = (len(flat) + 2) * sizeof(int64_t)
+    data[0] = (count + 2) * sizeof(int64_t)
     hold(data[0])
+    if not isinstance(values, list) and count:
+        memcpy(data + 1, &numbers[0], count * sizeof(int64_t))
     cdef Py_ssize_t i
     for i in range(len(flat)):
         data[i + 1] = flat[i]
@@ -68,22 +82,28 @@ cdef void released(const void *table) noexcept:
 cdef class Map:
     """An sc_map: which rows and columns meet. Made by geometry.py."""
 
-    def __init__(self, *, out_rows, out_columns, in_rows, in_columns, outer_taps, inner_taps, row_table, outer_passes,
-                 passes, taps):
+    def __init__(self, *, out_rows, out_columns, in_rows, in_columns, outer_taps, inner_taps, row_table, met_rows,
+                 outer_passes, passes, gaps, taps):
         self.c.out_rows, self.c.out_columns = out_rows, out_columns
         self.c.in_rows, self.c.in_columns = in_rows, in_columns
         self.c.outer_taps, self.c.inner_taps = outer_taps, inner_taps
         self.c.row_table = <const int64_t *>filled(row_table)
+        self.c.met_rows = <const int64_t *>filled(met_rows)
+        self.c.met_row_count = len(met_rows)
         self.c.outer_passes = <const sc_pass *>filled(outer_passes)
         self.c.outer_pass_count = len(outer_passes)
         self.c.passes = <const sc_pass *>filled(passes)
         self.c.pass_count = len(passes)
+        self.c.gaps = <const sc_gap *>filled(gaps)
+        self.c.gap_count = len(gaps)
         self.c.taps = <const sc_tap *>filled(taps)
 
     def __dealloc__(self):
         released(self.c.row_table)
+        released(self.c.met_rows)
         released(self.c.outer_passes)
         released(self.c.passes)
+        released(self.c.gaps)
         released(self.c.taps)
 
     @property

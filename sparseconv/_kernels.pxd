@@ -7,16 +7,23 @@ cdef extern from "kernels/problem.h" nogil:
         int64_t shift, taps, first_tap, tap_step, taps_before
         int64_t opens, closes, new_columns, window_shift, window
 
+    ctypedef struct sc_gap:
+        int64_t start, width, step, count
+
     ctypedef struct sc_tap:
         int64_t taps_before, taps, index
 
     ctypedef struct sc_map:
         int64_t out_rows, out_columns, in_rows, in_columns, outer_taps, inner_taps
         const int64_t *row_table
+        const int64_t *met_rows
+        int64_t met_row_count
         const sc_pass *outer_passes
         int64_t outer_pass_count
         const sc_pass *passes
         int64_t pass_count
+        const sc_gap *gaps
+        int64_t gap_count
         const sc_tap *taps
 
     ctypedef struct sc_view:
@@ -108,9 +115,9 @@ cdef extern from "kernels/problem.h" nogil:
         int64_t batch, groups, channels, filters
         sc_lists lists
         const float *bias
-        int64_t relu, stream, phases, tile, segments, in_advance, first_column, span
+        int64_t relu, stream, phases, tile, segments, in_advance, width
+        const int64_t *columns
         const int64_t *column_places
-        int64_t width
         const int64_t *tap_places
         int64_t channel_block, chunk_steps, shares
 

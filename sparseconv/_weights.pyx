@@ -105,20 +105,22 @@ cdef class Weights:
         hold(TASK_BYTES)
 
     def __init__(self, Map map not None, View source not None, View target not None, *, batch, groups, channels,
-                 filters, relu, stream, phases, tile, segments, in_advance, first_column, column_places, width,
+                 filters, relu, stream, phases, tile, segments, in_advance, columns, column_places, width,
                  tap_places, channel_block, chunk_steps, shares):
         self.kept, self.table = (map, source, target), active_table()
         self.c.map, self.c.in_, self.c.out = map.c, source.c, target.c
         self.c.batch, self.c.groups, self.c.channels, self.c.filters = batch, groups, channels, filters
         self.c.relu, self.c.stream = relu, stream
         self.c.phases, self.c.tile, self.c.segments = phases, tile, segments
-        self.c.in_advance, self.c.first_column, self.c.span = in_advance, first_column, len(column_places)
-        self.c.column_places, self.c.width = <const int64_t *>filled(column_places), width
+        self.c.in_advance, self.c.width = in_advance, width
+        self.c.columns = <const int64_t *>filled(columns)
+        self.c.column_places = <const int64_t *>filled(column_places)
         self.c.tap_places = <const int64_t *>filled(tap_places)
         self.c.channel_block, self.c.chunk_steps, self.c.shares = channel_block, chunk_steps, shares
 
     def __dealloc__(self):
         hold(-TASK_BYTES)
+        released(self.c.columns)
         released(self.c.column_places)
         released(self.c.tap_places)
 

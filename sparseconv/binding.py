@@ -14,7 +14,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _conv, _cpu, _groups, _weights, blocking, blocking_tiles, caches, cpu, geometry, groups, layout
+from . import (
+    _conv,
+    _cpu,
+    _groups,
+    _weights,
+    blocking,
+    blocking_tiles,
+    caches,
+    cpu,
+    geometry,
+    groups,
+    layout,
+    reduction,
+)
 from .layout import Strides
 from .problem import Problem
 
@@ -80,8 +93,7 @@ def _merged(problem: Problem, places: tuple[Place, ...]) -> tuple[Problem, tuple
     """A pointwise problem as one long row of all positions (over all images too, where memory allows it)."""
     if not problem.pointwise:
         return problem, places
-    all_strides = [one.strides if isinstance(one, Mask) else one for one in places]
-    rows = [one and one.merged(problem.in_size) for one in all_strides]
+    rows = [one and one.merged(problem.in_size) for one in map(_strides, places)]
     if [one is None for one in rows] != [one is None for one in places]:
         return problem, places
     length = int(np.prod(problem.in_size, dtype=np.int64))
@@ -93,7 +105,16 @@ def _merged(problem: Problem, places: tuple[Place, ...]) -> tuple[Problem, tuple
         problem, batch=batch, in_size=(length,), out_size=(length,), kernel=one, stride=one, padding=(0,), dilation=one
     )
     merged = zip(places, rows, strict=True)
-    return flat, tuple(given._replace(strides=row) if isinstance(given, Mask) else row for given, row in merged)
+    return flat, tuple(_at(given, row) for given, row in merged)
+
+
+def _strides(place: Place) -> Strides | None:
+    return place.strides if isinstance(place, Mask) else place
+
+
+def _at(place: Place, strides: Strides | None) -> Place:
+    """The same kind of array at another place."""
+    return place._replace(strides=strides) if isinstance(place, Mask) else strides
 
 
 def _mask(mask: Mask | None, size: tuple[int, ...]) -> _conv.Mask | None:
@@ -153,9 +174,19 @@ def _rows_kernel(
     problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], needed: Mask | None,
     live: Mask | None, relu: bool, precision: str, threads: int, variant: str,
 ) -> Prepared:  # fmt: skip
+    places = source, target, needed, live
+    x, y = ([1, 2], [0, 3]) if backward else ([0, 3], [1, 2])  # the places of arrays with the shapes of x and y
+    simplify = reduction.dropped if variant.endswith("weight") else reduction.simplified
+    made = simplify(reduction.Reduced(
+        problem, *(tuple(_strides(places[index]) for index in side) for side in (x, y)), weight
+    ))  # fmt: skip
+    strides = dict(zip((*x, *y), (*made.x, *made.y), strict=True))
+    problem, weight = made.problem, made.weight
     channels, lanes = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     group = lanes
-    flat, (source, target, needed, live) = _merged(problem, (source, target, needed, live))
+    flat, (source, target, needed, live) = _merged(
+        problem, tuple(_at(place, strides[index]) for index, place in enumerate(places))
+    )
     if flat.dims != problem.dims:
         weight = (*weight[:2], 1)
     if backward:
@@ -168,7 +199,7 @@ def _rows_kernel(
     tile_gain = max(1.0, blocking_tiles.rows_gain(problem, backward, precision)) if _cpu.has_tiles() else 1.0
     group_gain = groups.rows_gain(problem, backward)
     if variant == "dense" and group_gain > tile_gain:
-        weights = layout.weight_view(weight, flat.kernel, group, not backward)
+        weights = layout.weight_view(weight, flat.kernel, group, not backward, made.offset)
         views = layout.view(source, source_size), layout.view(target, target_size)
         task, tiles = groups.rows(flat, backward, used, (source, target), views, weights, relu, threads)
         return Prepared("groups_dense", "", threads, task, tiles, 0.0, 0.0, masks_result=False)
@@ -181,7 +212,7 @@ def _rows_kernel(
     dense = variant in ("dense", "tiles", "output")
     task = _conv.Rows(
         used, layout.view(source, source_size), layout.view(target, target_size),
-        layout.weight_view(weight, flat.kernel, group, not backward),
+        layout.weight_view(weight, flat.kernel, group, not backward, made.offset),
         needed=_mask(needed, target_size), live=_mask(live, source_size),
                 batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, relu=relu, dense=dense, **tiles,
     )  # fmt: skip
@@ -217,21 +248,21 @@ def _weights_kernel(
 
 @caches.kept(2048)
 def gradient_kernels(
-    problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], live: tuple[Mask | None, Mask | None],
-    precision: str, threads: int, isa: str,
+    problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], offset: int,
+    live: tuple[Mask | None, Mask | None], precision: str, threads: int, isa: str,
 ) -> Callable[[str, str], Prepared]:  # fmt: skip
     """The backward_weight kernels for arrays with these strides, by scalar operand and variant, as in `rows_kernels`.
 
     The other operand becomes the lanes. "sparse" is, where channels are contiguous, kernel_gradient_points.h for
     pointwise kernels, and otherwise the skipping kernel with more positions and fewer lanes.
     """
-    bind = partial(_gradient_kernel, problem, x, grad_output, weight, live, precision, threads)
+    bind = partial(_gradient_kernel, problem, x, grad_output, weight, offset, live, precision, threads)
     return cache(partial(_bound, isa, bind))
 
 
 def _gradient_kernel(
-    problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], live: tuple[Mask | None, Mask | None],
-    precision: str, threads: int, scalar: str, variant: str,
+    problem: Problem, x: Strides, grad_output: Strides, weight: tuple[int, ...], offset: int,
+    live: tuple[Mask | None, Mask | None], precision: str, threads: int, scalar: str, variant: str,
 ) -> Prepared:  # fmt: skip
     in_channels, out_channels = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     flat, (x, grad_output, x_live, grad_live) = _merged(problem, (x, grad_output, *live))
@@ -248,7 +279,7 @@ def _gradient_kernel(
     tile_gain = max(1.0, blocking_tiles.gradient_gain(problem, precision)) if _cpu.has_tiles() else 1.0
     group_gain = groups.gradient_gain(problem)
     if variant == "dense" and group_gain > tile_gain:
-        weights = layout.weight_view(weight, flat.kernel, out_channels, True)
+        weights = layout.weight_view(weight, flat.kernel, out_channels, True, offset)
         both = geometry.forward_map(flat), (grad_output, x), (grad_view, x_view)
         task, tiles = groups.gradient(flat, *both, weights, threads)
         work = channels * ceil(lanes / 16) / group_gain
@@ -265,7 +296,7 @@ def _gradient_kernel(
     if by_grad:
         pairs |= {"pair_lane": 1, "pair_channel": in_channels}
     task = _conv.Gradient(
-        used, a, b, layout.weight_view(weight, flat.kernel, out_channels, not by_grad),
+        used, a, b, layout.weight_view(weight, flat.kernel, out_channels, not by_grad, offset),
         live=_mask(grad_live, flat.out_size) if by_grad else _mask(x_live, flat.in_size),
         batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, dense=dense, **tiles, **pairs,
     )  # fmt: skip

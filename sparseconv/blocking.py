@@ -21,6 +21,7 @@ VECTOR_BYTES = 64
 # layers of ResNet, dense-equivalent GF/s with 24 and 48 KB: 60% zeros 216 and 203, 80% 363 and 361, 90% 592 and 645,
 # 95% 792 and 1037. One tap: 64 channels x 8 vectors are 32 KB; 24 KB (48 channels, broken words) lose 5 to 20%.
 WEIGHT_TILE_BYTES = {"skip": 24 * 1024, "sparse": 48 * 1024, "pointwise": 32 * 1024}
+ALL_TAPS_BYTES = 16 * 1024 * 1024  # of a lane block and channel block with all outer taps, which are packed together
 LANE_TILE_BYTES = 28 * 1024  # the lane tile of a gradient kernel: most of L1
 # The part of the gradient that a work item keeps: more means packing less often, and it is only streamed through L2.
 # All threads together never have more than the whole gradient. Zen 5, 512,512,14/2, two threads, parts of 1 and 2 MB:
@@ -89,6 +90,8 @@ def rows(
         lane_vectors = even(vectors, min(MAX_LANE_VECTORS, accumulators // taps, 4 if taps > 1 else 8))
         fits = WEIGHT_TILE_BYTES[variant if taps > 1 else "pointwise"] // (taps * lane_vectors * VECTOR_BYTES)
         channel_block = channels if channels <= 16 else min(64, max(16, fits // 16 * 16))
+    if variant != "output":  # kernels of thousands of taps
+        channel_block = min(channel_block, max(1, ALL_TAPS_BYTES // (rows_map.all_taps * lane_vectors * VECTOR_BYTES)))
     out_rows, out_columns, _, width = rows_map.shape
     all_rows = problem.batch * out_rows
     lane_blocks = ceil_div(vectors, lane_vectors)
@@ -122,7 +125,8 @@ def rows(
         "chunk_rows": chunk_rows,
         "segment": segment,
         "segments": segments,
-        "in_segment": min(width, in_columns(problem, segment, backward)),
+        # where less than half of the columns are met, these alone are made ready
+        "in_segment": min(width, in_columns(problem, segment, backward), 2 * segment * problem.kernel[-1]),
         "lane_groups": _lane_groups(lane_blocks, chunks, threads),
         "pack_ahead": int(chunks > 1 and not heavy),
         "stream": int(4 * problem.batch * out_rows * out_columns * lanes * problem.groups >= STREAM_BYTES),
@@ -156,9 +160,9 @@ def weights(problem: Problem, channels: int, filters: int, variant: str, backwar
     columns = problem.in_size[-1] if backward else problem.out_size[-1]
     most = min(MAX_WEIGHT_TILE, _cpu.registers()[0], ceil_div(columns, count))
     few = problem.batch * prod(problem.in_size if backward else problem.out_size) <= FEW_POSITIONS
-    found = [_weights(problem, lines.lines(problem, backward, tile), channels, filters, variant, backward, classes)
+    found = [_weights(problem, tile, channels, filters, variant, backward, classes)
              for tile in range(1 if few else max(1, most // 2), most + 1)]  # fmt: skip
-    best = min(found, key=lambda one: one.cost * (1 + 0.001 * one.tables.tile))
+    best = min(found, key=lambda one: one.cost * (1 + 0.001 * one.tiles["tile"]))
     wanted = 4 * threads if threads > 1 else 1
     chunk_steps = even(best.steps, ceil_div(best.steps, wanted))
     chunks = problem.groups * ceil_div(best.steps, chunk_steps)
@@ -166,13 +170,13 @@ def weights(problem: Problem, channels: int, filters: int, variant: str, backwar
         "chunk_steps": chunk_steps,
         "shares": min(ceil_div(filters, 16), ceil_div(threads, chunks)),
     }
-    return best._replace(tiles=tiles)
+    return best._replace(tables=lines.lines(problem, backward, tiles["tile"]), tiles=tiles)
 
 
 class Weights(NamedTuple):
     """Tables, blocking and costs of kernel_weights.h, in cycles per 16 useful multiply-adds of the dense problem."""
 
-    tables: lines.Lines
+    tables: lines.Lines | None  # of the chosen tile alone
     tiles: dict[str, int]
     steps: int
     slope: float  # cost of the multiply-adds if no weight is zero
@@ -185,33 +189,34 @@ class Weights(NamedTuple):
 
 
 def _weights(
-    problem: Problem, tables: lines.Lines, channels: int, filters: int, variant: str, backward: bool, classes: int
+    problem: Problem, tile: int, channels: int, filters: int, variant: str, backward: bool, classes: int
 ) -> Weights:
     room, percent = WEIGHT_X_BYTES[variant]
     taps, outer = prod(problem.kernel) / classes, prod(problem.kernel[:-1])
     unit = packed.block_channels(prod(problem.kernel))
-    fits = room / (max(1, tables.width) * VECTOR_BYTES * max(1, outer / classes))
+    width, segments = lines.width(problem, backward, tile), lines.segments(problem, backward, tile)
+    fits = room / (max(1, width) * VECTOR_BYTES * max(1, outer / classes))
     size = problem.in_size if backward else problem.out_size
     rows = prod(size[:-1])
-    steps = ceil_div(problem.batch * tables.segments * rows, 16)
-    if steps == 1 and channels * tables.width * VECTOR_BYTES * outer <= ONE_STEP_BYTES:
+    steps = ceil_div(problem.batch * segments * rows, 16)
+    if steps == 1 and channels * width * VECTOR_BYTES * outer <= ONE_STEP_BYTES:
         fits = channels
     channel_block = unit * even(ceil_div(channels, unit), max(1, round(fits / unit)))
-    tile, count = tables.tile, tables.phases
+    count = lines.phases(problem, backward)
     # Zen 4, in cycles: a multiply-add 1.07 (L1), the value and the place of a nonzero 1.7; a sum is loaded and stored
     # in 2.7 for each block of channels; a packed vector takes 6, and 3 to reach L1 for each outer tap; a result 8.
     useful = problem.batch * rows * size[-1] / 16
     waste = steps * count * tile / useful
-    line = 1.07 * vector_cycles() + (2 if steps == 1 and channels * tables.width * outer > L1_PLACES else 0)
-    packs = channels * tables.width / (filters * tile * count) * (6 + 3 * outer)
+    line = 1.07 * vector_cycles() + (2 if steps == 1 and channels * width * outer > L1_PLACES else 0)
+    packs = channels * width / (filters * tile * count) * (6 + 3 * outer)
     fixed = packs + 8 + 2.7 * ceil_div(channels, channel_block)
     every = channels * taps
     result = 4 * problem.batch * prod(size) * filters * problem.groups
-    tiles = {"tile": tile, "segments": tables.segments, "channel_block": channel_block, "percent": percent}
+    tiles = {"tile": tile, "segments": segments, "channel_block": channel_block, "percent": percent}
     tiles["stream"] = int(result >= STREAM_BYTES)
     if problem.batch * prod(size) == 1:  # kernel_weights_lone.h: a nonzero 1.3, an element of `in` 2, a list's end 25
-        return Weights(tables, tiles, steps, 16 * 1.3, 16 * (2 * every / filters + 25) / every)
-    return Weights(tables, tiles, steps, waste * (line + 1.7 / tile), waste * fixed / every)
+        return Weights(None, tiles, steps, 16 * 1.3, 16 * (2 * every / filters + 25) / every)
+    return Weights(None, tiles, steps, waste * (line + 1.7 / tile), waste * fixed / every)
 
 
 def vector_cycles() -> float:
@@ -339,10 +344,12 @@ def _gradient_chunk(pair: _conv.Map, positions: int, span: int) -> tuple[int, in
     """(columns, rows) of a chunk whose lane tile, `span` rows taller and a window wider, has `positions` at most."""
     columns, window = pair.most_columns, pair.most_window
     best = (min(columns, max(8, positions // (span + 1) - window)), 1)
-    for parts in range(1, ceil_div(columns, 8) + 1):
+    parts = max(1, ceil_div(columns, max(8, positions)))
+    while parts <= ceil_div(columns, 8):
         segment = ceil_div(columns, parts)
         images = 1 + span / pair.most_rows if span else 1  # each image brings its own `span` rows
         rows = int((positions / (segment + window) - span) / images) if span else positions // (segment + window)
         if rows >= 1 and segment * rows > 1.05 * best[0] * best[1]:
             best = (segment, rows)
+        parts = ceil_div(columns, segment - 1) if segment > 1 else parts + 1  # of the next shorter segment
     return best

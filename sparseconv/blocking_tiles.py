@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from math import ceil, prod
 
-from . import _conv
+from . import _conv, geometry
 from .blocking import GRADIENT_BYTES, PACKED_SHARE, ceil_div, even, in_columns, packed_share
 from .problem import Problem
 
@@ -19,6 +19,10 @@ PARTS = {"highest": 3, "high": 2, "medium": 1}  # bf16 parts of a float32
 # Times as fast as the vector kernel: with several taps, with one tap, backward_weight. The prototype reached 1.65 and
 # 2.6 (forward, several taps, three and two parts); the others are what is aimed at, "medium" is a guess.
 GAINS = {"highest": (1.65, 1.4, 1.2), "high": (2.6, 2.0, 1.6), "medium": (4.0, 3.0, 2.4)}
+# To pack 16 weights, and to split them into parts: in multiply-adds of the vector kernel. The first is that of
+# planning.PACK_CYCLES, the second an estimate from the instructions of split.h.
+PACK_CYCLES, SPLIT_CYCLES = 4, 12
+USUAL_MET = 0.9  # share of products that are no padding in 3x3 layers of 14 x 14, with which gains were found
 LANE_VECTORS = 4  # also what the vector kernel takes over
 SUMMED = 32  # channels (rows) or positions (gradient) that one tile product sums
 TILE = 16
@@ -32,7 +36,12 @@ def rows_gain(problem: Problem, backward: bool, precision: str) -> float:
     size = problem.in_size if backward else problem.out_size
     images = problem.batch if problem.pointwise else 1
     gain = GAINS[precision][prod(problem.kernel) == 1]
-    return gain * _fill(channels, SUMMED) * _positions(problem, size, images, TILE)
+    gain *= _fill(channels, SUMMED) * _positions(problem, size, images, TILE) * _met(problem, backward)
+    if not backward:  # all columns are split, also those between windows
+        gain *= min(1.0, 2 * problem.pairs(-1) / problem.in_size[-1])
+    # Weights are packed by both kernels, and here they are split, too, for all positions together.
+    positions = problem.batch * prod(size)
+    return (positions + PACK_CYCLES) / (positions / gain + PACK_CYCLES + SPLIT_CYCLES)
 
 
 def gradient_gain(problem: Problem, precision: str) -> float:
@@ -40,7 +49,17 @@ def gradient_gain(problem: Problem, precision: str) -> float:
     channels = [count // problem.groups for count in (problem.in_channels, problem.out_channels)]
     images = problem.batch if problem.pointwise else 1
     positions = _positions(problem, problem.out_size, images, SUMMED)
-    return GAINS[precision][2] * prod(_fill(count, TILE) for count in channels) * positions
+    gain = GAINS[precision][2] * prod(_fill(count, TILE) for count in channels) * positions
+    return gain * min(1.0, _met(problem, backward=False) / USUAL_MET)
+
+
+def _met(problem: Problem, backward: bool) -> float:
+    """Share of what tiles multiply that is no padding; the vector kernels leave padding out."""
+    share = 1.0
+    for dim in range(problem.dims):
+        multiplied = sum(one.out_count * one.taps for one in geometry.passes(problem, dim, backward))
+        share *= problem.pairs(dim) / multiplied
+    return share
 
 
 def _fill(used: float, whole: int) -> float:

@@ -10,7 +10,7 @@ same pieces, taps reversed, are backward_data.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import gcd
+from math import gcd, prod
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,20 @@ from . import _conv, caches
 from .problem import Problem
 
 MAX_TAPS = 3  # SC_MAX_TAPS
+# Passes share packed columns up to so many extra ones: more would not leave room for the columns themselves.
+MAX_WINDOW = 64
+# A large dilation leaves few columns to a piece. From this number of pieces on, and where one has fewer columns than
+# this, each tap is a pass of its own over all columns instead: as many passes as taps, not as the dilation.
+FEW_PIECES, FEW_COLUMNS, MANY_PIECES = 3, 6, 64
+
+
+class Gap(NamedTuple):
+    """One sc_gap."""
+
+    start: int
+    width: int
+    step: int
+    count: int
 
 
 class Pass(NamedTuple):
@@ -35,6 +49,12 @@ class Pass(NamedTuple):
     first_tap: int
     tap_step: int
     taps_before: int
+
+    @property
+    def met(self) -> tuple[int, int]:
+        """The columns m, from the first on to the one behind the last, that meet an input column with any tap."""
+        end = min(self.out_count, self.in_count + self.shift) if self.in_count else 0
+        return max(0, self.shift - self.taps + 1), end
 
     @property
     def columns(self) -> tuple[int, ...]:
@@ -56,17 +76,19 @@ def backward_map(problem: Problem) -> _conv.Map:
 
 def _map(problem: Problem, backward: bool) -> _conv.Map:
     out_size, in_size = (problem.in_size, problem.out_size) if backward else (problem.out_size, problem.in_size)
-    made = _backward_passes if backward else _forward_passes
+    columns, table = passes(problem, -1, backward), row_table(problem, backward)
     return _conv.Map(
-        out_rows=int(np.prod(out_size[:-1], dtype=np.int64)),
+        out_rows=prod(out_size[:-1]),
         out_columns=out_size[-1],
-        in_rows=int(np.prod(in_size[:-1], dtype=np.int64)),
+        in_rows=prod(in_size[:-1]),
         in_columns=in_size[-1],
-        outer_taps=int(np.prod(problem.kernel[:-1], dtype=np.int64)),
+        outer_taps=prod(problem.kernel[:-1]),
         inner_taps=problem.kernel[-1],
-        row_table=row_table(problem, backward).ravel().tolist(),
-        outer_passes=_with_windows(list(made(problem, 0))) if problem.dims == 2 else [],
-        passes=_with_windows(list(made(problem, -1))),
+        row_table=table.ravel(),
+        met_rows=np.flatnonzero((table >= 0).any(axis=1)),
+        outer_passes=_with_windows(passes(problem, 0, backward)) if problem.dims == 2 else [],
+        passes=_with_windows(columns),
+        gaps=_gaps(columns, out_size[-1]),
         taps=_tap_places(problem, backward),
     )
 
@@ -91,9 +113,29 @@ def row_table(problem: Problem, backward: bool) -> np.ndarray:
     return rows
 
 
+class _Pieces(NamedTuple):
+    """How a dimension falls apart: steps of outputs, of inputs and of taps within a piece."""
+
+    out_step: int
+    in_step: int
+    tap_step: int
+
+
+def _pieces(problem: Problem, dim: int) -> _Pieces:
+    stride, dilation = problem.stride[dim], problem.dilation[dim]
+    common = gcd(stride, dilation)
+    count = dilation // common
+    columns = -(-problem.out_size[dim] // count)
+    # Rows keep their pieces: kernels string rows together that meet others a fixed distance apart.
+    last = dim in (-1, problem.dims - 1)
+    if last and (count > MANY_PIECES or (count >= FEW_PIECES and columns < FEW_COLUMNS)):
+        return _Pieces(1, stride, problem.kernel[dim])
+    return _Pieces(count, stride * count, stride // common)
+
+
 def _tap_groups(problem: Problem, dim: int) -> Iterator[tuple[int, int, int, int]]:
     """(t0, j0, taps, taps before) of the pieces of at most MAX_TAPS taps into which the kernel is cut along `dim`."""
-    before, step = 0, problem.stride[dim] // gcd(problem.stride[dim], problem.dilation[dim])
+    before, step = 0, _pieces(problem, dim).tap_step
     for t0 in range(min(step, problem.kernel[dim])):
         total = len(range(t0, problem.kernel[dim], step))
         pieces = -(-total // MAX_TAPS)
@@ -108,62 +150,93 @@ def _columns(start: int, step: int, size: int) -> int:
     return max(0, -(-(size - start) // step))
 
 
+def passes(problem: Problem, dim: int, backward: bool) -> list[Pass]:
+    """The passes along a dimension."""
+    return list((_backward_passes if backward else _forward_passes)(problem, dim))
+
+
 def _forward_passes(problem: Problem, dim: int) -> Iterator[Pass]:
     stride, dilation, padding = problem.stride[dim], problem.dilation[dim], problem.padding[dim]
     in_size, out_size = problem.in_size[dim], problem.out_size[dim]
-    common = gcd(stride, dilation)
-    step, out_step = stride * dilation // common, dilation // common
+    out_step, step, tap_step = _pieces(problem, dim)
+    groups = sorted(_tap_groups(problem, dim), key=lambda group: (group[0] * dilation - padding) % step)
     for o0 in range(min(out_step, out_size)):
-        for t0, j0, taps, before in _tap_groups(problem, dim):
+        for t0, j0, taps, before in groups:
             base = o0 * stride + t0 * dilation - padding
             in_start = base % step
-            yield Pass(
+            made = Pass(
                 in_start, step, _columns(in_start, step, in_size),
                 o0, out_step, _columns(o0, out_step, out_size),
-                (in_start - base) // step - j0, taps, t0 + j0 * (stride // common), stride // common, before,
+                (in_start - base) // step - j0, taps, t0 + j0 * tap_step, tap_step, before,
             )  # fmt: skip
+            if made.met[0] < made.met[1]:
+                yield made
 
 
 def _backward_passes(problem: Problem, dim: int) -> Iterator[Pass]:
     stride, dilation, padding = problem.stride[dim], problem.dilation[dim], problem.padding[dim]
     in_size, out_size = problem.in_size[dim], problem.out_size[dim]
-    common = gcd(stride, dilation)
-    step, in_step = stride * dilation // common, dilation // common
-    missing = set(range(min(step, in_size)))  # residues of columns that no tap reaches: zeros
+    in_step, step, tap_step = _pieces(problem, dim)
+    groups = sorted(_tap_groups(problem, dim), key=lambda group: (group[0] * dilation - padding) % step)
     for o0 in range(min(in_step, out_size)):
-        for t0, j0, taps, before in _tap_groups(problem, dim):
+        for t0, j0, taps, before in groups:
             base = o0 * stride + t0 * dilation - padding
-            out_start = base % step
-            if out_start >= in_size:
-                continue
-            missing.discard(out_start)
-            last = j0 + taps - 1
-            yield Pass(
+            out_start, last = base % step, j0 + taps - 1
+            made = Pass(
                 o0, in_step, _columns(o0, in_step, out_size),
                 out_start, step, _columns(out_start, step, in_size),
-                last - (out_start - base) // step, taps, t0 + last * (stride // common), -(stride // common), before,
+                last - (out_start - base) // step, taps, t0 + last * tap_step, -tap_step, before,
             )  # fmt: skip
-    for start in sorted(missing):
-        yield Pass(0, 1, 0, start, step, _columns(start, step, in_size), 0, 0, 0, 1, 0)
+            if made.met[0] < made.met[1]:
+                yield made
 
 
-def _with_windows(passes: list[Pass]) -> list[tuple[int, ...]]:
+def _gaps(columns: list[Pass], size: int) -> list[Gap]:
+    """Output columns that belong to no pass. All passes have the same step."""
+    step = columns[0].out_step if columns else 1
+    reached = sorted({one.out_start for one in columns})
+    ends = [*reached, min(step, size)]
+    starts = [0, *(start + 1 for start in reached)]
+    return [
+        Gap(start, end - start, step, _columns(start, step, size))
+        for start, end in zip(starts, ends, strict=True) if start < end
+    ]  # fmt: skip
+
+
+def _with_windows(pieces: list[Pass]) -> list[tuple[int, ...]]:
     """The passes with the fields that depend on their neighbours: opens, closes, new_columns, window_shift, window."""
-    rows = []
-    for index, one in enumerate(passes):
-        same_out = [i for i, other in enumerate(passes) if other.out_start == one.out_start]
-        same_columns = [other for other in passes if other.columns == one.columns]
-        window_shift = max(other.shift for other in same_columns)
-        window = max(other.taps - 1 - other.shift for other in same_columns) + window_shift
-        new_columns = index == 0 or passes[index - 1].columns != one.columns
-        rows.append((*one, index == same_out[0], index == same_out[-1], new_columns, window_shift, max(0, window)))
+    ends: dict[int, list[int]] = {}  # first and last pass of the same output columns
+    for index, one in enumerate(pieces):
+        ends.setdefault(one.out_start, [index, index])[1] = index
+    rows: list[tuple[int, ...]] = []
+    for together in _sharing(pieces):
+        shift = max(one.shift for one in together)
+        window = max(one.taps - 1 - one.shift for one in together) + shift
+        for place, one in enumerate(together):
+            first, last = ends[one.out_start]
+            rows.append((*one, len(rows) == first, len(rows) == last, place == 0, shift, window))
     return rows
+
+
+def _sharing(pieces: list[Pass]) -> list[list[Pass]]:
+    """Neighbours with equal columns, as far as what they meet lies close together."""
+    found: list[list[Pass]] = []
+    low = high = 0
+    for one in pieces:
+        before, after = one.shift, one.taps - 1 - one.shift
+        if found and one.columns == found[-1][0].columns and max(low, before) + max(high, after) <= MAX_WINDOW:
+            found[-1].append(one)
+            low, high = max(low, before), max(high, after)
+        else:
+            found.append([one])
+            low, high = before, after
+    return found
 
 
 def _tap_places(problem: Problem, backward: bool) -> list[tuple[int, int, int]]:
     """(taps before, taps, index) of every inner tap in a weight tile."""
     places = [(0, 0, 0)] * problem.kernel[-1]
-    step = problem.stride[-1] // gcd(problem.stride[-1], problem.dilation[-1])
+    step = _pieces(problem, -1).tap_step
     for t0, j0, taps, before in _tap_groups(problem, -1):
         for index in range(taps):
             j = j0 + (taps - 1 - index if backward else index)

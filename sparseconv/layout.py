@@ -148,18 +148,21 @@ def view(strides: Strides, size: tuple[int, ...]) -> _conv.View:
     offsets = np.zeros(1, np.int64)
     for step, length in zip(strides.spatial[:-1], size[:-1], strict=True):
         offsets = (offsets[:, None] + np.arange(length, dtype=np.int64) * step).ravel()
-    return _conv.View(strides.image, offsets.tolist(), strides.spatial[-1], strides.channel, strides.block)
+    return _conv.View(strides.image, offsets, strides.spatial[-1], strides.channel, strides.block)
 
 
 @caches.kept(4096)
-def weight_view(strides: tuple[int, ...], kernel: tuple[int, ...], group: int, lanes_first: bool) -> _conv.WeightView:
+def weight_view(
+    strides: tuple[int, ...], kernel: tuple[int, ...], group: int, lanes_first: bool, offset: int = 0
+) -> _conv.WeightView:
     """The C view of weights (out channel, in channel, *kernel) with these strides in elements.
 
     `group` is the number of out channels in a group; `lanes_first` says that out channels are the lanes.
+    The first weight that is used lies `offset` elements behind the array's first one.
     """
     offsets = np.zeros(1, np.int64)
     for step, length in zip(strides[2:-1], kernel[:-1], strict=True):
         offsets = (offsets[:, None] + np.arange(length, dtype=np.int64) * step).ravel()
     flat = bool((offsets == np.arange(math.prod(kernel[:-1])) * kernel[-1] * strides[-1]).all())
     lane, channel = (strides[0], strides[1]) if lanes_first else (strides[1], strides[0])
-    return _conv.WeightView(group * strides[0], lane, channel, strides[-1], offsets.tolist(), flat)
+    return _conv.WeightView(group * strides[0], lane, channel, strides[-1], (offsets + offset).tolist(), flat)

@@ -8,10 +8,12 @@ taps t for which ``q + p - t d`` is a multiple of s meet them at ``(q + p - t d)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import product
 from math import gcd
 from typing import NamedTuple
+
+import numpy as np
 
 from . import _conv, caches
 from .problem import Problem
@@ -24,10 +26,10 @@ class Lines(NamedTuple):
     tile: int
     segments: int
     in_advance: int
-    first_column: int
-    column_places: list[int]
+    columns: np.ndarray
+    column_places: np.ndarray
     width: int
-    tap_places: list[int]
+    tap_places: np.ndarray
 
 
 def phases(problem: Problem, backward: bool) -> int:
@@ -38,42 +40,67 @@ def phases(problem: Problem, backward: bool) -> int:
     return min(step, size)
 
 
+def segments(problem: Problem, backward: bool, tile: int) -> int:
+    """Segments of `tile` columns in each phase."""
+    columns = problem.in_size[-1] if backward else problem.out_size[-1]
+    return -(-columns // (tile * phases(problem, backward)))
+
+
+class _Starts(NamedTuple):
+    """The input columns that m = 0 of each phase meets with each tap."""
+
+    column: np.ndarray  # [phase, tap], where `meets`
+    meets: np.ndarray
+    known: np.ndarray  # all of them, those with the same remainder of `step` one after the other, ascending
+    step: int  # of the input, as m grows by one
+
+
+def _starts(problem: Problem, backward: bool) -> _Starts:
+    stride, dilation, padding = problem.stride[-1], problem.dilation[-1], problem.padding[-1]
+    phase = np.arange(phases(problem, backward))[:, None]
+    tap = np.arange(problem.kernel[-1]) * dilation
+    if backward:
+        column, rest = np.divmod(phase + padding - tap, stride)
+        meets = rest == 0
+    else:
+        column = phase * stride + tap - padding
+        meets = np.ones(column.shape, bool)
+    step = (dilation if backward else stride * dilation) // gcd(stride, dilation)
+    known = np.unique(column[meets])
+    return _Starts(column, meets, known[np.argsort(known % step, kind="stable")], step)
+
+
+def _places(starts: _Starts, tile: int) -> np.ndarray:
+    """The place of each known start in a packed row.
+
+    Columns that belong together (same remainder) and overlap, or follow one another, are packed in one piece.
+    """
+    distance = np.diff(starts.known)
+    together = (np.diff(starts.known % starts.step) == 0) & (distance <= tile * starts.step)
+    return np.concatenate([[0], np.cumsum(np.where(together, distance // starts.step, tile))])
+
+
+def width(problem: Problem, backward: bool, tile: int) -> int:
+    """Columns of a packed row."""
+    starts = _starts(problem, backward)
+    return int(_places(starts, tile)[-1]) + tile if starts.known.size else 0
+
+
 def lines(problem: Problem, backward: bool, tile: int) -> Lines:
     """Segments of `tile` columns in each phase, one step of which is a column's distance to the next of its phase."""
-    stride, dilation = problem.stride[-1], problem.dilation[-1]
-    common = gcd(stride, dilation)
-    count = phases(problem, backward)
-    step = (dilation if backward else stride * dilation) // common  # of the input, as m grows by one
-    starts = list(_starts(problem, backward, count))
-    # Columns that belong together (same remainder) and overlap, or follow one another, are packed in one piece.
-    places, width, last = {}, 0, None
-    for start in sorted({one for one in starts if one is not None}, key=lambda one: (one % step, one)):
-        if last is not None and start % step == last % step and start - last <= tile * step:
-            width -= tile - (start - last) // step
-        places[start] = width
-        width, last = width + tile, start
-    first = min(places, default=0)
-    column_places = [-1] * (max(places, default=0) + (tile - 1) * step + 1 - first if places else 0)
-    for start, place in places.items():
-        for m in range(tile):
-            column_places[start - first + m * step] = place + m
-    columns = problem.in_size[-1] if backward else problem.out_size[-1]
+    starts = _starts(problem, backward)
+    tap_places = np.full(starts.meets.shape, -1, np.int64)
+    columns = column_places = np.zeros(0, np.int64)
+    if starts.known.size:
+        places, order = _places(starts, tile), np.argsort(starts.known)
+        tap_places[starts.meets] = places[order][np.searchsorted(starts.known[order], starts.column[starts.meets])]
+        each = np.arange(tile)
+        columns, first = np.unique(starts.known[:, None] + each * starts.step, return_index=True)
+        column_places = (places[:, None] + each).ravel()[first]
     return Lines(
-        count, tile, -(-columns // (tile * count)), tile * step, first, column_places, width,
-        [-1 if one is None else places[one] for one in starts],
+        phases(problem, backward), tile, segments(problem, backward, tile), tile * starts.step,
+        columns, column_places, columns.size, tap_places.ravel(),
     )  # fmt: skip
-
-
-def _starts(problem: Problem, backward: bool, count: int) -> Iterator[int | None]:
-    """The input column that m = 0 of each phase meets with each tap, or None."""
-    stride, dilation, padding = problem.stride[-1], problem.dilation[-1], problem.padding[-1]
-    for phase, tap in product(range(count), range(problem.kernel[-1])):
-        if not backward:
-            yield phase * stride + tap * dilation - padding
-        elif (phase + padding - tap * dilation) % stride:
-            yield None
-        else:
-            yield (phase + padding - tap * dilation) // stride
 
 
 class Classes(tuple):

@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _cpu, _weights, binding, caches, lines, masks, packed, planning
+from . import _cpu, _weights, binding, caches, lines, masks, packed, planning, reduction
 from .arrays import Form
 from .binding import Mask, Prepared
 from .layout import BLOCK, Layout
 from .packed import PackedWeight
 from .planning import Candidate, Choice, Plan
 from .problem import Problem
+from .reduction import Reduced
 
 Operands = dict[str, Any]  # arrays, and packed weights, by their public names, in the order of the public function
 KNOWN_ZEROS = {"input": "input_mask", "grad_output": "grad_output_mask"}  # masks that say what is there anyway
@@ -72,7 +73,7 @@ class Rows:
         weight = operands["weight"]
         is_packed = isinstance(weight, PackedWeight)
         if self.skip == "auto":
-            if not is_packed and self.problem.macs < planning.WEIGHT_MACS:
+            if not is_packed and self.problem.met_macs < planning.WEIGHT_MACS:
                 return
         elif self.skip != "weight":
             return
@@ -122,6 +123,7 @@ class Gradient:
     result: Form
     skip: str
     roles: dict[str, str]  # "input" and "grad_output", by what `skip` calls them: themselves, or each other
+    reduced: Reduced
     kernels: Callable[[int, str], Callable[[str, str], Prepared]]  # by threads and instruction set; role and variant
 
     def decide(self, operands: Operands, threads: int, threshold: float) -> tuple[Choice, Prepared]:
@@ -136,7 +138,7 @@ class Gradient:
         """The elements and the (out channel, in channel) pairs that output_mask, if there is one, needs."""
         if "output_mask" not in operands:
             return None, None
-        needed = np.ascontiguousarray(masks.bools(operands["output_mask"], self.result.shape))
+        needed = self.reduced.of_weight(masks.bools(operands["output_mask"], self.result.shape))
         return needed, masks.needed_pairs(needed)
 
     def _decide(
@@ -170,9 +172,11 @@ class Gradient:
         x, grad_output, *_ = operands.values()
         a, b = (grad_output, x) if kernel.scalar == "grad_output" else (x, grad_output)
         live = operands.get(KNOWN_ZEROS[self.roles[kernel.scalar]])
+        if self.reduced.cut:
+            out.fill(0)  # also the taps that meet nothing
         kernel.task.run(a, b, out, kernel.threads, threshold, needed, pairs, live)
         if needed is not None and not kernel.masks_result:
-            out[~needed] = 0
+            out[~masks.bools(operands["output_mask"], self.result.shape)] = 0
 
 
 @dataclass(frozen=True)
@@ -255,10 +259,15 @@ def gradient(
     if problem.empty:
         return WithoutKernel(problem, result, "none", "nothing to sum", lambda operands, threshold: 0)
     roles = dict(zip(names, ("input", "grad_output"), strict=True))
-    steps = layout.strides(x), layout.strides(grad_output), result.steps
-    masks_of = _mask(layout, live[0]), _mask(layout, live[1])
-    kernels = partial(binding.gradient_kernels, problem, *steps, masks_of, precision)
-    return Gradient(problem, result, skip, roles, lru_cache(BOUND)(kernels))
+    live_masks = _mask(layout, live[0]), _mask(layout, live[1])
+    x_places = layout.strides(x), live_masks[0] and live_masks[0].strides
+    grad_places = layout.strides(grad_output), live_masks[1] and live_masks[1].strides
+    made = reduction.simplified(Reduced(problem, x_places, grad_places, result.steps))
+    found = zip(live_masks, (made.x[1], made.y[1]), strict=True)
+    masks_of = tuple(mask and mask._replace(strides=strides) for mask, strides in found)
+    steps = made.x[0], made.y[0], made.weight, made.offset
+    kernels = partial(binding.gradient_kernels, made.problem, *steps, masks_of, precision)
+    return Gradient(problem, result, skip, roles, made, lru_cache(BOUND)(kernels))
 
 
 def _mask(layout: Layout, mask: Form | None) -> Mask | None:

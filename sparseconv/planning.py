@@ -149,7 +149,7 @@ def no_choice(why: str) -> Choice:
 
 def threads_for(problem: Problem, wanted: int) -> int:
     """As many threads as the work is worth."""
-    return 1 if wanted == 1 else max(1, min(wanted, problem.macs // SERIAL_MACS))
+    return 1 if wanted == 1 else max(1, min(wanted, problem.met_macs // SERIAL_MACS))
 
 
 def weight_density(weight: np.ndarray) -> float:

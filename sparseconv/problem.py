@@ -40,6 +40,22 @@ class Problem:
         """Number of spatial dimensions."""
         return len(self.kernel)
 
+    def met(self, dim: int, tap: int) -> int:
+        """How many outputs meet an input with this tap along a dimension; the others meet padding."""
+        stride, offset = self.stride[dim], tap * self.dilation[dim] - self.padding[dim]
+        first = max(0, -(offset // stride))
+        return max(0, min(self.out_size[dim], -((offset - self.in_size[dim]) // stride)) - first)
+
+    def pairs(self, dim: int) -> int:
+        """How many (output, tap) pairs meet an input along a dimension."""
+        return sum(self.met(dim, tap) for tap in range(self.kernel[dim]))
+
+    @cached_property
+    def met_macs(self) -> int:
+        """Multiply-adds of one dense pass without those that meet padding."""
+        channels = self.out_channels * self.in_channels // self.groups
+        return self.batch * channels * math.prod(map(self.pairs, range(self.dims)))
+
     @cached_property
     def macs(self) -> int:
         """Multiply-adds of one dense pass, padding counted."""
@@ -48,8 +64,8 @@ class Problem:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to sum: some size is zero."""
-        return not (self.macs and math.prod(self.in_size))
+        """Whether there is nothing to sum: some size is zero, or no window meets more than padding."""
+        return not (self.met_macs and math.prod(self.in_size))
 
     @property
     def one_tap(self) -> bool:

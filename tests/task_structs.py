@@ -77,8 +77,10 @@ def members(**made):
 class Map(_conv.Map):
     def __init__(self, **fields):
         super().__init__(**fields)
-        tables = {name: table(fields[name]) for name in ("row_table", "outer_passes", "passes", "taps")}
-        sizes = {"pass_count": len(fields["passes"]), "outer_pass_count": len(fields["outer_passes"])}
+        names = ("row_table", "met_rows", "outer_passes", "passes", "gaps", "taps")
+        tables = {name: table(fields[name]) for name in names}
+        counted = {"met_row": "met_rows", "outer_pass": "outer_passes", "pass": "passes", "gap": "gaps"}
+        sizes = {f"{name}_count": len(fields[many]) for name, many in counted.items()}
         plain = {name: value for name, value in fields.items() if name not in tables}
         self.filled = Filled("sc_map", (), tables, **plain, **sizes)
 
@@ -157,11 +159,11 @@ class GroupsGradient(_groups.GroupsGradient):
 
 
 class Weights(_weights.Weights):
-    def __init__(self, used, source, target, *, column_places, tap_places, **fields):
-        super().__init__(used, source, target, column_places=column_places, tap_places=tap_places, **fields)
-        tables = {"column_places": table(column_places), "tap_places": table(tap_places)}
+    def __init__(self, used, source, target, *, columns, column_places, tap_places, **fields):
+        tables = {"columns": columns, "column_places": column_places, "tap_places": tap_places}
+        super().__init__(used, source, target, **tables, **fields)
         made = members(map=used, in_=source, out=target)
-        self.filled = Filled("sc_weights_task", made, tables, **fields, span=len(column_places))
+        self.filled = Filled("sc_weights_task", made, tables, **fields)
 
     def told(self, source, lists, bias, target, threads):
         made = self.filled.call({"in.data": source, "bias": bias}, {"out.data": target})

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from helpers import GEOMETRIES, TRANSPOSED
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sparseconv import blocking, checks, cpu, geometry
@@ -73,9 +73,18 @@ def flat(index, sizes):
 
 def passes_of(problem, backward, dim=-1):
     """The passes along a dimension with their ends, as dicts."""
-    passes = list((geometry._backward_passes if backward else geometry._forward_passes)(problem, dim))
+    passes = geometry.passes(problem, dim, backward)
     names = (*geometry.Pass._fields, *ENDS)
     return [dict(zip(names, row, strict=True)) for row in geometry._with_windows(passes)]
+
+
+def gap_columns(problem, backward):
+    """Output columns of the gaps between passes."""
+    size = (problem.in_size if backward else problem.out_size)[-1]
+    for gap in geometry._gaps(geometry.passes(problem, -1, backward), size):
+        for start, column in itertools.product(range(gap.count), range(gap.width)):
+            if gap.start + start * gap.step + column < size:
+                yield gap.start + start * gap.step + column
 
 
 def out_columns(one):
@@ -101,7 +110,8 @@ def check_columns(problem, backward):
     passes = passes_of(problem, backward)
     assert Counter(itertools.chain.from_iterable(map(expand, passes))) == wanted
     for one in passes:
-        assert 0 <= one["taps"] <= geometry.MAX_TAPS
+        assert 1 <= one["taps"] <= geometry.MAX_TAPS
+        assert any(True for _ in expand(one)), "a pass that meets nothing"
         assert one["out_step"] >= 1 and one["in_step"] >= 1
         assert all(0 <= column < sizes[0][-1] for column in out_columns(one))
         assert one["in_count"] == 0 or 0 <= one["in_start"]
@@ -109,7 +119,7 @@ def check_columns(problem, backward):
 
 
 def check_ends(problem, backward):
-    """Every output column is opened once, before anything is added, and closed once, after all is added."""
+    """Every output column is opened and closed once, around all that is added, or belongs to a gap."""
     size = (problem.in_size if backward else problem.out_size)[-1]
     opened, closed = [0] * size, [0] * size
     for one in passes_of(problem, backward):
@@ -118,6 +128,9 @@ def check_ends(problem, backward):
             assert opened[column] == 1
             assert closed[column] == 0
             closed[column] += one["closes"]
+    for column in gap_columns(problem, backward):
+        opened[column] += 1
+        closed[column] += 1
     assert opened == closed == [1] * size
 
 
@@ -127,11 +140,15 @@ def check_windows(problem, backward):
     groups = []
     for index, one in enumerate(passes):
         columns = [one[name] for name in geometry.Pass._fields[:6]]
-        assert one["new_columns"] == (index == 0 or columns != groups[-1][0])
+        assert one["new_columns"] or columns == groups[-1][0]
         if one["new_columns"]:
-            assert columns not in [known for known, _ in groups]
             groups.append((columns, []))
         groups[-1][1].append(one)
+    for (columns, together), (others, (one, *_)) in itertools.pairwise(groups):
+        if columns == others:  # only where one window would have been too long
+            ones = [*together, one]
+            needed = max(one["shift"] for one in ones) + max(one["taps"] - 1 - one["shift"] for one in ones)
+            assert needed > geometry.MAX_WINDOW
     for _, together in groups:
         shift, window = together[0]["window_shift"], together[0]["window"]
         for one in together:
@@ -178,8 +195,8 @@ def check_outer_passes(problem, backward):
         assert table[target, tap] == -1
         table[target, tap] = source
     np.testing.assert_array_equal(table, geometry.row_table(problem, backward))
-    assert made.most_outer_taps == max(one["taps"] for one in passes) <= geometry.MAX_TAPS
-    assert made.most_rows == max(one["out_count"] for one in passes)
+    assert made.most_outer_taps == max((one["taps"] for one in passes), default=0) <= geometry.MAX_TAPS
+    assert made.most_rows == max((one["out_count"] for one in passes), default=0)
 
 
 CHECKS = (check_columns, check_ends, check_windows, check_weights, check_rows, check_outer_passes)
@@ -233,9 +250,9 @@ def test_maps(backward, problem):
     assert made.shape == (np.prod(outs[:-1], dtype=int), outs[-1], np.prod(ins[:-1], dtype=int), ins[-1])
     assert made.all_taps == np.prod(problem.kernel)
     passes = passes_of(problem, backward)
-    assert made.most_taps == max(one["taps"] for one in passes) <= geometry.MAX_TAPS
-    assert made.most_columns == max(one["out_count"] for one in passes)
-    assert made.most_window == max(one["window"] for one in passes)
+    assert made.most_taps == max((one["taps"] for one in passes), default=0) <= geometry.MAX_TAPS
+    assert made.most_columns == max((one["out_count"] for one in passes), default=0)
+    assert made.most_window == max((one["window"] for one in passes), default=0)
 
 
 @DIRECTIONS
@@ -262,6 +279,7 @@ def test_segments_have_room(backward, problem, data):
 )  # fmt: skip
 def test_blocking(isa, variant, backward, problem, batch, channels, lanes, threads):
     """Tiles lie within what the kernels were compiled for, and within the problem."""
+    assume(not problem.empty)
     dense = variant == "dense"
     problem = Problem(
         batch, 1, channels, lanes, problem.in_size, problem.out_size, problem.kernel, problem.stride, problem.padding,

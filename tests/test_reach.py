@@ -1,5 +1,7 @@
 """A result depends on what its definition reaches, and on nothing else: told by NaN, which every product passes on."""
 
+import mmap
+
 import numpy as np
 import pytest
 from amx_emulated import needs_compiler
@@ -8,9 +10,11 @@ from helpers import (
     PASSES,
     SKIPS,
     Case,
+    _mprotect,
     assert_exact,
     call,
     in_layout,
+    needs_mprotect,
     operands,
     oracle,
     sparse_ints,
@@ -18,7 +22,8 @@ from helpers import (
 )
 
 import sparseconv
-from sparseconv import masks, reference
+from sparseconv import blocking_tiles, geometry, lines, masks, planning, reference
+from sparseconv.problem import Problem
 
 CASES = (
     # columns and rows that no window reaches: behind the last window, and between windows
@@ -28,6 +33,10 @@ CASES = (
     Case(40, 17, (11, 17), (3, 2), stride=(5, 3), dilation=(2, 3), kind=1),
     Case(34, 36, (8, 9), (2, 2), stride=(3, 5), groups=2),
     Case(17, 16, (70,), (3,), stride=23, kind=1),
+    # narrow groups
+    Case(33, 33, (9, 14), (2, 3), stride=(4, 5), padding=1, groups=33, kind=1),
+    Case(20, 40, (8, 13), (3, 2), stride=(2, 4), padding=((0, 1), (2, 0)), groups=20),
+    Case(24, 24, (7, 9), (3, 3), padding=2, groups=6, kind=2),
     Case(17, 24, (59,), (2,), stride=19, dilation=5, padding=((4, 0),)),
     Case(16, 33, (200,), (4,), stride=3, padding=1, batch=3),
     Case(6, 17, (5, 4, 7), (2, 1, 2), stride=(3, 3, 2), batch=1),
@@ -135,7 +144,7 @@ def test_nan_reaches_just_what_its_products_reach(isa, case, name, which):
 
 
 @pytest.mark.parametrize("name", ["input", "grad_output"])
-@pytest.mark.parametrize("case", CASES[:18], ids=str)
+@pytest.mark.parametrize("case", [one for one in CASES if not one.transposed], ids=str)
 def test_masks_of_what_counts(isa, case, name):
     """With words from a mask instead of a test for zeros; the mask holds what is out of reach, too."""
     x, grad_output = operands(case, "backward_weight", 0.5)
@@ -160,3 +169,95 @@ def test_only_needed_pairs_are_summed_again(isa, case):
     for skip in SKIPS["backward_weight"]:
         actual = call(sparseconv, case, "backward_weight", *given, skip=skip, output_mask=mask)
         assert_exact(actual, np.where(mask, expected, np.float32(0)), skip)
+
+
+# --- nothing is done for what is out of reach ---
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("stride, dilation", [(40_000, 1), (1, 40_000), (4_001, 4_000), (7, 40_000), (40_000, 7)])
+def test_tables_are_as_long_as_the_kernel(stride, dilation, backward):
+    """Not as stride or dilation, whose square first calls once took."""
+    kernel = 5
+    size = 3 * stride + kernel * dilation
+    outputs = (size - (kernel - 1) * dilation - 1) // stride + 1
+    problem = Problem(1, 1, 1, 1, (size,), (outputs,), (kernel,), (stride,), (0,), (dilation,))
+    passes = geometry.passes(problem, -1, backward)
+    assert len(passes) <= geometry.MANY_PIECES * kernel
+    assert len(geometry._gaps(passes, (problem.in_size if backward else problem.out_size)[-1])) <= len(passes) + 1
+    made = lines.lines(problem, backward, 4)
+    assert made.columns.size == made.column_places.size <= 4 * kernel * made.phases
+
+
+def test_scratch_memory_follows_what_is_reached(isa):
+    """Of a row of 2**31 columns, of which a thousandth is reached; no such array is needed to plan the call."""
+    row = np.broadcast_to(np.zeros((1, 1, 2), np.float32), (1, 2**31, 2))
+    weight = np.ones((8, 2, 3), np.float32)
+    for skip in ("none", "input", "weight"):
+        plan = sparseconv.plan("conv1d", row, weight, stride=2**12, layout="NWC", skip=skip)
+        assert plan.scratch_bytes < 2**20, skip
+    grad_output = np.broadcast_to(np.zeros((1, 1, 8), np.float32), (1, 2**19, 8))
+    for skip in ("none", "input", "grad_output"):
+        plan = sparseconv.plan(
+            "conv1d_backward_weight", row, grad_output, 3, stride=2**12, layout="NWC", skip=skip
+        )
+        assert plan.scratch_bytes < 2**20, skip
+
+
+@needs_mprotect
+@pytest.mark.parametrize("layout", ["NWC", "NCW"])
+@pytest.mark.parametrize("skip", sorted({*SKIPS["forward"], *SKIPS["backward_weight"]} - {"auto"}))
+@pytest.mark.parametrize("name", ["forward", "backward_weight"])
+def test_what_lies_between_windows_is_not_read(isa, name, skip, layout, monkeypatch):
+    """It is in pages that trap every access. Only densities are sampled anywhere."""
+    if skip not in SKIPS[name]:
+        return
+    monkeypatch.setattr(planning._masks, "sampled_density", lambda *arguments: 0.5)
+    page, stride = mmap.PAGESIZE, 4 * mmap.PAGESIZE // 4
+    windows, channels, kernel = 5, 16, 3
+    x = sparse_ints((1, channels, windows * stride), 0.5, 1)
+    weight, grad_output = sparse_ints((8, channels, kernel), 0.5, 2), sparse_ints((1, 8, windows), 0.5, 3)
+    if name == "forward":
+        expected = reference.conv1d(x, weight, stride=stride)
+    else:
+        expected = reference.conv1d_backward_weight(x, grad_output, kernel, stride=stride)
+    if layout == "NWC":
+        x = np.ascontiguousarray(x.transpose(0, 2, 1))
+    memory = mmap.mmap(-1, x.nbytes)
+    array = np.frombuffer(memory, np.float32).reshape(x.shape)
+    array[...] = x
+    address, row = array.ctypes.data, 4 * stride * (channels if layout == "NWC" else 1)
+    for start in range(0, x.nbytes, row):
+        _mprotect(address + start + page, row - page, 0)
+    try:
+        if name == "forward":
+            actual = sparseconv.conv1d(array, weight, stride=stride, layout=layout, skip=skip)
+        else:
+            gradient = np.ascontiguousarray(grad_output.transpose(0, 2, 1)) if layout == "NWC" else grad_output
+            actual = sparseconv.conv1d_backward_weight(array, gradient, kernel, stride=stride, layout=layout, skip=skip)
+        if layout == "NWC" and name == "forward":
+            actual = actual.transpose(0, 2, 1)
+        np.testing.assert_array_equal(actual, expected)
+    finally:
+        _mprotect(address, x.nbytes, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def test_padding_costs_tile_registers_what_it_costs_them():
+    """A kernel as large as its map: of 49 x 49 products a tile multiplies, 49 count. Then vectors are faster."""
+    usual = Problem(16, 1, 512, 512, (14, 14), (14, 14), (3, 3), (1, 1), (1, 1), (1, 1))
+    whole = Problem(16, 1, 512, 512, (7, 7), (1, 1), (7, 7), (1, 1), (0, 0), (1, 1))
+    assert whole.pairs(0) == 7
+    assert whole.met_macs == 16 * 512 * 512 * 49
+    assert blocking_tiles.rows_gain(usual, True, "highest") > 1.2
+    assert blocking_tiles.rows_gain(whole, True, "highest") < 0.1
+    assert blocking_tiles.gradient_gain(whole, "highest") > 0
+    few = Problem(16, 1, 512, 25088, (1,), (1,), (1,), (1,), (0,), (1,))
+    assert blocking_tiles.rows_gain(few, False, "highest") < 1, "weights are split for 16 positions"
+
+
+def test_a_window_of_padding_alone_is_nothing_to_sum(isa):
+    x, weight = np.ones((1, 2, 1), np.float32), np.ones((3, 2, 1), np.float32)
+    bias = np.float32([1, 2, 3])
+    y = sparseconv.conv1d(x, weight, bias, stride=3, padding=((1, 0),))
+    np.testing.assert_array_equal(y, bias.reshape(1, 3, 1))
+    assert sparseconv.plan("conv1d", x, weight, stride=3, padding=((1, 0),)).kernel == "none"

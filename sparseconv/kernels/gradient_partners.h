@@ -9,13 +9,13 @@
 SC_OPEN
 
 // The rows of B that the chunk meets, in the order in which the outer taps meet them. Returns their number.
-static int64_t find_partners(const sc_gradient_task &task, const gradient_chunk &chunk,
+static int64_t find_partners(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk,
                              const gradient_scratch &scratch) {
     const sc_map &map = task.map;
     int64_t used = 0;
     for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
         for (int64_t i = 0; i < chunk.rows; ++i) {
-            const int64_t image = (chunk.first + i) / map.out_rows, row = (chunk.first + i) % map.out_rows;
+            const int64_t image = rows.image(chunk.first + i), row = rows.row(chunk.first + i);
             const int64_t in = map.row_table[row * map.outer_taps + tap];
             int64_t slot = -1;
             if (in >= 0) {
@@ -40,7 +40,8 @@ static int64_t stack_partners(const sc_gradient_task &task, const gradient_rows 
         const int64_t image = rows.image(chunk.first + i), first = (chunk.first + i) % rows.count;
         const int64_t some = smaller(chunk.rows - i, rows.count - first);
         for (int64_t k = 0; k < some; ++k) scratch.partner[i + k] = used + k;
-        for (int64_t in = first - outer.shift; in < first - outer.shift + some + outer.taps - 1; ++in) {
+        const int64_t begin = rows.first + first - outer.shift;
+        for (int64_t in = begin; in < begin + some + outer.taps - 1; ++in) {
             const bool inside = in >= 0 && in < outer.in_count;
             scratch.order[used++] = inside ? image * task.map.in_rows + outer.in_start + in * outer.in_step : -1;
         }
@@ -60,7 +61,10 @@ struct partner_rows {
     SC_INLINE_MEMBER int64_t met(const sc_map &map, const gradient_rows &rows, int64_t index) const {
         for (int64_t i = index - 1; i >= larger(0, index - rows.count); --i) {
             int64_t last = -1;
-            if (rows.pass) last = smaller(count - 1, i % rows.count - rows.pass->shift + rows.pass->taps - 1);
+            if (rows.pass) {
+                const int64_t first = rows.first + i % rows.count - rows.pass->shift;
+                last = smaller(count - 1, first + rows.pass->taps - 1);
+            }
             for (int64_t tap = 0; !rows.pass && tap < map.outer_taps; ++tap) {
                 last = larger(last, map.row_table[rows.row(i) * map.outer_taps + tap]);
             }
@@ -76,7 +80,7 @@ static read_ahead next_reads(const sc_gradient_task &task, const gradient_rows &
     const sc_map &map = task.map;
     read_ahead ahead = {};
     const int64_t all_rows = task.batch * rows.count, next = chunk.first + chunk.rows;
-    if (task.segments == 1 && next < all_rows) {
+    if (task.segments == 1 && next < all_rows && rows.regular(map)) {
         const int64_t some = smaller(task.chunk_rows, all_rows - next);
         ahead.add_rows(task.a, {rows.start, rows.step, rows.count}, next, some, map.out_columns, channel, channels);
         const partner_rows partners(map, rows);

@@ -8,19 +8,30 @@
 
 SC_OPEN
 
-// The rows of A that are summed together: those of one outer pass, or all of them.
+// The rows m of an outer pass that meet any row.
+SC_INLINE int64_t first_met(const sc_pass &outer) { return larger(0, outer.shift - outer.taps + 1); }
+SC_INLINE int64_t count_met(const sc_pass &outer) {
+    return larger(0, smaller(outer.out_count, outer.in_count + outer.shift) - first_met(outer));
+}
+
+// The rows of A that are summed together: those of one outer pass, or all of them, as far as they meet any row of B.
 struct gradient_rows {
     const sc_pass *pass;  // or null
-    int64_t start, step, count;  // in each image
+    const int64_t *list;  // then which rows
+    int64_t first, start, step, count;  // in each image; m of an outer pass begins with `first`, and `start` is its row
 
     SC_INLINE_MEMBER gradient_rows(const sc_gradient_task &task, int64_t index)
-        : pass(task.outer_group > 1 ? task.map.outer_passes + index : nullptr), start(pass ? pass->out_start : 0),
-          step(pass ? pass->out_step : 1), count(pass ? pass->out_count : task.map.out_rows) {}
+        : pass(task.outer_group > 1 ? task.map.outer_passes + index : nullptr), list(task.map.met_rows),
+          first(pass ? first_met(*pass) : 0), start(pass ? pass->out_start + first * pass->out_step : 0),
+          step(pass ? pass->out_step : 1), count(pass ? count_met(*pass) : task.map.met_row_count) {}
     static int64_t passes(const sc_gradient_task &task) {
         return task.outer_group > 1 ? task.map.outer_pass_count : 1;
     }
     SC_INLINE_MEMBER int64_t image(int64_t index) const { return index / count; }
-    SC_INLINE_MEMBER int64_t row(int64_t index) const { return start + index % count * step; }
+    SC_INLINE_MEMBER int64_t row(int64_t index) const {
+        return pass ? start + index % count * step : list[index % count];
+    }
+    SC_INLINE_MEMBER bool regular(const sc_map &map) const { return pass || count == map.out_rows; }
     SC_INLINE_MEMBER const float *of(const sc_view &view, int64_t index) const {
         return row_of(view, image(index), row(index));
     }
@@ -75,7 +86,7 @@ struct gradient_scratch {
         int64_t slots = smaller(task.chunk_rows * map.outer_taps, task.batch * map.in_rows);
         for (int64_t p = 0; task.outer_group > 1 && p < map.outer_pass_count; ++p) {
             const sc_pass &outer = map.outer_passes[p];  // each image of the chunk brings the rows around it
-            const int64_t images = smaller(task.batch, task.chunk_rows / larger(1, outer.out_count) + 2);
+            const int64_t images = smaller(task.batch, task.chunk_rows / larger(1, count_met(outer)) + 2);
             slots = larger(p ? slots : 0, task.chunk_rows + images * (larger(1, outer.taps) - 1));
         }
         return larger(slots, smaller(map.outer_taps, task.batch * map.in_rows));

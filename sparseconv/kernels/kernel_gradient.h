@@ -95,7 +95,7 @@ static bool gradient_over(const sc_gradient_task &task, const gradient_share &sh
         chunk.rows = smaller(task.chunk_rows, task.batch * rows.count - chunk.first);
         if (task.interrupt.poll(task.interrupt.context)) return false;
         const int64_t slots =
-            rows.pass ? stack_partners(task, rows, chunk, scratch) : find_partners(task, chunk, scratch);
+            rows.pass ? stack_partners(task, rows, chunk, scratch) : find_partners(task, rows, chunk, scratch);
         for (chunk.segment = 0; chunk.segment < task.segments; ++chunk.segment) {
             read_ahead ahead = next_reads(task, rows, chunk, channel, channels, share.group * task.lanes + first_lane,
                                           end_lane - first_lane);
@@ -105,7 +105,7 @@ static bool gradient_over(const sc_gradient_task &task, const gradient_share &sh
                 for (next = p + 1; next < map.pass_count && !map.passes[next].new_columns;) ++next;
                 int64_t begin, end;
                 segment_range(task, chunk, pass, begin, end);
-                if (pass.taps == 0 || begin >= end) continue;
+                if (begin >= end) continue;
                 const int64_t window = end - begin + pass.window;
                 const auto pack = gradient_scratch::pixels(task) ? pack_pixels : pack_channels;
                 for (int64_t first, last = 0; needed.next(first, last, channels);) {
@@ -154,7 +154,6 @@ static void gradient_item(const sc_gradient_task &task, const gradient_share &sh
     for (int64_t i = 0; i < task.batch * task.map.in_rows; ++i) scratch.slots[i] = -1;
     for (int64_t index = 0; index < gradient_rows::passes(task); ++index) {
         const gradient_rows rows(task, index);
-        if (rows.pass && rows.pass->taps == 0) continue;
         if (!gradient_over(task, share, needed, rows, scratch, false, sums)) return;
     }
     sums.finish();

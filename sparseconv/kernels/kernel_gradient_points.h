@@ -116,12 +116,7 @@ struct points_scratch {
     }
 };
 
-// The pass that has the tap; at a stride there are others, without one.
-SC_INLINE const sc_pass &the_pass(const sc_map &map) {
-    int64_t p = 0;
-    while (map.passes[p].taps == 0 && p + 1 < map.pass_count) ++p;
-    return map.passes[p];
-}
+SC_INLINE const sc_pass &the_pass(const sc_map &map) { return map.passes[0]; }  // the one that has the tap
 
 // The chunk's rows that meet a row of B, as far as both sides have columns: those of one segment. Returns their number.
 static int64_t find_points(const sc_gradient_task &task, int64_t first, int64_t rows, int64_t segment,

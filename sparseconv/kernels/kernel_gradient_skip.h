@@ -81,8 +81,8 @@ static void gradient_skip_outer(const gradient_sweep &sweep) {
     else gradient_skip_taps<3, Q>(sweep);
 }
 
-// The same tap by tap, without columns that meet padding: there B's tile has zeros, and Inf or NaN times zero is NaN. For
-// channels whose sums are not finite, so it is short, not fast.
+// The same tap by tap, without columns that meet padding: there B's tile has zeros, and Inf or NaN times zero is NaN.
+// For channels whose sums are not finite, so it is short, not fast.
 static void gradient_careful(const gradient_sweep &sweep, int64_t vectors) {
     for (int64_t i = 0; i < sweep.channel_count * sweep.taps * vectors; ++i) {
         const int64_t channel = sweep.channels[i / vectors / sweep.taps], tap = i / vectors % sweep.taps;

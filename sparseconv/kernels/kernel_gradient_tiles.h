@@ -352,7 +352,7 @@ static void tile_gradient_item(const sc_gradient_task &task, int64_t item, row_p
                 for (next = p + 1; next < map.pass_count && !map.passes[next].new_columns;) ++next;
                 int64_t begin, end;
                 segment_range(task, {first, 0, segment}, pass, begin, end);
-                if (pass.taps == 0 || begin >= end) continue;
+                if (begin >= end) continue;
                 const gradient_columns columns = {pass, begin, end - begin, end - begin + pass.window};
                 if (!add_passes<PARTS>(task, share, needed, parts, columns, p, next, scratch)) return;
             }

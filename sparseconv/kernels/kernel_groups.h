@@ -274,7 +274,7 @@ static int64_t find_group_steps(const sc_groups_task &task, const group_scratch 
             const sc_pass &pass = map.passes[passes[p]];
             const int64_t in = column - pass.shift;
             const int64_t low = larger(0, -in), high = smaller(columns + pass.taps - 1, pass.in_count - in);
-            if (pass.taps == 0 || low >= high) continue;
+            if (low >= high) continue;
             group_step &step = scratch.steps[count++];
             step.in_pitch = pass.in_step * pitch;
             step.in = source + pass.in_start * pitch + in * step.in_pitch;
@@ -306,6 +306,8 @@ static void group_row(const sc_groups_task &task, const row_chunk &chunk, const 
     const float *next[2];
     outputs.next_pitch = pitch;
     if (task.ahead) outputs.next_count = (int)new_group_rows(task, out_row + 1, next);
+    const int64_t apart = task.out.column_stride | task.out.block_stride;
+    outputs.stream = task.out_place && task.stream && !lanes.overlap && ((uintptr_t)out | apart * 4) % 64 == 0;
     for (int64_t phase = 0; phase < task.phase_count; ++phase) {
         const int64_t *passes = task.phase_passes + task.phases[phase];
         const int64_t pass_count = task.phases[phase + 1] - task.phases[phase];
@@ -314,13 +316,10 @@ static void group_row(const sc_groups_task &task, const row_chunk &chunk, const 
         if (first >= last) continue;
         const sc_pass &any = map.passes[passes[0]];
         outputs.out_pitch = any.out_step * out_pitch;
-        const int64_t apart = task.out.column_stride | task.out.block_stride;
-        outputs.stream = task.out_place && task.stream && !lanes.overlap && ((uintptr_t)out | apart * 4) % 64 == 0;
         // Outputs whose taps are all inside the image: their steps are the same but for the column.
         int64_t whole_first = first, whole_last = last, base = -1;
         for (int64_t p = 0; p < pass_count; ++p) {
             const sc_pass &pass = map.passes[passes[p]];
-            if (pass.taps == 0) continue;
             whole_first = larger(whole_first, pass.shift);
             whole_last = smaller(whole_last, pass.in_count + pass.shift - (pass.taps - 1));
         }
@@ -343,6 +342,15 @@ static void group_row(const sc_groups_task &task, const row_chunk &chunk, const 
             group_kernel_for(task.spread, columns)(outputs);
         }
     }
+    outputs.count = 0, outputs.whole = true, outputs.in_offset = 0, outputs.next_count = 0;
+    chunk.each_gap(map, [&](int64_t column, int64_t step, int64_t count) {
+        outputs.out_pitch = step * out_pitch;
+        for (int64_t done = 0, columns; done < count; done += columns) {
+            columns = smaller(GROUP_COLUMNS, count - done);
+            outputs.out = out + (column + done * step) * out_pitch;
+            group_kernel_for(task.spread, columns)(outputs);
+        }
+    });
 }
 
 static void groups_item(const sc_groups_task &task, int64_t item, const narrow_lanes &lanes,

@@ -363,7 +363,7 @@ static void group_gradient_chunk(const sc_groups_gradient_task &task, const row_
         const sc_pass &pass = map.passes[p];
         group_gradient_sweep sweep = {};
         chunk.range(pass, sweep.begin, sweep.end);
-        if (pass.taps == 0 || sweep.begin >= sweep.end) continue;
+        if (sweep.begin >= sweep.end) continue;
         sweep.shift = pass.shift, sweep.in_count = pass.in_count;
         sweep.a_pitch = pass.out_step * a_pitch, sweep.b_pitch = pass.in_step * b_pitch;
         sweep.a_offset = a_offset + pass.out_start * a_pitch, sweep.b_offset = b_offset + pass.in_start * b_pitch;

@@ -83,25 +83,27 @@ struct outputs_share {
 };
 
 // Sweeps the weights of one channel block, lane block, outer tap and pass over all rows of the chunk.
-static void sweep_outputs(const outputs_share &share, int64_t in_pitch, int64_t index, const float *tile,
-                          int64_t channel, int64_t tap, const sc_pass &pass) {
+static void sweep_outputs(const outputs_share &share, const ready_rows &ready, int64_t index, const float *tile,
+                          int64_t channel, int64_t tap, int64_t p) {
     const sc_rows_task &task = share.task;
+    const sc_pass &pass = task.map.passes[p];
     const row_chunk &chunk = share.chunk;
     const lane_block block = share.block(index);
     const weight_tile shape = {task.map, block.lanes, vectors_of(task, channel), false};
     const outputs_kernel kernel = *tile == 0 ? outputs_row_kernel(shape.vectors) : outputs_careful;
     outputs_sweep sweep = {};
     chunk.range(pass, sweep.begin, sweep.end);
+    sweep.begin = larger(sweep.begin, pass.shift - pass.taps + 1);
+    sweep.end = smaller(sweep.end, pass.in_count + pass.shift);
     if (sweep.begin >= sweep.end) return;
-    sweep.in_pitch = pass.in_step * in_pitch, sweep.in_count = pass.in_count;
     sweep.shift = pass.shift, sweep.taps = pass.taps, sweep.vectors = shape.vectors;
     sweep.weights = tile + OUTPUTS_HEAD + shape.pass_offset(tap, pass.taps_before);
     sweep.needed_pitch = pass.out_step, sweep.sums_pitch = pass.out_step * share.sums_pitch();
     const int64_t first = pass.out_start + sweep.begin * pass.out_step - chunk.column;
-    for (int64_t row = 0; row < chunk.rows; ++row) {
-        const row_source &source = share.scratch.sources[row * task.map.outer_taps + tap];
-        if (!source.pixels) continue;
-        sweep.in = source.pixels + channel + pass.in_start * in_pitch;
+    for (int64_t i = 0; i < share.scratch.met_count[tap]; ++i) {
+        const int64_t row = share.scratch.met[tap * task.chunk_rows + i];
+        ready.point(sweep, pass, share.scratch.places[p], share.scratch.sources[row * task.map.outer_taps + tap]);
+        sweep.in += channel;
         sweep.needed = share.needed(index, row) + first;
         sweep.sums = share.sums(index, row) + first * share.sums_pitch();
         kernel(sweep);
@@ -154,7 +156,7 @@ static void outputs_item(const sc_rows_task &task, int64_t item, const row_scrat
     const int64_t chunks = ceil_div(task.batch * map.out_rows, task.chunk_rows) * task.segments;
     const row_chunk chunk(task, item / task.lane_groups % chunks);
     const outputs_share share(task, chunk, scratch, item / task.lane_groups / chunks, item % task.lane_groups);
-    const int64_t in_pitch = find_sources(task, chunk, share.group, scratch);
+    const ready_rows ready = find_sources(task, chunk, share.group, scratch);
     share.words.find(task, chunk, share.group);
     const int64_t all = chunk.rows * chunk.columns * share.sums_pitch();
     for (int64_t i = 0; i < all; i += 16) store(scratch.sums + i, zero());
@@ -167,7 +169,7 @@ static void outputs_item(const sc_rows_task &task, int64_t item, const row_scrat
             else pack_outputs_tile(task, block, channel, scratch.tile);
             for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
                 for (int64_t p = 0; p < map.pass_count; ++p) {
-                    if (map.passes[p].taps) sweep_outputs(share, in_pitch, index, tile, channel, tap, map.passes[p]);
+                    sweep_outputs(share, ready, index, tile, channel, tap, p);
                 }
             }
         }

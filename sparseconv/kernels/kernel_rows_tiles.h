@@ -167,6 +167,20 @@ static void sweep_lane_block(const sc_rows_task &task, const row_chunk &chunk, c
     }
 }
 
+// Output columns that no pass has.
+static void fill_gaps(const sc_rows_task &task, const row_chunk &chunk, const lane_block &block, float *sums) {
+    const int64_t lanes = block.vectors * 16;
+    for (int64_t row = chunk.first; row < chunk.first + chunk.rows; ++row) {
+        chunk.each_gap(task.map, [&](int64_t column, int64_t step, int64_t count) {
+            for (int64_t done = 0; done < count; done += 2 * PAIRS) {
+                const int64_t some = smaller(2 * PAIRS, count - done);
+                for (int64_t i = 0; i < some * lanes; i += 16) store(sums + i, zero());
+                finish_positions(task, block, sums, lanes, row, column + done * step, step, some);
+            }
+        });
+    }
+}
+
 // The vector kernel computes the lane block of this chunk.
 static void leave_to_vectors(const sc_rows_task &task, int64_t chunk, int64_t chunks, const lane_block &block,
                              void *memory) {
@@ -200,6 +214,7 @@ static void tile_rows_item(const sc_rows_task &task, int64_t item, row_parts &pa
         for (int64_t lane = 0; lane < block.vectors * 16; ++lane) range.add(weights.tops[lane]);
         if (tiles_are_accurate(in, range)) {
             sweep_lane_block<PARTS>(task, chunk, pitch, parts, block, weights, scratch);
+            fill_gaps(task, chunk, block, scratch.sums);
         } else {
             leave_to_vectors(task, index, chunks, block, scratch.vectors);
         }

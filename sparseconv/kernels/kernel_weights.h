@@ -89,7 +89,7 @@ static void pack_slot(const sc_weights_task &task, int64_t group, const lane_pla
         lines[lane].row = in < 0 ? nullptr : row_of(task.in, places.image[lane], in);
         lines[lane].column = places.segment[lane] * task.in_advance;
     }
-    const line_columns columns = {task.map.in_columns, task.first_column, task.span, task.column_places, task.width};
+    const line_columns columns = {task.map.in_columns, task.width, task.columns, task.column_places};
     gather_lines(to, task.in, lines, columns, group * task.channels, (group + 1) * task.channels, zeros);
 }
 
@@ -181,9 +181,10 @@ static bool finish_phase(const sc_weights_task &task, int64_t group, int64_t fir
     sweep.nonzeros = lists.nonzeros, sweep.starts_pitch = lists.blocks + 1, sweep.filters = filters;
     sweep.sums = scratch.sums, sweep.bias = scratch.bias;
     const int64_t together = task.channel_block / lists.block_channels;
-    find_offsets(task, phase, scratch);
+    bool offsets_found = false;
     for (int64_t list = 0; list < lists.classes; ++list) {
         if (!class_meets(task, phase, list, scratch)) continue;
+        if (!offsets_found) find_offsets(task, phase, scratch), offsets_found = true;
         const int64_t row = list * lists.rows + group * task.filters + first_filter;
         for (int64_t block = 0; block < lists.blocks; block += together) {
             if (task.interrupt.poll(task.interrupt.context)) return false;

@@ -27,10 +27,10 @@ static void find_met(const sc_weights_task &task, int64_t group, float *met, int
     const int64_t taps = map.outer_taps * map.inner_taps, first = group * task.channels;
     for (int64_t tap = 0; tap < taps; ++tap) {
         const int64_t row = map.row_table[tap / map.inner_taps], place = task.tap_places[tap % map.inner_taps];
-        int64_t column = 0;
-        while (column < task.span && task.column_places[column] != place) ++column;
-        column += task.first_column;
-        reached[tap] = row >= 0 && place >= 0 && column >= 0 && column < map.in_columns;
+        int64_t index = 0;
+        while (index < task.width && task.column_places[index] != place) ++index;
+        const int64_t column = place >= 0 ? task.columns[index] : -1;
+        reached[tap] = row >= 0 && column >= 0 && column < map.in_columns;
         const float *from = reached[tap] ? row_of(task.in, 0, row) + column * task.in.column_stride : nullptr;
         float *to = met + tap;
         if (!from) {

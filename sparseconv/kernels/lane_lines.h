@@ -17,10 +17,10 @@ struct lane_line {
 
 // Which columns every lane meets.
 struct line_columns {
-    int64_t total;          // columns of a row
-    int64_t first, span;    // those of a segment, from its first one
-    const int64_t *places;  // [span]
-    int64_t width;
+    int64_t total;           // columns of a row
+    int64_t width;           // those of a segment
+    const int64_t *columns;  // [width]: from its first one, ascending
+    const int64_t *places;   // [width]
 };
 
 // The first `count` elements at `from`, `step` apart, of which those before `skip` do not exist: zeros.
@@ -34,11 +34,10 @@ static f32x16 load_line(const float *from, int64_t step, int skip, int count) {
 static void gather_pixels(float *to, const sc_view &view, const lane_line *lines, const line_columns &columns,
                           int64_t first, int64_t end, const float *zeros) {
     f32x16 block[16];
-    for (int64_t i = 0; i < columns.span; ++i) {
-        if (columns.places[i] < 0) continue;
+    for (int64_t i = 0; i < columns.width; ++i) {
         const float *pixels[16];
         for (int lane = 0; lane < 16; ++lane) {
-            const int64_t column = lines[lane].column + columns.first + i;
+            const int64_t column = lines[lane].column + columns.columns[i];
             const bool there = lines[lane].row && column >= 0 && column < columns.total;
             pixels[lane] = there ? lines[lane].row + column * view.column_stride : nullptr;
         }
@@ -68,11 +67,15 @@ static void gather_pixels(float *to, const sc_view &view, const lane_line *lines
 static void gather_channels(float *to, const sc_view &view, const lane_line *lines, const line_columns &columns,
                             int64_t first, int64_t end) {
     f32x16 block[16];
-    for (int64_t begin = 0; begin < columns.span; begin += 16) {
-        const int count = (int)smaller(16, columns.span - begin);
+    for (int64_t begin = 0, end_of_run; begin < columns.width; begin = end_of_run) {
+        const int64_t from_column = columns.columns[begin];  // and the others that lie within 16 columns
+        for (end_of_run = begin + 1; end_of_run < columns.width; ++end_of_run) {
+            if (columns.columns[end_of_run] - from_column >= 16) break;
+        }
+        const int count = (int)(columns.columns[end_of_run - 1] - from_column + 1);
         int least = 16, skip[16], limit[16];  // the columns of each lane that there are
         for (int lane = 0; lane < 16; ++lane) {
-            const int64_t column = lines[lane].column + columns.first + begin;
+            const int64_t column = lines[lane].column + from_column;
             skip[lane] = lines[lane].row ? (int)smaller(16, larger(0, -column)) : 16;
             limit[lane] = lines[lane].row ? (int)smaller(count, larger(0, columns.total - column)) : 0;
             least = (int)smaller(least, skip[lane]);
@@ -85,13 +88,13 @@ static void gather_channels(float *to, const sc_view &view, const lane_line *lin
                     continue;
                 }
                 const float *from = lines[lane].row + channel_offset(view, channel);
-                from += (lines[lane].column + columns.first + begin + least) * view.column_stride;
+                from += (lines[lane].column + from_column + least) * view.column_stride;
                 block[lane] = load_line(from, view.column_stride, skip[lane] - least, there);
             }
             transpose(block);
-            for (int i = 0; i < count; ++i) {
-                const int64_t place = columns.places[begin + i];
-                if (place >= 0) store(to + place * 16, i < least ? zero() : block[i - least]);
+            for (int64_t k = begin; k < end_of_run; ++k) {
+                const int64_t i = columns.columns[k] - from_column;
+                store(to + columns.places[k] * 16, i < least ? zero() : block[i - least]);
             }
         }
         to -= (end - first) * columns.width * 16;

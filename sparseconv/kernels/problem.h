@@ -20,7 +20,7 @@
 //   in column   in_start  + i * in_step,   0 <= i < in_count
 //   out[m] += sum_j weight[first_tap + j * tap_step] * in[m + j - shift],  0 <= j < taps
 // Long kernels are cut into passes of at most SC_MAX_TAPS taps. `opens` and `closes` mark the first and the
-// last pass that writes a given set of output columns; a pass without taps only initialises its columns.
+// last pass that writes a given set of output columns. No pass is without taps, or meets nothing.
 typedef struct {
     int64_t in_start, in_step, in_count;
     int64_t out_start, out_step, out_count;
@@ -30,6 +30,12 @@ typedef struct {
     int64_t new_columns;            // 0: the same columns on both sides as the pass before
     int64_t window_shift, window;   // largest shift and number of extra `in` columns over passes with equal columns
 } sc_pass;
+
+// Output columns that no pass has, zeros but for a bias: start + i * step + w, 0 <= w < width, 0 <= i < count, as far
+// as there are such columns.
+typedef struct {
+    int64_t start, width, step, count;
+} sc_gap;
 
 enum { SC_MAX_TAPS = 3, SC_MAX_LANE_VECTORS = 8, SC_MAX_CHANNEL_BLOCK = 256 };
 
@@ -42,10 +48,14 @@ typedef struct {
     int64_t out_rows, out_columns, in_rows, in_columns;
     int64_t outer_taps, inner_taps;
     const int64_t *row_table;  // [out_rows][outer_taps] -> in row or -1
+    const int64_t *met_rows;   // those of `out` that meet any, ascending
+    int64_t met_row_count;
     const sc_pass *outer_passes;  // with one outer dimension the same for rows: `column` is to be read as row
     int64_t outer_pass_count;     // else 0
     const sc_pass *passes;
     int64_t pass_count;
+    const sc_gap *gaps;
+    int64_t gap_count;
     const sc_tap *taps;  // [inner_taps]
 } sc_map;
 
@@ -106,7 +116,7 @@ typedef struct {
     int64_t channel_block;     // channels in a weight tile
     int64_t chunk_rows;        // output rows that are finished before the next ones are begun
     int64_t segment, segments; // long rows are cut into segments of so many columns; then chunk_rows is 1
-    int64_t in_segment;        // at most so many columns of `in` meet one segment
+    int64_t in_segment;        // at most so many columns of `in` are made ready for one segment
     int64_t lane_groups;       // work items per chunk, each with its share of lane blocks
     int64_t pack_ahead;        // 1: all weights are packed once before the first item, 0: tile by tile, where needed
     float *packed;             // where they are packed ahead
@@ -233,9 +243,9 @@ typedef struct {
     // columns: phase p of a segment has output columns p + m * phases, 0 <= m < tile, behind the segment's first one
     int64_t phases, tile, segments;
     int64_t in_advance;         // input columns from one segment to the next
-    int64_t first_column, span; // input columns that a segment can meet, from its first one
-    const int64_t *column_places;  // [span]: where the column lies in a packed row, or -1
-    int64_t width;              // columns of a packed row
+    int64_t width;              // columns of a packed row: all that a segment meets, and no others
+    const int64_t *columns;     // [width]: which ones, ascending, from the segment's first one
+    const int64_t *column_places;  // [width]: where they lie in the packed row
     const int64_t *tap_places;  // [phases][inner_taps]: where the column lies that m = 0 meets, or -1
     // blocking
     int64_t channel_block;      // channels that are swept together, a multiple of lists.block_channels

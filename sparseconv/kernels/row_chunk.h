@@ -54,6 +54,29 @@ struct row_chunk {
         in_columns = larger(0, in_end - in_column);
     }
 
+    // Calls fill(column, step, count) for the output columns of the chunk that no pass has: along the longer side of
+    // the gaps.
+    template <class Fill>
+    SC_INLINE_MEMBER void each_gap(const sc_map &map, Fill fill) const {
+        for (const sc_gap *gap = map.gaps; gap < map.gaps + map.gap_count; ++gap) {
+            const int64_t end = column + columns;
+            const int64_t low = larger(0, ceil_div(column - gap->start - gap->width + 1, gap->step));
+            const int64_t high = smaller(gap->count, ceil_div(end - gap->start, gap->step));
+            if (gap->width < high - low) {
+                for (int64_t start = gap->start; start < gap->start + gap->width; ++start) {
+                    const int64_t begin = larger(0, ceil_div(column - start, gap->step));
+                    const int64_t count = smaller(gap->count, ceil_div(end - start, gap->step)) - begin;
+                    fill(start + begin * gap->step, gap->step, count);
+                }
+                continue;
+            }
+            for (int64_t i = low; i < high; ++i) {
+                const int64_t start = gap->start + i * gap->step, begin = larger(column, start);
+                fill(begin, 1, smaller(end, start + gap->width) - begin);
+            }
+        }
+    }
+
     // output columns m of a pass that lie in this segment
     SC_INLINE_MEMBER void range(const sc_pass &pass, int64_t &begin, int64_t &end) const {
         begin = larger(0, ceil_div(column - pass.out_start, pass.out_step));
