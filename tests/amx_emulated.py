@@ -113,7 +113,8 @@ class Emulation:
             patch.setattr(_cpu, "has_tiles", lambda: True)
             if always:
                 patch.setattr(blocking_tiles, "GAINS", dict.fromkeys(blocking_tiles.GAINS, (1e6, 1e6, 1e6)))
-                patch.setattr(blocking_tiles, "SPLIT_CYCLES", 0)
+                for packing in ("PACK_CYCLES", "SPLIT_CYCLES"):
+                    patch.setattr(blocking_tiles, packing, 0)
             patch.setattr(_cpu, "current", lambda: "amx")
             forget_plans()
             try:
