@@ -4,7 +4,7 @@
 #include "gradient_share.h"
 #include "gradient_sweep.h"
 #include "long_sums.h"
-#include "tile.h"
+#include "weight_tile.h"
 
 SC_OPEN
 

@@ -1,7 +1,7 @@
 // A work item of backward_weight: the part of the gradient that it owns from the first position to the last.
 #pragma once
 #include "gradient_mask.h"
-#include "tile.h"
+#include "weight_tile.h"
 
 SC_OPEN
 

@@ -4,8 +4,7 @@
 // `chunks` chunks that gradient is emptied into a second one, whose rounding errors are found and kept (two-sum: Knuth,
 // The Art of Computer Programming 2, 4.2.2) and added at the end. So the error of an element does not grow with the
 // number of positions: it is at most that of the longest chain, (positions of a chunk + `chunks`) roundings, and two
-// more. Pairwise summation of 4 million, as
-// NumPy does it, has chains of 16 and 16 more additions.
+// more. Pairwise summation of 4 million, as NumPy does it, has chains of 16 and 16 more additions.
 //
 // Emptying reads and writes three floats per element of the gradient, once per `chunks` chunks, and nothing where there
 // are few chunks. Expected: below 3% at 90% zeros. Measured with and without in turns (Zen 4, one thread, six layers at

@@ -56,7 +56,7 @@ template <bool LOAD>
 static void move_group_weights(float *tile, const sc_map &map, const sc_weight_view &view, const narrow_lanes &lanes,
                                int64_t vector, int64_t begin) {
     const weight_tile shape = {map, lanes.channels, 1, false};
-    const int64_t inner = map.inner_taps, taps = inner * map.outer_taps, first = lanes.first(vector);
+    const int64_t first = lanes.first(vector);
     float *memory[16];
     for (int lane = 0; lane < 16; ++lane) {
         const int64_t channel = first + lane, group = channel / lanes.lanes;
@@ -64,42 +64,32 @@ static void move_group_weights(float *tile, const sc_map &map, const sc_weight_v
         float *const data = view.data + group * view.group_stride + channel % lanes.lanes * view.lane_stride;
         memory[lane] = there ? data : nullptr;
     }
-    const int64_t stride = taps == 1 ? view.channel_stride : view.tap_stride;
-    const bool flat_channels = taps == 1 || (view.flat_taps && view.channel_stride == taps * stride);
-    const int64_t run = flat_channels ? shape.channels * taps : view.flat_taps ? taps : inner;
+    weight_walk walk(shape, view);
     f32x16 block[16];
-    for (int64_t element = 0; element < shape.channels * taps;) {
-        const int count = (int)smaller(16, run - element % run);
-        const int64_t head = element / run * run;  // where the run begins
-        const int64_t offset = head / taps * view.channel_stride + view.outer_taps[head % taps / inner] +
-                               element % run * stride;
-        if (LOAD) {
-            for (int lane = 0; lane < 16; ++lane) {
-                if (!memory[lane]) block[lane] = zero();
-                else if (stride == 1) block[lane] = load_partial(memory[lane] + offset, count);
-                else block[lane] = load_strided(memory[lane] + offset, stride, count);
-            }
-            transpose(block);
-        }
-        for (int i = 0; i < 16; ++i) {
-            if (i < count) {
-                const int64_t place = element + i, channel = place / taps, tap = place % taps;
-                float *at = tile + shape.offset(channel, tap / inner, tap % inner);
-                if (LOAD) store(at, block[i]);
-                else block[i] = load(at);
-            } else if (!LOAD) {
-                block[i] = zero();
-            }
-        }
-        if (!LOAD) {
-            transpose(block);
-            for (int lane = 0; lane < 16; ++lane) {
-                if (!memory[lane]) continue;
-                if (stride == 1) store_partial(memory[lane] + offset, block[lane], count);
-                else store_strided(memory[lane] + offset, stride, block[lane], count);
+    int64_t places[16];
+    for (int64_t step = 0; step < walk.runs; ++step) {
+        int64_t offset = walk.address();
+        for (int64_t done = 0; done < walk.run; done += 16, offset += 16 * walk.stride) {
+            const int count = (int)smaller(16, walk.run - done);
+            walk.next(places, count);
+            if (LOAD) {
+                for (int lane = 0; lane < 16; ++lane) {
+                    if (!memory[lane]) block[lane] = zero();
+                    else if (walk.stride == 1) block[lane] = load_partial(memory[lane] + offset, count);
+                    else block[lane] = load_strided(memory[lane] + offset, walk.stride, count);
+                }
+                transpose(block);
+                for (int i = 0; i < count; ++i) store(tile + places[i], block[i]);
+            } else {
+                for (int i = 0; i < 16; ++i) block[i] = i < count ? load(tile + places[i]) : zero();
+                transpose(block);
+                for (int lane = 0; lane < 16; ++lane) {
+                    if (!memory[lane]) continue;
+                    if (walk.stride == 1) store_partial(memory[lane] + offset, block[lane], count);
+                    else store_strided(memory[lane] + offset, walk.stride, block[lane], count);
+                }
             }
         }
-        element += count;
     }
 }
 
@@ -111,16 +101,19 @@ static void pack_group_pixels(float *to, const sc_view &view, const float *row, 
         load_pixels(to, pitch, view, row, first, smaller(channels, first + pitch), column, 1, columns);
         return;
     }
-    int64_t offsets[16 * SC_MAX_GROUP_CHANNELS];  // of each float of a packed pixel, or -1
+    const int64_t nowhere = INT64_MIN;  // strides may be negative, and so offsets
+    int64_t offsets[16 * SC_MAX_GROUP_CHANNELS];  // of each float of a packed pixel
     for (int64_t lane = 0; lane < 16; ++lane) {
         const int64_t channel = lanes.first(vector) + lane, source = channel / lanes.lanes * lanes.channels;
         for (int64_t c = 0; c < lanes.channels; ++c) {
-            offsets[c * 16 + lane] = channel < lanes.total ? channel_offset(view, source + c) : -1;
+            offsets[c * 16 + lane] = channel < lanes.total ? channel_offset(view, source + c) : nowhere;
         }
     }
     const float *pixel = row + column * view.column_stride;
     for (int64_t i = 0; i < columns; ++i, to += pitch, pixel += view.column_stride) {
-        for (int64_t place = 0; place < pitch; ++place) to[place] = offsets[place] < 0 ? 0 : pixel[offsets[place]];
+        for (int64_t place = 0; place < pitch; ++place) {
+            to[place] = offsets[place] == nowhere ? 0 : pixel[offsets[place]];
+        }
     }
 }
 

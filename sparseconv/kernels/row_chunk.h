@@ -1,6 +1,6 @@
 // What a work item of the rows kernels is about: a chunk of output rows, and its lane blocks one after the other.
 #pragma once
-#include "tile.h"
+#include "weight_tile.h"
 
 SC_OPEN
 

@@ -3,8 +3,7 @@
 //   pixel tile   [column][channel]         load_pixels: NCHW and other layouts -> what NHWC memory already is
 //   lane tile    [column][lane block]      store_pixels: finished outputs -> any layout
 //   channel tile [channel][column]         load_channels: one channel's positions contiguous (backward_weight, NCHW)
-//   weight tile  [outer tap][pass] then [channel][tap][lane] (skipping) or [tap][channel][lane] (dense)
-//                                          load_weights, store_weights
+// Weights have tiles of their own: weight_tile.h.
 // All of them move 16 x 16 blocks through one register transpose when either dimension is contiguous in memory.
 #pragma once
 #include "problem.h"
@@ -184,78 +183,6 @@ static void store_pixels(const float *from, int64_t pitch, const sc_view &view, 
             float *target = to + channel_offset(view, channel) + (column + done) * view.column_stride;
             store_block_transposed(block, target, view.channel_stride, run, view.column_stride, count);
             channel += run;
-        }
-    }
-}
-
-// Lane blocks of one group, balanced: no block of one vector beside blocks of four.
-struct lane_blocks {
-    int64_t vectors, count;
-    SC_INLINE_MEMBER lane_blocks(int64_t lanes, int64_t most)
-        : vectors(ceil_div(lanes, 16)), count(ceil_div(vectors, most)) {}
-    SC_INLINE_MEMBER int64_t begin(int64_t block) const { return part_begin(vectors, count, block); }
-};
-
-// The place of (channel, outer tap, inner tap) in a weight tile of `channels` channels and `vectors` lane vectors.
-struct weight_tile {
-    const sc_map &map;
-    int64_t channels, vectors;
-    bool dense;
-
-    SC_INLINE_MEMBER int64_t floats() const { return channels * map.outer_taps * map.inner_taps * vectors * 16; }
-    SC_INLINE_MEMBER int64_t pass_offset(int64_t outer_tap, int64_t taps_before) const {
-        return (outer_tap * map.inner_taps + taps_before) * channels * vectors * 16;
-    }
-    SC_INLINE_MEMBER int64_t offset(int64_t channel, int64_t outer_tap, int64_t inner_tap) const {
-        const sc_tap &tap = map.taps[inner_tap];
-        const int64_t place = dense ? tap.index * channels + channel : channel * tap.taps + tap.index;
-        return pass_offset(outer_tap, tap.taps_before) + place * vectors * 16;
-    }
-};
-
-// Moves the weights of one tile, `data` pointing at its first lane and channel; lanes behind `lanes` are zeros in
-// the tile. Elements are taken in the longest runs that memory offers: for OIHW weights (channel, outer tap,
-// inner tap) is one run in forward, (outer tap, inner tap) in backward_data. Lanes of one vector are often whole
-// pages apart, so the next block's lines are asked for while this one is transposed.
-template <bool LOAD>
-static void move_weights(float *tile, const weight_tile &shape, const sc_weight_view &view, float *data,
-                         int64_t lanes) {
-    const int64_t inner = shape.map.inner_taps, outer = shape.map.outer_taps, taps = inner * outer;
-    const int64_t stride = taps == 1 ? view.channel_stride : view.tap_stride;
-    const bool flat_channels = taps == 1 || (view.flat_taps && view.channel_stride == taps * stride);
-    const int64_t run = flat_channels ? shape.channels * taps : view.flat_taps ? taps : inner;
-    const int64_t runs = shape.channels * taps / run;
-    f32x16 block[16];
-    for (int64_t step = 0; step < shape.vectors * runs; ++step) {
-        // long runs: vector by vector; short ones: the vectors of a run together, they are neighbours in memory
-        const int64_t vector = flat_channels ? step / runs : step % shape.vectors;
-        const int64_t first = (flat_channels ? step % runs : step / shape.vectors) * run;
-        const int count = (int)larger(0, smaller(16, lanes - 16 * vector));
-        int64_t channel = first / taps, outer_tap = first % taps / inner, inner_tap = 0;
-        float *memory = data + vector * 16 * view.lane_stride + channel * view.channel_stride;
-        memory += view.outer_taps[outer_tap];
-        for (int64_t done = 0; done < run; done += 16) {
-            const int elements = (int)smaller(16, run - done);
-            if (LOAD) {
-                if (done + 32 < run) {
-                    const float *next = memory + (done + 32) * stride;
-                    for (int i = 0; i < count; ++i) __builtin_prefetch(next + i * view.lane_stride);
-                }
-                load_block_transposed(block, memory + done * stride, view.lane_stride, count, stride, elements);
-            }
-            for (int i = 0; i < elements; ++i) {
-                float *place = tile + shape.offset(channel, outer_tap, inner_tap) + vector * 16;
-                if (LOAD) store(place, block[i]);
-                else block[i] = load(place);
-                if (++inner_tap == inner) {
-                    inner_tap = 0;
-                    if (++outer_tap == outer) outer_tap = 0, ++channel;
-                }
-            }
-            if (!LOAD) {
-                for (int i = elements; i < 16; ++i) block[i] = zero();
-                store_block_transposed(block, memory + done * stride, view.lane_stride, count, stride, elements);
-            }
         }
     }
 }
