@@ -14,6 +14,7 @@ a 7 x 7 kernel, batch 16, Zen 5, one thread): forward 9 -> 50 ms, backward_data 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
@@ -85,7 +86,7 @@ def _with_linear_dims_as_channels(made: Reduced) -> Reduced:
     axes.sort(key=lambda axis: -_step(there[0], axis[0]))
     if problem.groups > 1 and axes[0][0] != 1:
         return made
-    for (outer, *_), (inner, size, of_weight) in zip(axes, axes[1:], strict=False):
+    for (outer, *_), (inner, size, of_weight) in itertools.pairwise(axes):
         if any(_step(one, outer) != _step(one, inner) * size for one in there):
             return made
         if made.weight[outer] != made.weight[inner] * of_weight:

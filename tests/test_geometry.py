@@ -138,7 +138,7 @@ def check_windows(problem, backward):
     """A window holds whatever columns any of the passes that share it reach; sharing passes are neighbours."""
     passes = passes_of(problem, backward)
     groups = []
-    for index, one in enumerate(passes):
+    for one in passes:
         columns = [one[name] for name in geometry.Pass._fields[:6]]
         assert one["new_columns"] or columns == groups[-1][0]
         if one["new_columns"]:
