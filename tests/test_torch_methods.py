@@ -188,6 +188,22 @@ def test_state_dict_hooks_and_autocast():
     assert calls == ["forward", "backward"]
 
 
+def test_negated_views():
+    """Tensors that stand for the negative of their memory, as input and as gradient."""
+    layer, plain = nn.Conv2d(4, 4, 3), torch.randn(1, 4, 5, 5)
+    sct.attach(layer, pruning.Method())
+    results = []
+    for take in (torch.Tensor.clone, lambda tensor: torch.complex(tensor, -tensor).conj().imag):
+        x, grad = take(plain), take(plain[:, :, 1:4, 1:4])
+        layer.zero_grad()
+        y = layer(x)
+        y.backward(grad)
+        results.append((y.detach(), layer.weight.grad, layer.bias.grad))
+    assert grad.is_neg()
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_second_derivatives_are_refused():
     layer, x = nn.Conv2d(4, 4, 3), torch.randn(1, 4, 5, 5, requires_grad=True)
     sct.attach(layer, pruning.Method())

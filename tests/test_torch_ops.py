@@ -156,6 +156,9 @@ def test_packed_weight():
         sct.conv2d(x.requires_grad_(), packed)
     with torch.no_grad():
         assert sct.conv2d(x, packed, padding=1, activation="relu").min() == 0
+        negated = torch.complex(x, -x).conj().imag
+        assert negated.is_neg()
+        assert torch.equal(sct.conv2d(negated, packed), sct.conv2d(x, packed))
 
 
 X, WEIGHT, BIAS = torch.zeros(2, 16, 5, 6), torch.zeros(17, 16, 3, 3), torch.zeros(17)

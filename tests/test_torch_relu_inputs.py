@@ -133,6 +133,20 @@ def test_seen_by_hooks(name, when, producer, keep, masks):
         assert torch.equal(z.grad, 2 * of_z)
 
 
+def test_seen_by_hooks_of_the_layer(masks):
+    """Which get what the layer has computed."""
+    z, weight = ints(2, 16, 5, 6).requires_grad_(), ints(17, 16, 3, 3, seed=2)
+    expected, of_z = full_gradient(z, weight)
+    found, y = [], sct.conv2d(torch.relu(z), weight, padding=1)
+    handle = y.grad_fn.register_hook(lambda grads, _: found.append(grads[0].clone()))
+    y.sum().backward(retain_graph=True)
+    handle.remove()
+    y.sum().backward()
+    assert masks == [False, True]
+    assert torch.equal(found[0], expected)
+    assert torch.equal(z.grad, 2 * of_z)
+
+
 def test_a_dropped_tensor_keeps_its_hooks(masks):
     z, weight, found = ints(2, 16, 5, 6).requires_grad_(), ints(17, 16, 3, 3, seed=2), []
     x, y = layers(sct, z, weight, torch.relu, keep="compressed")

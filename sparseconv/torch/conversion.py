@@ -93,7 +93,8 @@ def convert_(
         before it, ReLU is done in the last store, and a residual addition goes together with its ReLU. That graph is
         used in eval mode where no gradient of a parameter is wanted (`torch.no_grad()`); everywhere else the model runs
         as it was written. Parameters stay as they are: folded weights are copies, made again when a parameter changes
-        (not when it is changed through `.data`).
+        (not when it is changed through `.data`). torch.fx takes ``a += b`` for ``a = a + b``: where a model reads the
+        old `a` under another name, the graph differs, which only a sample shows; nothing is folded then.
 
     Returns
     -------

@@ -83,7 +83,7 @@ class Layer(torch.autograd.Function):
             mask = None
             if threshold and not of_weight:
                 mask = _above(input, threshold)
-            elif ctx.watched is True or (ctx.watched and ctx.watched.unseen()):
+            elif ctx.watched is True or (ctx.watched and ctx.watched.unseen(ctx)):
                 mask = input.detach()
             last = family.convolves and shapes.is_any_channels_last(*ctx.forms)
             grad_input = family.backward_data.overload(

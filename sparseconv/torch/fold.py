@@ -53,7 +53,7 @@ def disabled() -> Iterator[None]:
 class Operands(NamedTuple):
     """What a site multiplies with: one object, so that threads see all of it or nothing."""
 
-    versions: tuple  # of the parameters that it was made of
+    versions: tuple  # of all that it was made of
     weight: Tensor | None  # None: nothing that can be folded
     bias: Tensor | None
     packed: PackedWeight | None
@@ -129,7 +129,10 @@ class Site:
 
     def current(self, parameters: list[Tensor]) -> Operands:
         """Folds again if a parameter has changed. Only float32 parameters on the CPU are folded."""
-        versions = tuple((one.data_ptr(), 0 if one.is_inference() else one._version) for one in parameters)
+        versions = (
+            None if self.norm is None else self.norm.eps,
+            *[(one.data_ptr(), 0 if one.is_inference() else one._version) for one in parameters],
+        )
         operands = self.operands
         if versions != operands.versions:
             weight, bias, packed = None, None, None
@@ -342,16 +345,18 @@ def find_sites(owner: nn.Module, graph: fx.Graph) -> list[Site]:
         following = only_user(chain[-1])
         if following is not None and is_addition(following):
             operands = [one for one in following.args if one is not chain[-1]]
-            if len(operands) == 1 and isinstance(operands[0], fx.Node):
+            overwritten = following.args[0] is not chain[-1] and writes(following, modules)  # may be read elsewhere
+            if len(operands) == 1 and isinstance(operands[0], fx.Node) and not overwritten:
                 chain.append(following)
-                other = operands[0]
+                addition, other = following, operands[0]
         following = only_user(chain[-1])
         if following is not None and is_relu(following, modules):
             chain.append(following)
             relu = True
         if len(chain) == 1 and not is_pruned(layer.weight):
             continue
-        if changed_between(graph, node.args[0], chain, modules) or not is_plain(chain, modules):
+        read = [(node.args[0], node)] if other is None else [(node.args[0], node), (other, addition)]
+        if any(changed(graph, one, reader, chain, modules) for one, reader in read) or not is_plain(chain, modules):
             continue
         site = Site(node.target, layer, norm, other is not None, relu)
         site.__name__ += f"_{len(sites)}"  # a layer may be called at several places
@@ -418,17 +423,38 @@ def is_plain(chain: list[fx.Node], modules: dict[str, nn.Module]) -> bool:
     return not any(one._forward_hooks or one._forward_pre_hooks or one._backward_hooks for one in found)
 
 
-def changed_between(graph: fx.Graph, input: Any, chain: list[fx.Node], modules: dict[str, nn.Module]) -> bool:
-    """Whether something may write into the input of a chain before its last node, to where the site is moved."""
-    inside, between = set(chain), False
+def changed(
+    graph: fx.Graph, operand: Any, reader: fx.Node, chain: list[fx.Node], modules: dict[str, nn.Module]
+) -> bool:
+    """Whether memory of what `reader` reads may be written before the chain's last node, to where the site is moved."""
+    between, memory = False, None
     for node in graph.nodes:
-        if node is chain[0]:
+        if node is reader:
             between = True
         elif node is chain[-1]:
             return False
-        elif between and node not in inside and input in node.all_input_nodes and writes(node, modules):
-            return True
+        elif between and node not in chain and writes(node, modules):
+            memory = memory or shared_memory(graph, modules)
+            if any(memory[one] == memory.get(operand) for one in node.all_input_nodes):
+                return True
     return False
+
+
+def shared_memory(graph: fx.Graph, modules: dict[str, nn.Module]) -> dict[Any, int]:
+    """A number for each node; two whose results may share memory have the same.
+
+    Any function may return a view of any of its arguments, but for layers, normalisation and sites. Arguments of the
+    model and its own tensors may share memory, too.
+    """
+    numbers: dict[Any, int] = {}
+    for number, node in enumerate(graph.nodes, 1):
+        numbers[node] = 0 if node.op in ("placeholder", "get_attr") else number
+        module = modules.get(node.target) if node.op == "call_module" else None
+        makes = isinstance(module, _NORMS) or (module is not None and counterpart(module) is not None)
+        if not makes and not isinstance(node.target, Site):
+            joined = {numbers[one] for one in node.all_input_nodes}
+            numbers.update((one, numbers[node]) for one, found in list(numbers.items()) if found in joined)
+    return numbers
 
 
 def writes(node: fx.Node, modules: dict[str, nn.Module]) -> bool:

@@ -151,6 +151,7 @@ def _under_method(input: Tensor, weight: Tensor, bias: Tensor | None, forward: _
     if torch.is_autocast_enabled("cpu"):
         input, weight = input.float(), weight.float()
         bias = None if bias is None else bias.float()
+    input, weight = input.resolve_neg(), weight.resolve_neg()
     # Inside of apply nothing tells that no graph is wanted.
     training = forward.module.training and torch.is_grad_enabled()
     return _Layer.apply(input, weight, bias, forward, geometry, training)
@@ -194,7 +195,7 @@ class _Layer(torch.autograd.Function):
         method, name = ctx.made_by.method, ctx.made_by.name
         shape, weight_shape, weight_strides = ctx.forms
         (input,) = ctx.saved_tensors
-        threads = torch.get_num_threads()
+        grad_output, threads = grad_output.resolve_neg(), torch.get_num_threads()
         if ctx.training and ctx.made_by.gradients == "output":
             grad_output = torch.from_numpy(_pruned(method, name, grad_output.clone()))
         grad_input = grad_weight = grad_bias = None

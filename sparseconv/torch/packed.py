@@ -46,9 +46,11 @@ def _layer(
                     "or the weight as a tensor"
                 )
     output = input.new_empty_strided(result.shape, result.strides)
-    bias_array = None if bias is None else bias.detach().numpy()
+    arrays = {"x": input.detach().resolve_neg().numpy(), "weight": weight}
+    if bias is not None:
+        arrays["bias"] = bias.detach().resolve_neg().numpy()
     calls.compute(
-        result.core.forward, x=input.detach().numpy(), weight=weight, bias=bias_array, activation=activation,
-        skip=skip, threshold=threshold, num_threads=num_threads or torch.get_num_threads(), out=output.numpy(),
+        result.core.forward, **arrays, activation=activation, skip=skip, threshold=threshold,
+        num_threads=num_threads or torch.get_num_threads(), out=output.numpy(),
     )  # fmt: skip
     return output

@@ -11,6 +11,7 @@ will ever run are there. What is looked for:
 - ``inputs=``: torch.autograd.grad and backward(inputs=) may ask for the gradient of the tensor itself. They capture it
   on its way, and nothing says which nodes are captured. But they do not run nodes that lead to no input. `PROBE` is a
   leaf that every such layer has as an input and that nobody asks for: its node runs only where all nodes do;
+- hooks of the layer's own node, which are given the gradient that the layer has computed;
 - create_graph: everything is computed, so that derivatives of all orders are those of the full gradient.
 
 Modules' hooks (register_full_backward_hook) put a node of their own between, so no ReLU is found.
@@ -43,11 +44,13 @@ class Watch:
         self.tensor = weakref.ref(tensor)
         self.hooks = (tensor._backward_hooks, _shared_dict(node.register_prehook), _shared_dict(node.register_hook))
 
-    def unseen(self) -> bool:
-        """Whether, in the backward pass that runs now, the gradient reaches the ReLU's mask without being seen."""
+    def unseen(self, layer: Any) -> bool:
+        """Whether, in the backward pass of a layer's node, the gradient reaches the ReLU's mask without being seen."""
         if torch.compiler.is_compiling():  # compiled autograd: the answer would be kept for other passes
             return False
         if torch.is_grad_enabled() or any(self.hooks) or not _runs(_PROBE_NODE):
+            return False
+        if _shared_dict(layer.register_hook):
             return False
         tensor = self.tensor()  # without it there is no .grad either
         return tensor is None or not tensor.retains_grad
