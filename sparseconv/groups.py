@@ -93,7 +93,7 @@ def rows(
     task = _groups.Groups(
         used, *views, weight, batch=problem.batch, groups=problem.groups, channels=channels, lanes=lanes, relu=relu,
         phases=phases, phase_passes=phase_passes,
-        most_passes=max(end - start for start, end in pairwise(phases)), **plain,
+        most_passes=max((end - start for start, end in pairwise(phases)), default=0), **plain,
     )  # fmt: skip
     return task, tiles
 

@@ -52,6 +52,7 @@ def _shapes():
     yield grouped(32, 1, 1, (5, 7), (1, 1))
     yield grouped(19, 1, 1, (3, 11), (2, 2), stride=3)  # columns that no tap reaches
     yield grouped(16, 1, 1, (4, 6), (3, 3), padding=((0, 1), (2, 0)))
+    yield grouped(18, 1, 1, (2, 3), (1, 1), padding=2, stride=2)  # outputs that meet padding alone
     for channels in (2, 4, 8, 16):
         yield grouped(5, channels, channels, (4, 9), (3, 3), padding=1)
         yield grouped(16 // channels * 2, channels, channels, (7, 8), (3, 3), stride=2, padding=1)
@@ -235,6 +236,19 @@ def test_only_what_is_reached_counts(isa, count, channels, kind):
     assert_exact(call(sc, case, "forward", *in_layout(case, "forward", first, weight), skip="none"), expected[0])
     grads, _ = in_layout(case, "backward_data", grads, weight)
     assert_exact(call(sc, case, "backward_data", grads, weight, skip="none"), expected[1])
+
+
+@pytest.mark.parametrize("count, channels", [(24, 1), (6, 4), (5, 3)])
+def test_nothing_is_reached(isa, count, channels):
+    """All outputs lie in the padding: they are the bias, and all gradients are zeros."""
+    x = np.full((2, 1, 1, count * channels), np.nan, np.float32)
+    weight = np.full((count * channels, channels, 1, 1), np.inf, np.float32)
+    bias = sparse_ints((count * channels,), 0.0, 1)
+    options = {"stride": 2, "padding": 1, "groups": count, "layout": "NHWC", "skip": "none"}
+    y = sc.conv2d(x, weight, bias, **options)
+    assert_exact(y, np.broadcast_to(bias, (2, 2, 2, bias.size)).copy())
+    assert not sc.conv2d_backward_data(np.full_like(y, np.inf), weight, x.shape, **options).any()
+    assert not sc.conv2d_backward_weight(x, y, 1, **options).any()
 
 
 @pytest.mark.parametrize("case", FEW, ids=str)
