@@ -15,7 +15,7 @@ def explained(error: Exception) -> BaseException:
     says so. A wrong environment variable stops the command line with one line.
     """
     package = Path(__file__).parent
-    if isinstance(error, ImportError) and not _is_compiled(package):
+    if isinstance(error, ImportError) and _missing(package):
         error = ImportError(_unbuilt(package), name=__package__)
     return SystemExit(f"sparseconv: error: {error}") if _is_command() else error
 
@@ -24,8 +24,10 @@ def _unbuilt(package: Path) -> str:
     installed = _installed(package)
     hides = f"It hides the one installed in {installed}: start Python in another folder. " if installed else ""
     else_ = "To" if installed else "Run 'pip install .' there and start Python in another folder; to"
+    missing = _missing(package)
+    without = "compiled modules" if "_cpu" in missing else f"the compiled {', '.join(missing)}, newer than the others,"
     return (
-        f"{package} is the source folder of sparseconv, without compiled modules for this Python. {hides}{else_} "
+        f"{package} is the source folder of sparseconv, without {without} for this Python. {hides}{else_} "
         f"use the sources where they are: pip install -e {package.parent}"
     )
 
@@ -34,13 +36,17 @@ def _installed(package: Path) -> Path | None:
     """Where Python would find the package if it did not look here."""
     for entry in sys.path:
         found = Path(entry or ".").resolve() / package.name
-        if found != package.resolve() and _is_compiled(found):
+        if found != package.resolve() and not _missing(found):
             return found
     return None
 
 
-def _is_compiled(package: Path) -> bool:
-    return any((package / f"_cpu{suffix}").exists() for suffix in EXTENSION_SUFFIXES)
+def _missing(package: Path) -> list[str]:
+    """Compiled modules that are not there; a source folder that was updated may lack the new ones."""
+    modules = {"_cpu", *(path.stem for path in package.glob("_*.pyx"))}
+    return sorted(
+        name for name in modules if not any((package / f"{name}{suffix}").exists() for suffix in EXTENSION_SUFFIXES)
+    )
 
 
 def _is_command() -> bool:

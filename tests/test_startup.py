@@ -63,11 +63,23 @@ def test_command_in_the_source_folder(sources, arguments):
 def test_modules_that_do_not_load(sources, tmp_path):
     """They are there, so it is no source folder: Python's own error is the right one."""
     shutil.copytree(sources / "sparseconv", tmp_path / "sparseconv")
-    (tmp_path / "sparseconv" / f"_cpu{EXTENSION_SUFFIXES[0]}").write_bytes(b"no library")
+    modules = [path.stem for path in PACKAGE.glob("_*.pyx")]
+    for name in modules:
+        (tmp_path / "sparseconv" / f"{name}{EXTENSION_SUFFIXES[0]}").write_bytes(b"no library")
     code, _, errors = python("-c", "import sparseconv", cwd=tmp_path)
     assert code == 1
     assert "source folder" not in errors
     assert f"_cpu{EXTENSION_SUFFIXES[0]}" in errors.splitlines()[-1]
+
+
+def test_source_folder_that_is_newer_than_its_modules(sources, tmp_path):
+    shutil.copytree(sources / "sparseconv", tmp_path / "sparseconv")
+    first, *others = sorted(path.stem for path in PACKAGE.glob("_*.pyx") if path.stem != "_cpu")
+    for name in ("_cpu", *others):
+        (tmp_path / "sparseconv" / f"{name}{EXTENSION_SUFFIXES[0]}").write_bytes(b"no library")
+    code, _, errors = python("-c", "import sparseconv", cwd=tmp_path)
+    assert code == 1
+    assert f"without the compiled {first}, newer than the others, for this Python" in errors.splitlines()[-1]
 
 
 WRONG = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -188,7 +189,7 @@ def linear(
         )  # fmt: skip
     if type(weight) is PackedWeight:
         return packed.linear(input, weight, bias, activation, skip, threshold, num_threads)
-    _check_words(keep, num_threads)
+    _check_words(keep, num_threads, skip, threshold, input_is_relu)
     return _linear(input, weight, bias, activation, skip, threshold, keep, input_is_relu, num_threads)
 
 
@@ -211,7 +212,7 @@ def _conv(
     if type(weight) is PackedWeight:
         result = packed.convolution(input, weight, bias, *geometry, activation, skip, threshold, num_threads)
     else:
-        _check_words(keep, num_threads)
+        _check_words(keep, num_threads, skip, threshold, input_is_relu)
         result = _convolution(
             input, weight, bias, *geometry, activation, skip, threshold, keep, input_is_relu, num_threads
         )
@@ -224,6 +225,10 @@ def geometry_of(
 ) -> tuple:  # fmt: skip
     """What the operators take behind their tensors."""
     steps = _per_dim("stride", stride, dims, 1), _per_dim("dilation", dilation, dims, 1)
+    if type(groups) is not int or groups < 1:
+        raise (ValueError if type(groups) is int else TypeError)(
+            f"groups: got {groups!r}, expected a whole number of at least 1"
+        )
     around = _padding(padding, dims, weight, *steps, transposed)
     extra = _per_dim("output_padding", output_padding, dims, 0)
     if len(weight.shape) != dims + 2:
@@ -253,14 +258,29 @@ def _are_tensors(input: Any, weight: Any, bias: Any) -> bool:
     raise TypeError("bias: got a PackedWeight, expected a tensor")
 
 
-def _check_words(keep: Any, num_threads: Any) -> None:
-    """The words that no kernel sees."""
+def _check_words(keep: Any, num_threads: Any, skip: Any, threshold: Any, input_is_relu: Any) -> None:
+    """The words that no kernel sees, and types that the operators' schemas would refuse in words of torch's own."""
     if keep not in KEEP:
         raise ValueError(f"keep: got {keep!r}, expected one of {', '.join(map(repr, KEEP))}")
+    if type(skip) is not str:
+        raise TypeError(f"skip: got {skip!r}, expected a word")
+    if type(threshold) is not float and not isinstance(threshold, (int, float)):
+        raise TypeError(f"threshold: got {threshold!r}, expected a number")
+    if input_is_relu is not None and type(input_is_relu) is not bool:
+        raise TypeError(f"input_is_relu: got {input_is_relu!r}, expected True, False or None")
+    if num_threads is not None and (type(num_threads) is not int or num_threads < 1):
+        raise (ValueError if type(num_threads) is int else TypeError)(
+            f"num_threads: got {num_threads!r}, expected a whole number of at least 1, or None"
+        )
 
 
 def _per_dim(name: str, value: Any, dims: int, least: int) -> list[int]:
     """One whole number per spatial dimension."""
+    if not isinstance(value, (int, tuple, list)):
+        try:
+            value = operator.index(value)  # NumPy's integers
+        except TypeError:
+            raise TypeError(f"{name}: got {value!r}, expected a whole number, or one per spatial dimension") from None
     numbers = [value] * dims if isinstance(value, int) else list(value)
     if len(numbers) == 1:
         numbers = numbers * dims  # as torch takes them
@@ -288,7 +308,7 @@ def _padding(
         total = [step * (taps - 1) for step, taps in zip(dilation, weight.shape[2:], strict=True)]
         before, behind = [one // 2 for one in total], [one - one // 2 for one in total]
         return before if before == behind else before + behind
-    if not isinstance(value, int) and any(isinstance(one, (tuple, list)) for one in value):
+    if isinstance(value, (tuple, list)) and any(isinstance(one, (tuple, list)) for one in value):
         if len(value) != dims or any(len(one) != 2 for one in value):
             raise ValueError(f"padding: got {value!r}, expected one (before, after) pair for each of {dims} dimensions")
         pairs = [_per_dim("padding", pair, 2, 0) for pair in value]
