@@ -6,6 +6,7 @@ its own forward. Only its class gets a `forward` in front, which runs the graph 
 where nobody wants gradients of parameters, where no module has changed and no hook of a module inside would be missed.
 
 Bit masks are not handed from layer to layer: forward finds zeros faster than it reads masks (docs/numbers.md).
+The file is long because what may be folded and what runs in its place have to be read side by side.
 """
 
 from __future__ import annotations
