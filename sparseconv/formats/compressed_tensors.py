@@ -167,7 +167,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     ValueError
         A file that is damaged, no safetensors file, or of tensors that do not fit together; the message says what.
     TypeError
-        Tensors of a type that NumPy does not have (bfloat16, float8).
+        Tensors of a type that NumPy does not have (bfloat16, float8, unless ml_dtypes is imported).
     ImportError
         Without the package safetensors.
     """
