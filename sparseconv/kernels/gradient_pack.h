@@ -100,8 +100,8 @@ static void pack_channels(const sc_gradient_task &task, const gradient_rows &row
     }
 }
 
-// Where B lies in memory as the lane tile has it: one row, pixels that a lane block fills, whole cache lines, no padding.
-// Then nothing is copied. `row` is where the columns from `first` on are, `low` and `high` as in pack_lanes.
+// Where B lies in memory as the lane tile has it: one row, pixels that a lane block fills, whole cache lines and no
+// padding. Then nothing is copied. `row` is where the columns from `first` on are, `low` and `high` as in pack_lanes.
 static const float *lanes_in_place(const sc_gradient_task &task, const sc_pass &pass, const float *row, int64_t first,
                                    int64_t low, int64_t high, int64_t window, int64_t lanes, int64_t pitch) {
     if (lanes != pitch || low != 0 || high != window || !channels_contiguous(task.b)) return nullptr;

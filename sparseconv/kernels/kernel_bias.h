@@ -1,9 +1,9 @@
 // The bias gradient: grad_output summed over images, rows and columns, pairwise.
 //
 // BIAS_CHAIN columns are added up one after the other, over the ends of rows. Two such sums make one of the next level,
-// two of these one of the level above, and so on, as a binary counter carries: the error of a sum of n columns is at
-// most that of BIAS_CHAIN + log2(n) additions, for long rows, many rows and many images alike. A carry costs an addition
-// per BIAS_CHAIN columns. In one chain per row, 4 million columns of 0.1 were off by 4%.
+// two of these one of the level above, and so on, as a binary counter carries. The error of a sum of n columns is at
+// most that of BIAS_CHAIN + log2(n) additions, for long rows, many rows and many images alike. A carry costs an
+// addition per BIAS_CHAIN columns. In one chain per row, 4 million columns of 0.1 were off by 4%.
 #pragma once
 #include "tile.h"
 

@@ -16,10 +16,10 @@
 //   channel block  its columns of all slots, L1
 //   filter         its nonzeros in the block, in order; sums of all filters lie in [filter][m][lane], L2
 //
-// The order of the sum for one output (class, channel block, channel, tap) depends on channel_block alone; of up to four
-// columns, which have few sums to keep a CPU busy, nonzeros go in turns to two or four of them. Padding is packed as
-// zeros: times a finite weight they add nothing. Weights with Inf or NaN are for other kernels. One output position has
-// a kernel of its own, kernel_weights_lone.h.
+// The order of the sum for one output (class, channel block, channel, tap) depends on channel_block alone. Of up to
+// four columns, which have few sums to keep a CPU busy, nonzeros go in turns to two or four of them. Padding is
+// packed as zeros: times a finite weight they add nothing. Weights with Inf or NaN are for other kernels. One output
+// position has a kernel of its own, kernel_weights_lone.h.
 #pragma once
 #include "kernel_weights_lone.h"
 #include "kernel_weights_skip.h"
