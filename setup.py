@@ -1,4 +1,4 @@
-"""Build: each kernels/isa_<name>.cpp gets the flags of its instruction set and nothing else does.
+"""Build: each kernels/isa/<name>.cpp gets the flags of its instruction set and nothing else does.
 
 Everything that is not a list of files lives in pyproject.toml.
 """
@@ -19,7 +19,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-# Adding an instruction set: one row here, one in kernels/dispatch.cpp, kernels/simd_<name>.h, kernels/isa_<name>.cpp.
+# Adding an instruction set: one row here, one in kernels/runtime/dispatch.cpp, kernels/simd/<name>.h, kernels/isa/<name>.cpp.
 ISA_FLAGS = {
     "x86_64": {
         "amx": ["-march=x86-64-v4", "-mprefer-vector-width=512", "-mamx-tile", "-mamx-bf16"],
@@ -31,7 +31,7 @@ ISA_FLAGS = {
 }
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 KERNELS = "sparseconv/kernels"
-# Left out where the compiler or its assembler is too old: a line that it must accept, a macro that tells dispatch.cpp.
+# Left out where the compiler or its assembler is too old: a line that it must accept, a macro that tells runtime/dispatch.cpp.
 OPTIONAL = {"amx": ('void f() { asm("tdpbf16ps %tmm0, %tmm1, %tmm2"); }', "SC_WITHOUT_AMX")}
 COMMON = ["-std=c++17", "-O3", "-fvisibility=hidden", "-Wall", "-Wextra"]
 # -Wmaybe-uninitialized: false alarms in GCC 12's own AVX-512 header.
@@ -41,7 +41,7 @@ KERNEL_ONLY += ["-Wno-maybe-uninitialized", "-Wno-unknown-warning-option"]
 # Stripped, and exporting nothing but the module's entry and the two names that threadpoolctl looks for: a weak std::
 # symbol of ours cannot take the place of another library's.
 # dlopen is in a library of its own before glibc 2.34.
-LINK = ["-Wl,-s", "-Wl,--version-script=sparseconv/kernels/exports.map", "-ldl"]
+LINK = ["-Wl,-s", "-Wl,--version-script=sparseconv/kernels/runtime/exports.map", "-ldl"]
 
 target = sysconfig.get_platform().rsplit("-", 1)[-1].lower() if sys.platform == "darwin" else platform.machine().lower()
 isa_flags = ISA_FLAGS.get(MACHINES.get(target, target), {"scalar": []})
@@ -60,7 +60,7 @@ class BuildExt(build_ext):
         pool, running = ThreadPoolExecutor(os.cpu_count()), []
 
         def with_flags(obj, src, ext, cc_args, extra_postargs, pp_opts):
-            name = src.rsplit("isa_", 1)[-1].removesuffix(".cpp") if "isa_" in src else None
+            name = Path(src).stem if Path(src).parent.name == "isa" else None
             extra = isa_flags[name] + KERNEL_ONLY if name else []
             running.append(pool.submit(compile_one, obj, src, ext, cc_args, [*extra_postargs, *extra], pp_opts))
 
@@ -86,7 +86,7 @@ class BuildExt(build_ext):
     def leave_out(self, name):
         self.announce(f"the compiler cannot make instruction set {name}: built without it", level=logging.WARNING)
         for one in self.extensions:
-            one.sources = [source for source in one.sources if not source.endswith(f"isa_{name}.cpp")]
+            one.sources = [source for source in one.sources if not source.endswith(f"isa/{name}.cpp")]
             one.define_macros = [*one.define_macros, (OPTIONAL[name][1], None)]
 
 
@@ -104,17 +104,16 @@ def extension(name, *sources):
         f"sparseconv.{name}",
         [f"sparseconv/{name}.pyx", *sources],
         language="c++",
-        include_dirs=["sparseconv"],
+        include_dirs=["sparseconv", KERNELS],
         define_macros=limited,
         py_limited_api=not free_threaded,
         extra_compile_args=COMMON,
         extra_link_args=LINK if sys.platform == "linux" else [],
-        depends=["sparseconv/_kernels.pxd", f"{KERNELS}/exports.map", *glob(f"{KERNELS}/*.h")],
+        depends=["sparseconv/_kernels.pxd", f"{KERNELS}/runtime/exports.map", *glob(f"{KERNELS}/*/*.h")],
     )
 
 
-names = ("dispatch", "run", "threads", "openmp_team", *(f"isa_{isa}" for isa in isa_flags))
-units = [f"{KERNELS}/{name}.cpp" for name in names]
+units = [*sorted(glob(f"{KERNELS}/runtime/*.cpp")), *(f"{KERNELS}/isa/{isa}.cpp" for isa in isa_flags)]
 setup(
     cmdclass={"build_ext": BuildExt, "bdist_wheel": Wheel},
     ext_modules=cythonize(

@@ -20,19 +20,19 @@ cdef extern from "Python.h":
     int PyObject_GetBuffer(object, Py_buffer *, int) except -1
     void PyBuffer_Release(Py_buffer *)
 
-cdef extern from "kernels/threads.h" nogil:
+cdef extern from "kernels/runtime/threads.h" nogil:
     int sparseconv_get_num_threads()
     void sparseconv_set_num_threads(int)
 
-cdef extern from "kernels/table.h":
+cdef extern from "kernels/isa/table.h":
     ctypedef struct sc_tile_table:
         pass
 
-cdef extern from "kernels/dispatch.h" namespace "sparseconv" nogil:
+cdef extern from "kernels/runtime/dispatch.h" namespace "sparseconv" nogil:
     int cpu_family "sparseconv::family"()
     bint cpu_simulate_tiles "sparseconv::simulate_tiles"(const sc_tile_table *)
 
-cdef extern from "kernels/threads.h" namespace "sparseconv" nogil:
+cdef extern from "kernels/runtime/threads.h" namespace "sparseconv" nogil:
     int64_t cpu_poison_scratch "sparseconv::poison_scratch"(uint32_t)
     void set_default_threads(int)
     bint threads_are_chosen()
@@ -40,7 +40,7 @@ cdef extern from "kernels/threads.h" namespace "sparseconv" nogil:
     void borrow_threads(bint)
     bint threads_are_borrowed()
 
-cdef extern from "kernels/openmp_team.h" namespace "sparseconv" nogil:
+cdef extern from "kernels/runtime/openmp_team.h" namespace "sparseconv" nogil:
     ctypedef struct openmp_runtime:
         const char *path()
     const openmp_runtime *openmp()
@@ -58,7 +58,7 @@ cdef extern from *:
     """
     const char *SC_COMPILER
 
-# enum status of kernels/threads.h
+# enum status of kernels/runtime/threads.h
 cdef enum:
     OK, NO_MEMORY, INTERRUPTED
 

@@ -1,7 +1,7 @@
 # What kernels/*.h declare, for Cython.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 
-cdef extern from "kernels/problem.h" nogil:
+cdef extern from "kernels/common/problem.h" nogil:
     ctypedef struct sc_pass:
         int64_t in_start, in_step, in_count, out_start, out_step, out_count
         int64_t shift, taps, first_tap, tap_step, taps_before
@@ -170,7 +170,7 @@ cdef extern from "kernels/problem.h" nogil:
         float high
         uint8_t *mask
 
-cdef extern from "kernels/table.h" nogil:
+cdef extern from "kernels/isa/table.h" nogil:
     ctypedef struct sc_tile_table:
         pass
 
@@ -191,7 +191,7 @@ cdef extern from "kernels/table.h" nogil:
         int64_t (*weights_scratch)(const sc_weights_task *) noexcept nogil
         const sc_tile_table *tiles
 
-cdef extern from "kernels/dispatch.h" namespace "sparseconv" nogil:
+cdef extern from "kernels/runtime/dispatch.h" namespace "sparseconv" nogil:
     ctypedef struct isa_entry "sparseconv::isa":
         const sc_table *table
         bint (*supported)() noexcept nogil
@@ -200,7 +200,7 @@ cdef extern from "kernels/dispatch.h" namespace "sparseconv" nogil:
     void set_active(const sc_table *)
     const char *vendor()
 
-cdef extern from "kernels/run.h" namespace "sparseconv" nogil:
+cdef extern from "kernels/runtime/run.h" namespace "sparseconv" nogil:
     int run_rows(const sc_table &, sc_rows_task &, int, int (*)() noexcept)
     int run_gradient(const sc_table &, sc_gradient_task &, int, int (*)() noexcept)
     int run_groups(const sc_table &, sc_groups_task &, int, int (*)() noexcept)

@@ -135,7 +135,7 @@ def sampled_density(array, int most_runs, float threshold=0):
     return nonzero / <double>seen
 
 
-# What kernels/problem.h says of packed nonzeros: elements of a block, and of what one thread does at a time.
+# What kernels/common/problem.h says of packed nonzeros: elements of a block, and of what one thread does at a time.
 COMPRESSED_BLOCK = SC_COMPRESSED_BLOCK
 COMPRESSED_ITEM = SC_COMPRESSED_ITEM
 

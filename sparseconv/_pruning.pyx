@@ -77,7 +77,7 @@ def above_mask(x, int64_t count, float threshold, mask, int threads):
         call_above_mask(&task, threads)
 
 
-# Elements of what one thread does at a time (kernels/problem.h): as many sums and counts are given back.
+# Elements of what one thread does at a time (kernels/common/problem.h): as many sums and counts are given back.
 STOCHASTIC_ITEM = SC_STOCHASTIC_ITEM
 
 

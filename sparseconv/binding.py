@@ -253,7 +253,7 @@ def gradient_kernels(
 ) -> Callable[[str, str], Prepared]:  # fmt: skip
     """The backward_weight kernels for arrays with these strides, by scalar operand and variant, as in `rows_kernels`.
 
-    The other operand becomes the lanes. "sparse" is, where channels are contiguous, kernel_gradient_points.h for
+    The other operand becomes the lanes. "sparse" is, where channels are contiguous, gradient/points.h for
     pointwise kernels, and otherwise the skipping kernel with more positions and fewer lanes.
     """
     bind = partial(_gradient_kernel, problem, x, grad_output, weight, offset, live, precision, threads)

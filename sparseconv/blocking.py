@@ -30,13 +30,13 @@ GRADIENT_BYTES = 2 * 1024 * 1024
 PACKED_SHARE = 0.15  # weights are packed ahead of a call up to this share of its operands, else tile by tile
 MIN_CHANNELS = 8  # of a work item of a gradient kernel
 LANE_BLOCKS = 8  # lane blocks that a work item of a gradient kernel has at least, if there are as many
-WORD = 64  # channels that kernel_gradient_points.h takes together
+WORD = 64  # channels that gradient/points.h takes together
 # Vectors of a lane block there: the sums, 64 channels of them, stay in L1 beside what streams through.
 POINT_VECTORS = {"amx": 6, "avx512": 6, "avx2": 4, "neon": 4, "scalar": 4}
 POINTS_BYTES = 256 * 1024  # of its scalar operand, read once for its words and once for each lane block: L2
 STREAM_BYTES = 8 * 1024 * 1024  # results from here on go past the caches: no L2 keeps them for whoever reads them
-# kernel_outputs.h: vectors of a patch (one tap x 8, three taps x 2), its weights for up to 64 channels, and the outputs
-# that are finished together. The head of kernel_outputs_row.h has the figures.
+# outputs/outputs.h: vectors of a patch (one tap x 8, three taps x 2), its weights for up to 64 channels, and the outputs
+# that are finished together. The head of outputs/row.h has the figures.
 PATCH_VECTORS = 8
 READ_VECTORS = 8  # of each tap, where registers hold no patch
 OUTPUT_TILE_BYTES = 32 * 1024
@@ -44,7 +44,7 @@ OUTPUT_COLUMNS = 512
 # The same where all lines are done in one step, so that lists are read once: then rather from L2, in one piece.
 ONE_STEP_BYTES = 256 * 1024
 L1_PLACES = 1024  # packed places, of 64 bytes, from which on a nonzero's column comes from L2: 2 cycles (Zen 5)
-# The packed columns of a block of channels in kernel_weights.h, and the percentage of nonzeros they are chosen for:
+# The packed columns of a block of channels in weights/weights.h, and the percentage of nonzeros they are chosen for:
 # most of L1, and more where few nonzeros leave so little to do for a sum that moving it weighs more than reads from L2.
 # Zen 4, of oneDNN's speed at 90% zeros, 8 and 24 channels of 256,256,14 (14 and 41 KB): 4.6 and 5.4; at 50% 12 and 24
 # channels: 1.36 and 1.19.
@@ -74,7 +74,7 @@ def shared(total: int, most: int, wanted: int) -> int:
 def rows(
     problem: Problem, rows_map: _conv.Map, channels: int, lanes: int, variant: str, backward: bool, threads: int
 ) -> dict:
-    """Blocking of kernel_rows.h; `channels` and `lanes` are one group's, `variant` is that of binding.rows_kernels."""
+    """Blocking of rows/rows.h; `channels` and `lanes` are one group's, `variant` is that of binding.rows_kernels."""
     accumulators, _, dense_vectors = _cpu.registers()
     taps = max(1, rows_map.most_taps)
     vectors = ceil_div(lanes, 16)
@@ -146,13 +146,13 @@ def _lane_groups(lane_blocks: int, chunks: int, threads: int) -> int:
 
 
 def holds_patch() -> bool:
-    """Whether registers hold a patch of kernel_outputs_row.h beside four sums."""
+    """Whether registers hold a patch of outputs/row.h beside four sums."""
     accumulators, _, _ = _cpu.registers()
     return accumulators >= PATCH_VECTORS + 4
 
 
 def weights(problem: Problem, channels: int, filters: int, variant: str, backward: bool, threads: int) -> Weights:
-    """Blocking of kernel_weights.h; `channels` and `filters` are one group's, `variant` is "weight" or "sparse weight".
+    """Blocking of weights/weights.h; `channels` and `filters` are one group's, `variant` is "weight" or "sparse weight".
 
     The number of columns that are computed together is the one for which the cost model says the least.
     """
@@ -174,7 +174,7 @@ def weights(problem: Problem, channels: int, filters: int, variant: str, backwar
 
 
 class Weights(NamedTuple):
-    """Tables, blocking and costs of kernel_weights.h, in cycles per 16 useful multiply-adds of the dense problem."""
+    """Tables, blocking and costs of weights/weights.h, in cycles per 16 useful multiply-adds of the dense problem."""
 
     tables: lines.Lines | None  # of the chosen tile alone
     tiles: dict[str, int]
@@ -214,7 +214,7 @@ def _weights(
     result = 4 * problem.batch * prod(size) * filters * problem.groups
     tiles = {"tile": tile, "segments": segments, "channel_block": channel_block, "percent": percent}
     tiles["stream"] = int(result >= STREAM_BYTES)
-    if problem.batch * prod(size) == 1:  # kernel_weights_lone.h: a nonzero 1.3, an element of `in` 2, a list's end 25
+    if problem.batch * prod(size) == 1:  # weights/lone.h: a nonzero 1.3, an element of `in` 2, a list's end 25
         return Weights(None, tiles, steps, 16 * 1.3, 16 * (2 * every / filters + 25) / every)
     return Weights(None, tiles, steps, waste * (line + 1.7 / tile), waste * fixed / every)
 
@@ -239,7 +239,7 @@ def in_columns(problem: Problem, columns: int, backward: bool) -> int:
 
 
 def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, variant: str, threads: int) -> dict:
-    """Blocking of kernel_gradient.h; `channels` and `lanes` are one group's, `variant` as in gradient_kernels."""
+    """Blocking of gradient/gradient.h; `channels` and `lanes` are one group's, `variant` as in gradient_kernels."""
     accumulators, _, dense_vectors = _cpu.registers()
     dense = variant == "dense"
     taps = max(1, pair.most_taps)
@@ -310,7 +310,7 @@ def _shared_gradient(
 
 
 def gradient_points(problem: Problem, pair: _conv.Map, channels: int, lanes: int, threads: int) -> dict:
-    """Blocking of kernel_gradient_points.h."""
+    """Blocking of gradient/points.h."""
     vectors = ceil_div(lanes, 16)
     lane_vectors = even(vectors, POINT_VECTORS[_cpu.current()])
     blocks = ceil_div(vectors, lane_vectors)

@@ -20,7 +20,7 @@ PARTS = {"highest": 3, "high": 2, "medium": 1}  # bf16 parts of a float32
 # 2.6 (forward, several taps, three and two parts); the others are what is aimed at, "medium" is a guess.
 GAINS = {"highest": (1.65, 1.4, 1.2), "high": (2.6, 2.0, 1.6), "medium": (4.0, 3.0, 2.4)}
 # To pack 16 weights, and to split them into parts: in multiply-adds of the vector kernel. The first is that of
-# planning.PACK_CYCLES, the second an estimate from the instructions of split.h.
+# planning.PACK_CYCLES, the second an estimate from the instructions of amx/split.h.
 PACK_CYCLES, SPLIT_CYCLES = 4, 12
 USUAL_MET = 0.9  # share of products that are no padding in 3x3 layers of 14 x 14, with which gains were found
 LANE_VECTORS = 4  # also what the vector kernel takes over
@@ -31,7 +31,7 @@ FEW_CHUNKS, FEW_POSITIONS = 8, 256  # smaller chunks where there would be fewer,
 
 
 def rows_gain(problem: Problem, backward: bool, precision: str) -> float:
-    """Speed of kernel_rows_tiles.h relative to the vector kernel; channels and positions that only fill tiles count."""
+    """Speed of amx/rows.h relative to the vector kernel; channels and positions that only fill tiles count."""
     channels = (problem.out_channels if backward else problem.in_channels) // problem.groups
     size = problem.in_size if backward else problem.out_size
     images = problem.batch if problem.pointwise else 1
@@ -45,7 +45,7 @@ def rows_gain(problem: Problem, backward: bool, precision: str) -> float:
 
 
 def gradient_gain(problem: Problem, precision: str) -> float:
-    """The same of kernel_gradient_tiles.h."""
+    """The same of amx/gradient.h."""
     channels = [count // problem.groups for count in (problem.in_channels, problem.out_channels)]
     images = problem.batch if problem.pointwise else 1
     positions = _positions(problem, problem.out_size, images, SUMMED)
@@ -76,7 +76,7 @@ def _positions(problem: Problem, size: tuple[int, ...], images: int, whole: int)
 def rows(
     problem: Problem, rows_map: _conv.Map, channels: int, lanes: int, parts: int, backward: bool, threads: int
 ) -> dict:
-    """Blocking of kernel_rows_tiles.h."""
+    """Blocking of amx/rows.h."""
     vectors = ceil_div(lanes, TILE)
     lane_vectors = even(vectors, LANE_VECTORS)
     out_rows, out_columns, in_rows, width = rows_map.shape
@@ -112,7 +112,7 @@ def rows(
 
 
 def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, parts: int, threads: int) -> dict:
-    """Blocking of kernel_gradient_tiles.h."""
+    """Blocking of amx/gradient.h."""
     lane_vectors = even(ceil_div(lanes, TILE), LANE_VECTORS)
     blocks = ceil_div(ceil_div(lanes, TILE), lane_vectors)
     per_channel = pair.all_taps * lane_vectors * TILE * 4

@@ -1,4 +1,4 @@
-"""Turns stride, dilation, padding and outer dimensions into the tables that kernels read (kernels/problem.h).
+"""Turns stride, dilation, padding and outer dimensions into the tables that kernels read (kernels/common/problem.h).
 
 A row of a convolution with stride s and dilation d falls apart into independent pieces in which both sides advance
 by one column at a time. With g = gcd(s, d) and L = lcm(s, d), outputs o = o0 + m d/g and taps t = t0 + j s/g meet the
@@ -36,7 +36,7 @@ class Gap(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """One sc_pass; kernels/problem.h says what the fields mean."""
+    """One sc_pass; kernels/common/problem.h says what the fields mean."""
 
     in_start: int
     in_step: int

@@ -1,4 +1,4 @@
-"""Dense kernels of many narrow groups (kernels/kernel_groups.h): when they are taken, their blocking and structs.
+"""Dense kernels of many narrow groups (kernels/groups/groups.h): when they are taken, their blocking and structs.
 
 Lanes are channels of several groups there. The kernels of wider groups fill the lanes of one group after the other, so
 they waste what a group does not fill, and begin anew for each group.
@@ -28,7 +28,7 @@ MAX_PARTS = 16
 
 
 def spread(channels: int, lanes: int) -> int:
-    """How lanes find their channels: kernels/narrow_lanes.h says what the numbers mean."""
+    """How lanes find their channels: kernels/groups/lanes.h says what the numbers mean."""
     if channels == lanes and lanes in (1, 2, 4, 8):
         return lanes
     return BLOCK if lanes % BLOCK == 0 else 0

@@ -1,4 +1,4 @@
-"""Tables of kernel_weights.h: which columns the lines of 16 lanes need, packed, and where taps meet them.
+"""Tables of weights/weights.h: which columns the lines of 16 lanes need, packed, and where taps meet them.
 
 A line is a segment of an output row; its columns fall apart into phases that meet input columns at the same distances.
 With stride s, dilation d, padding p and g = gcd(s, d), phase q of forward has the outputs ``o = q + m d/g``, which
@@ -20,7 +20,7 @@ from .problem import Problem
 
 
 class Lines(NamedTuple):
-    """Fields of sc_weights_task (kernels/problem.h) for segments of `tile` columns in each phase."""
+    """Fields of sc_weights_task (kernels/common/problem.h) for segments of `tile` columns in each phase."""
 
     phases: int
     tile: int

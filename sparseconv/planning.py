@@ -82,7 +82,7 @@ class Plan:
     reason : str
         The decision in words.
     tiles : dict
-        Loop blocking; kernels/problem.h explains the names.
+        Loop blocking; kernels/common/problem.h explains the names.
     isa : str
         Instruction set.
     threads : int

@@ -2,9 +2,9 @@
 // SC_VECTOR_ISA, and with guarded memory for scratch.
 #include SC_SIMD_HEADER
 #include "tiles_emulated.h"
-#include "tile_kernels.h"
+#include "amx/kernels.h"
 
-#include "run.h"
+#include "runtime/run.h"
 
 extern "C" {
 int64_t emulated_products = 0, emulated_users = 0;

@@ -30,11 +30,11 @@ VECTOR_ISAS = {
     "neon": ["-march=armv8-a"],
     "scalar": [],
 }
-FLAGS = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Wno-maybe-uninitialized", "-Wno-psabi"]
+FLAGS = ["-std=c++17", f"-I{KERNELS}", "-fPIC", "-Wall", "-Wextra", "-Wno-maybe-uninitialized", "-Wno-psabi"]
 FLAGS += ["-fno-math-errno"]
 
 needs_compiler = pytest.mark.skipif(
-    not (KERNELS / "isa_amx.cpp").exists() or not shutil.which(COMPILER[0]),
+    not (KERNELS / "isa/amx.cpp").exists() or not shutil.which(COMPILER[0]),
     reason="needs the sources and a C++ compiler",
 )
 
@@ -129,13 +129,13 @@ def emulation(folder, *more, vector_isa=None):
     machine = VECTOR_ISAS[vector_isa]
     if vector_isa == "scalar" and platform.machine().lower() in ("x86_64", "amd64") and "avx2" in cpu.available_isas():
         machine = VECTOR_ISAS["avx2"]  # fused multiply-adds for the emulation
-    names = [f"-DSC_ISA=amx_emulated -DSC_VECTOR_ISA={vector_isa}", f'-DSC_SIMD_HEADER="simd_{vector_isa}.h"']
-    tiles = [*machine, "-O3", *" ".join(names[:1]).split(), names[1], f"-I{KERNELS}", *more]
+    names = [f"-DSC_ISA=amx_emulated -DSC_VECTOR_ISA={vector_isa}", f'-DSC_SIMD_HEADER="simd/{vector_isa}.h"']
+    tiles = [*machine, "-O3", *" ".join(names[:1]).split(), names[1], *more]
     units = {
         TESTS / "amx_emulated.cpp": tiles,
-        KERNELS / f"isa_{vector_isa}.cpp": [*VECTOR_ISAS[vector_isa], "-O1", "-fno-exceptions", "-fno-rtti"],
-        KERNELS / "run.cpp": ["-O1"],
-        TESTS / "guarded_pool.cpp": ["-O1", f"-I{KERNELS}"],
+        KERNELS / f"isa/{vector_isa}.cpp": [*VECTOR_ISAS[vector_isa], "-O1", "-fno-exceptions", "-fno-rtti"],
+        KERNELS / "runtime/run.cpp": ["-O1"],
+        TESTS / "guarded_pool.cpp": ["-O1"],
     }
 
     def build(unit):

@@ -1,9 +1,9 @@
-// threads.h for tests: every item has scratch memory of which it knows nothing, in guarded memory. It shows that
+// runtime/threads.h for tests: every item has scratch memory of which it knows nothing, in guarded memory. It shows that
 // kernels need no more than they ask for, and nothing that an earlier item left behind.
 #include <vector>
 
 #include "guarded_memory.h"
-#include "threads.h"
+#include "runtime/threads.h"
 
 namespace sparseconv {
 
@@ -20,7 +20,7 @@ scratch_lease::scratch_lease(int64_t bytes) : bytes_(bytes) {
 }
 scratch_lease::~scratch_lease() { leased.reset(); }
 
-// A status that threads.h does not know: something was written outside of the memory that was for it.
+// A status that runtime/threads.h does not know: something was written outside of the memory that was for it.
 static constexpr status OVERRUN = (status)3;
 
 // What the caller leased in front of `mine` is for all items together, packed weights; the rest of it is not used here.

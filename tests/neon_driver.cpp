@@ -5,10 +5,10 @@
 
 #include <vector>
 
-#include "dispatch.h"
-#include "float_state.h"
+#include "runtime/dispatch.h"
+#include "runtime/float_state.h"
 #include "guarded_memory.h"
-#include "run.h"
+#include "runtime/run.h"
 
 namespace sparseconv {
 

@@ -79,7 +79,7 @@ def image_of(address, places):
     return next(place + address - low for (low, high), place in places if low <= address < max(high, low + 1))
 
 
-# --- lists of nonzero weights: what problem.h says of them ---
+# --- lists of nonzero weights: what common/problem.h says of them ---
 
 NONZERO = np.dtype([("value", np.float32), ("index", np.uint32)])
 

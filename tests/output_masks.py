@@ -11,7 +11,7 @@ KINDS = ("float", "bool", "bits")
 DENSITIES = (0.0, 0.1, 0.5, 0.9, 1.0)
 CANARY = np.float32(-7777)
 
-# Both sides of what kernel_outputs.h cuts a problem into: words of 64 channels of the result, patches of up to 8
+# Both sides of what outputs/outputs.h cuts a problem into: words of 64 channels of the result, patches of up to 8
 # vectors of channels of grad_output, rows in segments of 512 columns, chunks of rows, weights packed ahead or for each.
 BLOCK_CASES = (
     Case(1, 300, (3, 7), (3, 3), padding=1),

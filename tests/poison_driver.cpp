@@ -1,5 +1,5 @@
-// The real threads.cpp as test_poison.py asks it: what scratch memory holds when a call and its items see it.
-#include "threads.h"
+// The real runtime/threads.cpp as test_poison.py asks it: what scratch memory holds when a call and its items see it.
+#include "runtime/threads.h"
 
 namespace {
 

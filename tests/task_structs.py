@@ -1,4 +1,4 @@
-"""C structs of problem.h, filled with what the extension modules are told: for tests that run kernels elsewhere."""
+"""C structs of common/problem.h, filled with what the extension modules are told: for tests that run kernels elsewhere."""
 
 import ctypes
 import functools
@@ -14,13 +14,13 @@ KERNELS = Path(__file__).resolve().parents[1] / "sparseconv" / "kernels"
 
 @functools.cache
 def structs():
-    """{name: ctypes.Structure} of problem.h, whose fields are numbers, pointers and structs before them."""
+    """{name: ctypes.Structure} of common/problem.h, whose fields are numbers, pointers and structs before them."""
     found = {}
     scalars = {
         "int64_t": ctypes.c_int64, "uint64_t": ctypes.c_uint64, "uint32_t": ctypes.c_uint32,
         "float": ctypes.c_float, "double": ctypes.c_double,
     }  # fmt: skip
-    text = re.sub(r"//.*", "", (KERNELS / "problem.h").read_text(encoding="utf-8"))
+    text = re.sub(r"//.*", "", (KERNELS / "common/problem.h").read_text(encoding="utf-8"))
     for body, name in re.findall(r"typedef struct \{(.*?)\} (\w+);", text, re.DOTALL):
         fields = []
         for line in filter(None, map(str.strip, body.replace("\n", " ").split(";"))):

@@ -455,7 +455,7 @@ def test_gains_are_ordered(precision):
 
 
 def test_sizes_agree():
-    """What blocking_tiles.py, run.cpp and the kernels must agree on."""
+    """What blocking_tiles.py, runtime/run.cpp and the kernels must agree on."""
     assert blocking_tiles.SUMMED == 2 * blocking_tiles.TILE == 32
-    assert "TILE_CHANNELS = 2 * PAIRS" in (KERNELS / "tile_weights.h").read_text(encoding="utf-8")
-    assert "ceil_div(task.channels, 32) * task.parts * 1024 + 64" in (KERNELS / "run.cpp").read_text(encoding="utf-8")
+    assert "TILE_CHANNELS = 2 * PAIRS" in (KERNELS / "amx/weights.h").read_text(encoding="utf-8")
+    assert "ceil_div(task.channels, 32) * task.parts * 1024 + 64" in (KERNELS / "runtime/run.cpp").read_text(encoding="utf-8")

@@ -76,8 +76,8 @@ def objects(tmp_path_factory):
             extra = known["ISA_FLAGS"]["x86_64"][name] + known["KERNEL_ONLY"]
         if name == "scalar":  # -O3 takes long, and the fewer functions are inlined, the more symbols could show
             extra.append("-O1")
-        source, to = KERNELS / f"{'isa_' if name in UNITS else ''}{name}.cpp", folder / f"{name}.o"
-        command = [*COMPILER, *known["COMMON"], "-fPIC", "-DNDEBUG", *extra, "-c", str(source), "-o", str(to)]
+        source, to = KERNELS / ("isa" if name in UNITS else "runtime") / f"{name}.cpp", folder / f"{name}.o"
+        command = [*COMPILER, *known["COMMON"], f"-I{KERNELS}", "-fPIC", "-DNDEBUG", *extra, "-c", str(source), "-o", str(to)]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "warning" not in done.stderr, done.stderr

@@ -92,7 +92,7 @@ def out_columns(one):
 
 
 def expand(one):
-    """(out column, in column, tap) of a pass, as kernels/problem.h defines it."""
+    """(out column, in column, tap) of a pass, as kernels/common/problem.h defines it."""
     for m, j in itertools.product(range(one["out_count"]), range(one["taps"])):
         i = m + j - one["shift"]
         if 0 <= i < one["in_count"]:

@@ -37,7 +37,7 @@ TESTS = Path(__file__).resolve().parent
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 LIBRARIES = "/usr/aarch64-linux-gnu"
 # As in setup.py, but for the optimisation of what is only compared with.
-FLAGS = ["-std=c++17", "-O3", "-Wall", "-Wextra", "-Werror"]
+FLAGS = ["-std=c++17", f"-I{KERNELS}", "-O3", "-Wall", "-Wextra", "-Werror"]
 KERNEL_FLAGS = [*FLAGS, "-fno-exceptions", "-fno-rtti", "-fno-math-errno", "-Wno-maybe-uninitialized"]
 MASKS = {"floats": lambda array: array, "bools": lambda array: array != 0, "bits": sc.masks.nonzero_mask}
 
@@ -72,7 +72,7 @@ NARROW = (
 pytestmark = [
     pytest.mark.skipif(not shutil.which(COMPILER), reason=f"needs {COMPILER} (Debian: g++-aarch64-linux-gnu)"),
     pytest.mark.skipif(not shutil.which(EMULATOR), reason=f"needs {EMULATOR} (Debian: qemu-user)"),
-    pytest.mark.skipif(not (KERNELS / "isa_neon.cpp").exists(), reason="needs the sources"),
+    pytest.mark.skipif(not (KERNELS / "isa/neon.cpp").exists(), reason="needs the sources"),
 ]
 
 
@@ -303,14 +303,14 @@ def replayed(tmp_path_factory):
     (folder / "image").write_bytes(recorder.memory)
     np.array(recorder.words, np.int64).tofile(folder / "words")
     units = {
-        KERNELS / "isa_neon.cpp": [*KERNEL_FLAGS, "-march=armv8-a"],
-        KERNELS / "isa_scalar.cpp": [*KERNEL_FLAGS, "-O1"],
-        KERNELS / "run.cpp": FLAGS,
-        KERNELS / "dispatch.cpp": FLAGS,
-        KERNELS / "threads.cpp": FLAGS,
-        KERNELS / "openmp_team.cpp": FLAGS,
-        TESTS / "guarded_pool.cpp": [*FLAGS, f"-I{KERNELS}"],
-        TESTS / "neon_driver.cpp": [*FLAGS, "-O1", f"-I{KERNELS}"],
+        KERNELS / "isa/neon.cpp": [*KERNEL_FLAGS, "-march=armv8-a"],
+        KERNELS / "isa/scalar.cpp": [*KERNEL_FLAGS, "-O1"],
+        KERNELS / "runtime/run.cpp": FLAGS,
+        KERNELS / "runtime/dispatch.cpp": FLAGS,
+        KERNELS / "runtime/threads.cpp": FLAGS,
+        KERNELS / "runtime/openmp_team.cpp": FLAGS,
+        TESTS / "guarded_pool.cpp": FLAGS,
+        TESTS / "neon_driver.cpp": [*FLAGS, "-O1"],
     }
 
     def build(unit):

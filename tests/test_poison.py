@@ -45,8 +45,8 @@ CASES = (*GROUPS, *FEW_CASES, *(case for case in TRANSPOSED_CASES[::2] if case.b
 def test_scratch_memory_is_poisoned(tmp_path):
     """Every word of a lease and of every item, on every thread; none without poison, so the test could fail."""
     library = tmp_path / "libpoison.so"
-    sources = [TESTS / "poison_driver.cpp", KERNELS / "threads.cpp", *KERNELS.glob("openmp*.cpp")]
-    command = [*COMPILER, *FLAGS, "-O1", f"-I{KERNELS}", "-shared", *map(str, sources), "-lpthread", "-ldl", "-o"]
+    sources = [TESTS / "poison_driver.cpp", KERNELS / "runtime/threads.cpp", KERNELS / "runtime/openmp_team.cpp"]
+    command = [*COMPILER, *FLAGS, "-O1", "-shared", *map(str, sources), "-lpthread", "-ldl", "-o"]
     command.append(str(library))
     subprocess.run(command, check=True)
     driver = ctypes.CDLL(str(library))

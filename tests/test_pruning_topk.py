@@ -140,7 +140,7 @@ def test_ties_are_counted_only_where_some_are_pruned(isa):
 
 
 def sampled_places(size):
-    """Where kernels/topk_search.h looks first."""
+    """Where kernels/pruning/topk_search.h looks first."""
     parts = min(8192, size, max(64, 2 * math.isqrt(size)))
     hashes = [number * 0x9E3779B97F4A7C15 % 2**64 for number in range(1, parts + 1)]
     return [size * part // parts + ((one >> 32) * (size // parts) >> 32) for part, one in enumerate(hashes)]

@@ -1,4 +1,4 @@
-// The tile registers of kernels/tiles_amx.h in plain C++, for any machine: what Intel's manual says that the
+// The tile registers of kernels/amx/registers.h in plain C++, for any machine: what Intel's manual says that the
 // instructions do.
 //
 // TDPBF16PS, for each row m of A, with denormals as zero, round to nearest even, whatever MXCSR says:
@@ -19,7 +19,7 @@
 #include <xmmintrin.h>
 #endif
 
-#include "base.h"
+#include "common/base.h"
 
 // What the tests ask: tile products since the library was loaded, and threads that hold configured registers.
 extern "C" { extern int64_t emulated_products, emulated_users; extern int emulated_fault; }

@@ -1,0 +1,238 @@
+// forward and backward_data on tile registers: the dense kernel of instruction sets that have them.
+//
+// The sum is that of rows/rows.h. Both operands are split into bf16 parts (amx/split.h); a tile product sums 32 channels
+// for 16 positions and 16 lanes.
+//
+// Loop order, outermost first, and what each level re-uses:
+//   item         (group, chunk of output rows, share of the lane blocks), as in rows/rows.h. All input rows that the
+//                chunk meets are split once (amx/planes.h): planes [32 channels][part][slot][column][16 pairs] (L2)
+//   lane block   up to lane_vectors vectors: its weights as tiles [vector][32 channels][tap][part] (amx/weights.h)
+//   part of rows (amx/parts.h), pass: one long row of positions, 32 at a time
+//   two lane vectors: 2 x 2 tiles of sums stay in registers over all channels and taps of the pass
+//
+// Pairs are channels c and c + 16 of 32, on both sides; channels behind the last one are zeros. Columns `in_step` apart
+// are rows of a tile `in_step` lines apart.
+//
+// Where tile products would not be as accurate as f32 (amx/split.h: infinities, NaN, numbers near the ends of the range),
+// the lane block of the chunk is left to the vector kernel. Chunks and lane blocks do not depend on the number of
+// threads. The order of the sum for one output (pass, 32 channels, outer tap, tap, part) depends on nothing but the
+// problem.
+#pragma once
+#include "amx/parts.h"
+#include "amx/planes.h"
+#include "amx/products.h"
+#include "amx/weights.h"
+#include "common/mask_words.h"
+#include "rows/chunk.h"
+
+SC_OPEN
+
+// One tap that a part meets: where its values lie, for position 0, in pairs.
+struct tile_step {
+    int64_t in, weights;
+};
+
+// One pass over a part.
+struct tile_sweep {
+    const uint32_t *in, *weights;  // first planes; tiles of the first vector
+    const tile_step *steps;
+    int64_t step_count, channel_tiles;
+    int64_t in_channels, in_part, in_step;       // pairs from 32 channels, parts and positions to the next
+    int64_t weight_channels, weight_vector;      // and of the weights
+    bool opens;
+};
+
+template <class Multiply>
+SC_INLINE void for_each_step(const tile_sweep &sweep, int64_t position, int64_t vector, Multiply multiply) {
+    const uint32_t *in = sweep.in + position * sweep.in_step, *weights = sweep.weights + vector * sweep.weight_vector;
+    const int64_t row_bytes = sweep.in_step * (int64_t)sizeof(uint32_t);
+    for (int64_t c = 0; c < sweep.channel_tiles; ++c, in += sweep.in_channels, weights += sweep.weight_channels) {
+        for (int64_t i = 0; i < sweep.step_count; ++i) {
+            const tile_operand rows = {in + sweep.steps[i].in, PAIRS * sweep.in_step, sweep.in_part, row_bytes};
+            multiply(rows, tile_operand{weights + sweep.steps[i].weights, sweep.weight_vector, TILE_PAIRS, ROW_BYTES});
+        }
+    }
+}
+
+template <int PARTS, int P, int Q>
+SC_ALONE static void sum_block(const tile_sweep &sweep, int64_t position, int64_t vector, float *sums,
+                               int64_t sums_row) {
+    if (sweep.opens) zero_sums<P, Q>();
+    else load_sums<P, Q>(sums, sums_row, PAIRS * sums_row);
+    if constexpr (PARTS > 1) for_each_step(sweep, position, vector, multiply_rest<PARTS, P, Q>);
+    for_each_step(sweep, position, vector, multiply_high<P, Q>);
+    store_sums<P, Q>(sums, sums_row, PAIRS * sums_row);
+}
+
+// 32 positions, or the last 16, of all lane vectors.
+template <int PARTS>
+static void sum_positions(const tile_sweep &sweep, int64_t position, bool two, int64_t vectors, float *sums,
+                          int64_t sums_row) {
+    for (int64_t vector = 0; vector < vectors; vector += 2) {
+        float *to = sums + vector * 16;
+        if (vector + 1 < vectors) {
+            if (two) sum_block<PARTS, 2, 2>(sweep, position, vector, to, sums_row);
+            else sum_block<PARTS, 1, 2>(sweep, position, vector, to, sums_row);
+        } else {
+            if (two) sum_block<PARTS, 2, 1>(sweep, position, vector, to, sums_row);
+            else sum_block<PARTS, 1, 1>(sweep, position, vector, to, sums_row);
+        }
+    }
+}
+
+// Complete sums of neighbouring positions of one row: bias, activation, and into memory.
+static void finish_positions(const sc_rows_task &task, const lane_block &block, float *sums, int64_t sums_row,
+                             int64_t row, int64_t column, int64_t column_step, int64_t count) {
+    const int64_t first = block.group * task.lanes + block.vector * 16, pitch = block.vectors * 16;
+    const bool direct = channels_contiguous(task.out);
+    sc_view view = task.out;
+    view.column_stride *= column_step;
+    float *out = row_of(view, row / task.map.out_rows, row % task.map.out_rows) + column * task.out.column_stride;
+    for (int64_t i = 0; i < count; ++i) {
+        for (int64_t lane = 0; lane < pitch; lane += 16) {
+            const int lanes = (int)smaller(16, block.lanes - lane);
+            f32x16 sum = load(sums + i * sums_row + lane);
+            if (task.bias) sum = add(sum, load_partial(task.bias + first + lane, lanes));
+            if (task.relu) sum = maximum(zero(), sum);
+            if (direct) store_partial(out + i * view.column_stride + first + lane, sum, lanes);
+            else store(sums + i * sums_row + lane, sum);
+        }
+    }
+    if (task.needed.data) {
+        const mask_columns columns(task.needed, row / task.map.out_rows, row % task.map.out_rows, column, column_step,
+                                   count);
+        keep_needed(task.needed, columns, first, block.lanes, direct ? out + first : sums,
+                    direct ? view.column_stride : sums_row);
+    }
+    if (!direct) store_pixels(sums, sums_row, view, out, first, first + block.lanes, 0, count);
+}
+
+// One pass over one part, and what it completes.
+template <int PARTS>
+static void sweep_part(const sc_rows_task &task, const row_chunk &chunk, const row_pitches &pitch,
+                       const row_parts &parts, int64_t index, const sc_pass &pass, const lane_block &block,
+                       const lane_weights &weights, int64_t sums_first, const tile_row_scratch &scratch) {
+    const sc_map &map = task.map;
+    int64_t begin, end;
+    chunk.range(pass, begin, end);
+    if (begin >= end) return;
+    tile_step *steps = (tile_step *)scratch.steps;
+    tile_sweep sweep = {};
+    for (int64_t outer = 0; outer < map.outer_taps && pass.taps; ++outer) {
+        const int64_t slot = parts.bases[index * map.outer_taps + outer];
+        for (int64_t tap = 0; tap < pass.taps && slot >= 0; ++tap) {
+            const int64_t column = pass.in_start + (begin + tap - pass.shift) * pass.in_step - pitch.first;
+            const int64_t place = outer * map.inner_taps + pass.taps_before + tap;
+            steps[sweep.step_count++] = {(pitch.left + slot * pitch.in_pitch + column) * PAIRS,
+                                         place * PARTS * TILE_PAIRS};
+        }
+    }
+    sweep.in = scratch.planes, sweep.in_part = scratch.plane, sweep.in_channels = PARTS * scratch.plane;
+    sweep.in_step = pitch.in_step * PAIRS;
+    sweep.weights = weights.tiles, sweep.weight_vector = weight_tile_pairs(task);
+    sweep.weight_channels = all_taps(map) * PARTS * TILE_PAIRS;
+    sweep.steps = steps, sweep.channel_tiles = channel_tiles(task), sweep.opens = pass.opens;
+
+    const row_part &part = parts.parts[index];
+    const int64_t lanes = block.vectors * 16, out_column = pass.out_start + begin * pass.out_step;
+    const int64_t sums_row = pitch.at_once ? lanes : pass.out_step * lanes;
+    const int64_t positions = (part.rows - 1) * pitch.out_pitch + end - begin;
+    for (int64_t position = 0; position < positions; position += 2 * PAIRS) {
+        float *sums = scratch.sums;
+        if (!pitch.at_once) sums += (sums_first + position * pass.out_step + out_column - chunk.column) * lanes;
+        sum_positions<PARTS>(sweep, position, positions - position > PAIRS, block.vectors, sums, sums_row);
+        const int64_t last = smaller(positions, position + 2 * PAIRS);
+        for (int64_t at = position, next; pass.closes && at < last; at = next) {
+            const int64_t row = at / pitch.out_pitch, m = at % pitch.out_pitch;
+            next = smaller(last, (row + 1) * pitch.out_pitch);
+            const int64_t count = smaller(next - at, end - begin - m);
+            if (count <= 0) continue;
+            finish_positions(task, block, sums + (at - position) * sums_row, sums_row, part.first + row * part.step,
+                             out_column + m * pass.out_step, pass.out_step, count);
+        }
+    }
+}
+
+template <int PARTS>
+static void sweep_lane_block(const sc_rows_task &task, const row_chunk &chunk, const row_pitches &pitch,
+                             const row_parts &parts, const lane_block &block, const lane_weights &weights,
+                             const tile_row_scratch &scratch) {
+    const tiles_in_use tiles;
+    int64_t rows = 0;
+    for (int64_t index = 0; index < parts.count; rows += parts.parts[index++].rows) {
+        for (int64_t p = 0; p < task.map.pass_count; ++p) {
+            sweep_part<PARTS>(task, chunk, pitch, parts, index, task.map.passes[p], block, weights,
+                              rows * pitch.out_pitch * pitch.out_step, scratch);
+        }
+    }
+}
+
+// Output columns that no pass has.
+static void fill_gaps(const sc_rows_task &task, const row_chunk &chunk, const lane_block &block, float *sums) {
+    const int64_t lanes = block.vectors * 16;
+    for (int64_t row = chunk.first; row < chunk.first + chunk.rows; ++row) {
+        chunk.each_gap(task.map, [&](int64_t column, int64_t step, int64_t count) {
+            for (int64_t done = 0; done < count; done += 2 * PAIRS) {
+                const int64_t some = smaller(2 * PAIRS, count - done);
+                for (int64_t i = 0; i < some * lanes; i += 16) store(sums + i, zero());
+                finish_positions(task, block, sums, lanes, row, column + done * step, step, some);
+            }
+        });
+    }
+}
+
+// The vector kernel computes the lane block of this chunk.
+static void leave_to_vectors(const sc_rows_task &task, int64_t chunk, int64_t chunks, const lane_block &block,
+                             void *memory) {
+    const sc_rows_task vectors = tile_row_scratch::vector_task(task);
+    const lane_blocks blocks(task.lanes, vectors.lane_vectors);
+    int64_t index = 0;
+    while (blocks.begin(index) < block.vector) ++index;
+    for (; index < blocks.count && blocks.begin(index) < block.vector + block.vectors; ++index) {
+        const int64_t item = (block.group * chunks + chunk) * blocks.count + index;
+        vector_table.rows(&vectors, item, item + 1, memory);
+    }
+}
+
+template <int PARTS>
+static void tile_rows_item(const sc_rows_task &task, int64_t item, row_parts &parts, const tile_row_scratch &scratch) {
+    const int64_t chunks = ceil_div(task.batch * task.map.out_rows, task.chunk_rows) * task.segments;
+    const int64_t share = item % task.lane_groups, index = item / task.lane_groups % chunks;
+    const int64_t group = item / task.lane_groups / chunks;
+    const row_chunk chunk(task, index);
+    const row_pitches pitch(task, chunk);
+    const lane_blocks blocks(task.lanes, task.lane_vectors);
+    parts.find(chunk.first, chunk.rows);
+    const magnitudes in = split_rows<PARTS>(task, group, pitch, parts, scratch);
+    const int64_t end = part_begin(blocks.count, task.lane_groups, share + 1);
+    for (int64_t i = part_begin(blocks.count, task.lane_groups, share); i < end; ++i) {
+        if (task.interrupt.poll(task.interrupt.context)) return;
+        const lane_block block = lane_block_of(task, blocks, group, i);
+        const lane_weights weights = task.pack_ahead ? packed_weights(task, block) : scratch.lane;
+        if (!task.pack_ahead) split_weights(task, block, weights, scratch.weights);
+        magnitudes range;
+        for (int64_t lane = 0; lane < block.vectors * 16; ++lane) range.add(weights.tops[lane]);
+        if (tiles_are_accurate(in, range)) {
+            sweep_lane_block<PARTS>(task, chunk, pitch, parts, block, weights, scratch);
+            fill_gaps(task, chunk, block, scratch.sums);
+        } else {
+            leave_to_vectors(task, index, chunks, block, scratch.vectors);
+        }
+    }
+}
+
+static int64_t tile_rows_scratch_bytes(const sc_rows_task *task) {
+    return tile_row_scratch::measure(*task).total() * (int64_t)sizeof(float);
+}
+
+static void tile_rows(const sc_rows_task *task, int64_t begin, int64_t end, void *memory) {
+    const tile_row_scratch scratch(*task, memory);
+    row_parts parts(task->map, row_parts::measure(task->map, task->batch, task->chunk_rows), scratch.tables);
+    for (int64_t item = begin; item < end; ++item) {
+        if (task->parts == 3) tile_rows_item<3>(*task, item, parts, scratch);
+        else if (task->parts == 2) tile_rows_item<2>(*task, item, parts, scratch);
+        else tile_rows_item<1>(*task, item, parts, scratch);
+    }
+}
+
+SC_CLOSE

@@ -1,0 +1,344 @@
+// What a kernel is told: plain structs, filled once by the Cython layer, never changed by a kernel.
+//
+// A convolution of any number of spatial dimensions is a set of *rows* (runs along the innermost dimension).
+// The outer dimensions only decide which rows meet: for every output row and every outer tap, one input row
+// or none (sc_map::row_table). Along the row, stride and dilation are resolved into *passes* in which both
+// sides advance one column at a time (sc_pass). Kernels therefore know neither dimensions, stride, dilation
+// nor padding: every geometry is a table.
+//
+// One map serves three uses (`in` is gathered, `out` is written or, for backward_weight, paired):
+//   forward          out = y,  in = x
+//   backward_data    out = dx, in = grad_output
+//   backward_weight  out = the operand whose zeros are skipped, in = the operand read as lanes
+//
+// Offsets and strides are in elements, not bytes.
+#pragma once
+#include <stdint.h>
+
+// A unit-stride, undilated piece of a row correlation:
+//   out column  out_start + m * out_step,  0 <= m < out_count
+//   in column   in_start  + i * in_step,   0 <= i < in_count
+//   out[m] += sum_j weight[first_tap + j * tap_step] * in[m + j - shift],  0 <= j < taps
+// Long kernels are cut into passes of at most SC_MAX_TAPS taps. `opens` and `closes` mark the first and the
+// last pass that writes a given set of output columns. No pass is without taps, or meets nothing.
+typedef struct {
+    int64_t in_start, in_step, in_count;
+    int64_t out_start, out_step, out_count;
+    int64_t shift, taps, first_tap, tap_step;
+    int64_t taps_before;            // taps of earlier groups: where this pass's weights lie in a weight tile
+    int64_t opens, closes;
+    int64_t new_columns;            // 0: the same columns on both sides as the pass before
+    int64_t window_shift, window;   // largest shift and number of extra `in` columns over passes with equal columns
+} sc_pass;
+
+// Output columns that no pass has, zeros but for a bias: start + i * step + w, 0 <= w < width, 0 <= i < count, as far
+// as there are such columns.
+typedef struct {
+    int64_t start, width, step, count;
+} sc_gap;
+
+enum { SC_MAX_TAPS = 3, SC_MAX_LANE_VECTORS = 8, SC_MAX_CHANNEL_BLOCK = 256 };
+
+// Where an inner tap lies in a weight tile: its group of taps (shared by all passes with these taps) and its place.
+typedef struct {
+    int64_t taps_before, taps, index;
+} sc_tap;
+
+typedef struct {
+    int64_t out_rows, out_columns, in_rows, in_columns;
+    int64_t outer_taps, inner_taps;
+    const int64_t *row_table;  // [out_rows][outer_taps] -> in row or -1
+    const int64_t *met_rows;   // those of `out` that meet any, ascending
+    int64_t met_row_count;
+    const sc_pass *outer_passes;  // with one outer dimension the same for rows: `column` is to be read as row
+    int64_t outer_pass_count;     // else 0
+    const sc_pass *passes;
+    int64_t pass_count;
+    const sc_gap *gaps;
+    int64_t gap_count;
+    const sc_tap *taps;  // [inner_taps]
+} sc_map;
+
+// Activations or gradients of any layout:
+//   data[image * image_stride + rows[row] + column * column_stride + (channel / 16) * block_stride
+//        + (channel % 16) * channel_stride]
+typedef struct {
+    float *data;
+    int64_t image_stride, column_stride, channel_stride, block_stride;
+    const int64_t *rows;
+} sc_view;
+
+// Which elements of a tensor count: those that are not zero. Offsets and strides of the view, whose own data is not
+// used, are in elements, whatever an element is; bits are numbered from the lowest one of the first byte.
+enum { SC_MASK_FLOATS, SC_MASK_BYTES, SC_MASK_BITS };
+typedef struct {
+    sc_view view;
+    const void *data;  // or NULL: there is no mask
+    int64_t kind;
+} sc_mask;
+
+// Weights as a kernel sees them: a lane dimension (vector lanes), a channel dimension (the scalar operand's
+// channels), outer taps and inner taps; both channel dimensions within one group.
+typedef struct {
+    float *data;
+    int64_t group_stride, lane_stride, channel_stride, tap_stride;
+    const int64_t *outer_taps;  // offset of each outer tap
+    int64_t flat_taps;          // 1: outer tap t begins inner_taps * tap_stride elements behind outer tap t - 1
+} sc_weight_view;
+
+// The calling thread looks for signals now and then; nonzero means: stop, the result is not wanted any more.
+typedef struct {
+    int (*poll)(void *context);
+    void *context;
+} sc_interrupt;
+
+// forward and backward_data
+typedef struct {
+    sc_map map;
+    sc_view in, out;
+    sc_mask needed;    // of `out`: where it has none, the result is zero
+    sc_mask live;      // of `in`: its nonzero elements, if they are known
+    int64_t batch, groups;
+    int64_t channels;  // of `in`, per group
+    int64_t lanes;     // channels of `out`, per group
+    sc_weight_view weight;
+    const float *bias;  // (groups * lanes,) or NULL
+    int64_t relu;
+    int64_t stream;    // 1: the result is bigger than the caches
+    float threshold;   // skipping kernels take magnitudes of up to this for zeros
+    uint16_t *mask;    // NULL, or with relu where the bits of the nonzero results go, in the order of memory. Only for
+                       // contiguous channels, whose pixels and groups begin at multiples of 16 elements
+    // blocking
+    int64_t dense;             // which inner kernel: 0 skips zeros of `in`, 1 does not
+    int64_t outputs;           // 1: outputs/outputs.h, which computes what is needed of `out` alone; then dense is 1
+    int64_t parts;             // bf16 parts of an f32 in the dense kernel on tile registers; 0: not that kernel
+    int64_t lane_vectors;      // at most so many 16-lane vectors in a lane block
+    int64_t channel_block;     // channels in a weight tile
+    int64_t chunk_rows;        // output rows that are finished before the next ones are begun
+    int64_t segment, segments; // long rows are cut into segments of so many columns; then chunk_rows is 1
+    int64_t in_segment;        // at most so many columns of `in` are made ready for one segment
+    int64_t lane_groups;       // work items per chunk, each with its share of lane blocks
+    int64_t pack_ahead;        // 1: all weights are packed once before the first item, 0: tile by tile, where needed
+    float *packed;             // where they are packed ahead
+    sc_interrupt interrupt;
+} sc_rows_task;
+
+// backward_weight: weight gradient of channels `a` (scalar operand, map.out) by lanes `b` (map.in)
+typedef struct {
+    sc_map map;
+    sc_view a, b;
+    sc_mask live;             // of a: its nonzero elements, if they are known
+    int64_t batch, groups;
+    int64_t channels, lanes;  // of a and of b, per group
+    sc_weight_view gradient;
+    float threshold;        // as above, for elements of a
+    // output_mask, or null. Both in C order, one byte each; `pair_*` are the strides of `pairs`, that of channels or of
+    // lanes is 1.
+    const uint8_t *mask;    // [out channel][in channel of the group][tap]: 0 where the gradient is not needed
+    const uint8_t *pairs;   // [out channel][in channel of the group]: 0 where it is needed at no tap; null: nowhere
+    int64_t pair_group, pair_lane, pair_channel;
+    int64_t dense, parts;   // as above
+    int64_t points;         // 1: gradient/points.h, for one tap and contiguous channels on both sides
+    int64_t outer_group;    // outer taps that are swept together, those of an outer pass; 1: one after the other
+    int64_t lane_vectors;   // vectors in a lane block
+    int64_t lane_blocks;    // lane blocks in a work item
+    int64_t channel_block;  // channels of a in a work item
+    int64_t chunk_rows, segment, segments;
+    sc_interrupt interrupt;
+} sc_gradient_task;
+
+// Convolutions of many narrow groups, dense: 16 lanes are channels of `out` that follow one another, of any groups.
+// kernels/groups/lanes.h says how lanes find the channels of `in` that their groups have.
+enum { SC_MAX_GROUP_CHANNELS = 64 };  // of either side, in one group
+
+// forward and backward_data
+typedef struct {
+    sc_map map;
+    sc_view in, out;
+    int64_t batch, groups;
+    int64_t channels;  // of `in`, per group
+    int64_t lanes;     // of `out`, per group
+    sc_weight_view weight;
+    const float *bias;  // (groups * lanes,) or NULL
+    int64_t relu, stream;
+    uint16_t *mask;    // as above, for `out` that is written in place
+    int64_t spread, overlap;  // see groups/lanes.h
+    int64_t in_place;   // 1: vectors of `in` are read where they are; 0: pixels are packed
+    int64_t out_place;  // 1: vectors of `out` are stored where they belong; 0: through a tile and a transpose
+    // A phase is the output columns of the passes with one out_start:
+    //   map.passes[phase_passes[i]], phases[phase] <= i < phases[phase + 1]
+    const int64_t *phases, *phase_passes;
+    int64_t phase_count, most_passes;  // most passes of a phase
+    // blocking
+    int64_t chunk_rows, segment, segments, in_segment;  // as in sc_rows_task
+    int64_t shares;     // work items per chunk, each with its share of the vectors
+    int64_t ahead;      // 1: the next row of `in` is asked for while one is computed
+    float *packed;      // [vector]: bias and weights
+    sc_interrupt interrupt;
+} sc_groups_task;
+
+// backward_weight: lanes are channels of `a`, the gradient of the output; `b` is the input.
+typedef struct {
+    sc_map map;
+    sc_view a, b;
+    int64_t batch, groups;
+    int64_t channels, lanes;  // of b and of a, per group
+    sc_weight_view gradient;
+    int64_t spread, overlap;
+    int64_t a_place, b_place;  // 1: read where it is
+    int64_t a_ahead, b_ahead;  // floats from a chunk to the next one, which is asked for meanwhile; 0: it is not
+    // blocking
+    int64_t chunk_rows, segment, segments, in_segment;
+    int64_t parts;   // of the chunks, summed apart and added up in this order
+    int64_t shares;  // work items per part, each with its share of the vectors
+    float *sums;     // [part][vector][weights of a vector]
+    sc_interrupt interrupt;
+} sc_groups_gradient_task;
+
+// A nonzero weight: its value, and its place channel * taps + tap among the weights of its row.
+typedef struct {
+    float value;
+    uint32_t index;
+} sc_nonzero;
+
+// The nonzero weights of every row of one direction: rows are out channels in forward and in channels in backward_data,
+// channels the others. Taps that meet the same outputs (backward_data with strides: every other row and column) form a
+// class with lists of its own. The list of (class, row) lies in
+//   nonzeros[start[block]] .. nonzeros[start[block + 1]],  start = starts + (class * rows + row) * (blocks + 1)
+// for channels block * block_channels and on, a power of two; behind each list are records that may hold anything.
+typedef struct {
+    sc_nonzero *nonzeros;
+    int64_t *starts;
+    int64_t groups, rows, channels;  // rows over all groups, channels of one group
+    int64_t taps, inner_taps;
+    int64_t whole_rows;  // 1: nonzeros come in threes, the inner taps of one channel and outer tap
+    int64_t classes;
+    const int64_t *class_ends;  // [classes]: taps of class i are class_taps[class_ends[i - 1] .. class_ends[i])
+    const int64_t *class_taps;  // [taps]
+    int64_t block_channels, blocks;
+} sc_lists;
+
+// Making them from weights in C order: row r of a group begins at data + group * group_stride + r * row_stride.
+typedef struct {
+    sc_lists lists;
+    const float *data;
+    int64_t group_stride, row_stride, channel_stride;
+    int64_t item_rows;    // rows of a work item, 32 at most
+    int64_t *not_finite;  // [items]: how many Inf and NaN were met
+    int64_t *not_whole;   // [items]: 0 if inner rows have three taps, and each of them only zeros or only nonzeros
+    sc_interrupt interrupt;
+} sc_lists_task;
+
+// forward and backward_data, skipping zeros of the weights. 16 output lines are computed side by side, one per lane; a
+// line is a segment of `tile` output columns (of every phase) of an output row. Phases are the output columns that meet
+// input columns at the same distances: with dilation every other column forward, with stride backwards.
+typedef struct {
+    sc_map map;
+    sc_view in, out;
+    int64_t batch, groups;
+    int64_t channels, filters;  // of `in` and of `out`, per group
+    sc_lists lists;
+    const float *bias;  // (groups * filters,) or NULL
+    int64_t relu, stream;  // as above
+    // columns: phase p of a segment has output columns p + m * phases, 0 <= m < tile, behind the segment's first one
+    int64_t phases, tile, segments;
+    int64_t in_advance;         // input columns from one segment to the next
+    int64_t width;              // columns of a packed row: all that a segment meets, and no others
+    const int64_t *columns;     // [width]: which ones, ascending, from the segment's first one
+    const int64_t *column_places;  // [width]: where they lie in the packed row
+    const int64_t *tap_places;  // [phases][inner_taps]: where the column lies that m = 0 meets, or -1
+    // blocking
+    int64_t channel_block;      // channels that are swept together, a multiple of lists.block_channels
+    int64_t chunk_steps;        // steps (one line of each lane) of a work item
+    int64_t shares;             // work items per chunk, each with its share of the filters
+    sc_interrupt interrupt;
+} sc_weights_task;
+
+// bias gradient: sum over images, rows and columns, for every channel
+typedef struct {
+    sc_view in;
+    int64_t batch, rows, columns, channels;
+    float *out;
+    sc_interrupt interrupt;
+} sc_bias_task;
+
+// Packed nonzeros of an array whose elements lie side by side: sizes in elements.
+enum {
+    SC_COMPRESSED_BLOCK = 4096,      // of these the offset is kept
+    SC_COMPRESSED_ITEM = 1 << 16,    // of a work item
+    SC_COMPRESSED_STREAM = 1 << 23,  // arrays of so many are expanded past the caches
+};
+typedef struct {
+    float *dense;
+    int64_t count;
+    uint8_t *bits;     // (count + 7) / 8: which elements are not zero, lowest bit first
+    float *packed;     // their values; 16 more may be read
+    int64_t *offsets;  // blocks + 1: nonzeros before each block, and in all
+    int64_t counted;   // 1: offsets are known. 0: they are found on the way, and packed has room for count + 16 values
+} sc_compress_task;
+
+// Weights whose magnitudes decide a mask, in C order and in one of two types; the other pointer is NULL.
+typedef struct {
+    const float *single;
+    const double *wide;
+} sc_magnitudes;
+
+// N:M masks: the n largest of every m elements along an axis
+typedef struct {
+    sc_magnitudes weight;
+    uint8_t *mask;          // one bool per element
+    int64_t length, inner;  // sizes of the axis and of all dimensions behind it
+    int64_t groups;         // of m elements, in the whole array; the last one along the axis may be shorter
+    int64_t n, m;
+    sc_interrupt interrupt;
+} sc_nm_task;
+
+// stochastic pruning of gradients whose elements lie side by side
+enum { SC_STOCHASTIC_ITEM = 1 << 15 };  // elements of a work item; a multiple of what pruning/philox.h draws at a time
+typedef struct {
+    sc_magnitudes gradient;
+    void *out;          // as many elements of the same type, or the gradient's own; NULL: it is measured, not pruned
+    int64_t count;
+    uint64_t key;       // of the random numbers
+    double threshold;   // above zero
+    double *sums;       // [items]: of the gradient's magnitudes
+    int64_t *nonzeros;  // [items]: in `out`, or in the gradient where there is none
+    sc_interrupt interrupt;
+} sc_stochastic_task;
+
+enum { SC_MAX_BLOCK = 32 };  // largest m of a transposable mask: a row of a block is a word of 32 bits
+enum sc_transposable_method { SC_GREEDY, SC_ENTROPY, SC_EXACT };
+
+// transposable N:M masks of a matrix that is tiled with m x m blocks, those at the edges padded with zeros
+typedef struct {
+    sc_magnitudes weight;
+    double scale;   // takes every magnitude to [0, 1)
+    uint8_t *mask;  // one bool per element
+    int64_t rows, columns, n, m;
+    int64_t method;      // a sc_transposable_method
+    int64_t iterations;  // of SC_ENTROPY
+    double sharpness;    // of SC_ENTROPY: S begins as exp(sharpness * weight / largest weight of the block)
+    sc_interrupt interrupt;
+} sc_transposable_task;
+
+// Top-K of the magnitudes of float32 elements that lie side by side
+enum { SC_TOPK_ITEM = 1 << 14 };  // elements of a work item: some 2 us, 64 KB
+typedef struct {
+    int64_t reached;  // elements whose magnitude is above `low`, NaN included
+    int64_t inside;   // of these, those that are not above `high`
+    int64_t nan;      // 1 if there is any
+} sc_topk_count;
+typedef struct {
+    const float *data;
+    int64_t count;
+    float low, high;  // the bracket: magnitudes above low and not above high. A NaN is below all.
+    // a pass: its counts, and the elements inside the bracket in any order, unless they are more than `room`
+    sc_topk_count *counts;  // [items]
+    float *kept;
+    int64_t room;
+    int64_t *taken;  // 0 at the beginning
+    // the mask: ties, which are what the bracket holds, are kept before tie_item, and the first tie_count of that item
+    uint8_t *mask;  // one bool per element
+    int64_t tie_item, tie_count;
+    sc_interrupt interrupt;
+} sc_topk_task;

@@ -1,0 +1,103 @@
+// Which rows of B the rows of A in a chunk meet, and so which rows of both the next chunk will read.
+//
+// Each row of B that is met gets a slot of the lane tile. Where the slots of successive rows of A follow one another,
+// the kernels sum over all of them as over one long row.
+#pragma once
+#include "common/read_ahead.h"
+#include "gradient/scratch.h"
+
+SC_OPEN
+
+// The rows of B that the chunk meets, in the order in which the outer taps meet them. Returns their number.
+static int64_t find_partners(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk,
+                             const gradient_scratch &scratch) {
+    const sc_map &map = task.map;
+    int64_t used = 0;
+    for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
+        for (int64_t i = 0; i < chunk.rows; ++i) {
+            const int64_t image = rows.image(chunk.first + i), row = rows.row(chunk.first + i);
+            const int64_t in = map.row_table[row * map.outer_taps + tap];
+            int64_t slot = -1;
+            if (in >= 0) {
+                int64_t &known = scratch.slots[image * map.in_rows + in];
+                if (known < 0) scratch.order[used] = image * map.in_rows + in, known = used++;
+                slot = known;
+            }
+            scratch.partner[tap * task.chunk_rows + i] = slot;
+        }
+    }
+    for (int64_t slot = 0; slot < used; ++slot) scratch.slots[scratch.order[slot]] = -1;
+    return used;
+}
+
+// The same for an outer pass: for each image all rows from the first to the last that any tap meets, those outside the
+// image as zeros. Only the partners of the first tap are needed.
+static int64_t stack_partners(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk,
+                              const gradient_scratch &scratch) {
+    const sc_pass &outer = *rows.pass;
+    int64_t used = 0;
+    for (int64_t i = 0; i < chunk.rows;) {
+        const int64_t image = rows.image(chunk.first + i), first = (chunk.first + i) % rows.count;
+        const int64_t some = smaller(chunk.rows - i, rows.count - first);
+        for (int64_t k = 0; k < some; ++k) scratch.partner[i + k] = used + k;
+        const int64_t begin = rows.first + first - outer.shift;
+        for (int64_t in = begin; in < begin + some + outer.taps - 1; ++in) {
+            const bool inside = in >= 0 && in < outer.in_count;
+            scratch.order[used++] = inside ? image * task.map.in_rows + outer.in_start + in * outer.in_step : -1;
+        }
+        i += some;
+    }
+    return used;
+}
+
+// The rows of B that some rows of A meet: those of an outer pass, or all of them.
+struct partner_rows {
+    int64_t start, step, count;  // in each image
+
+    SC_INLINE_MEMBER partner_rows(const sc_map &map, const gradient_rows &rows)
+        : start(rows.pass ? rows.pass->in_start : 0), step(rows.pass ? rows.pass->in_step : 1),
+          count(rows.pass ? rows.pass->in_count : map.in_rows) {}
+    // How many of them, over all images, the rows of A before `index` have met.
+    SC_INLINE_MEMBER int64_t met(const sc_map &map, const gradient_rows &rows, int64_t index) const {
+        for (int64_t i = index - 1; i >= larger(0, index - rows.count); --i) {
+            int64_t last = -1;
+            if (rows.pass) {
+                const int64_t first = rows.first + i % rows.count - rows.pass->shift;
+                last = smaller(count - 1, first + rows.pass->taps - 1);
+            }
+            for (int64_t tap = 0; !rows.pass && tap < map.outer_taps; ++tap) {
+                last = larger(last, map.row_table[rows.row(i) * map.outer_taps + tap]);
+            }
+            if (last >= 0) return rows.image(i) * count + last + 1;
+        }
+        return 0;
+    }
+};
+
+// What the next chunk (or, of long rows, the next segment) will read, to be asked for while this one is summed.
+static read_ahead next_reads(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk,
+                             int64_t channel, int64_t channels, int64_t lane, int64_t lanes) {
+    const sc_map &map = task.map;
+    read_ahead ahead = {};
+    const int64_t all_rows = task.batch * rows.count, next = chunk.first + chunk.rows;
+    if (task.segments == 1 && next < all_rows && rows.regular(map)) {
+        const int64_t some = smaller(task.chunk_rows, all_rows - next);
+        ahead.add_rows(task.a, {rows.start, rows.step, rows.count}, next, some, map.out_columns, channel, channels);
+        const partner_rows partners(map, rows);
+        const int64_t met = partners.met(map, rows, next);
+        ahead.add_rows(task.b, {partners.start, partners.step, partners.count}, met,
+                       partners.met(map, rows, next + some) - met, map.in_columns, lane, lanes);
+    } else if (all_rows == 1 && chunk.segment + 1 < task.segments && map.pass_count == 1) {
+        const sc_pass &pass = map.passes[0];
+        int64_t begin, end;
+        segment_range(task, {chunk.first, chunk.rows, chunk.segment + 1}, pass, begin, end);
+        if (begin >= end) return ahead;
+        const int64_t out = pass.out_start + begin * pass.out_step, in = pass.in_start + begin * pass.in_step;
+        ahead.add(task.a, row_of(task.a, 0, 0) + out * task.a.column_stride, (end - begin) * pass.out_step, channel,
+                  channels);
+        ahead.add(task.b, row_of(task.b, 0, 0) + in * task.b.column_stride, (end - begin) * pass.in_step, lane, lanes);
+    }
+    return ahead;
+}
+
+SC_CLOSE

@@ -1,0 +1,3 @@
+#define SC_ISA neon
+#include "simd/neon.h"
+#include "isa/kernels.h"

@@ -1,3 +1,0 @@
-#define SC_ISA neon
-#include "simd_neon.h"
-#include "kernels.h"

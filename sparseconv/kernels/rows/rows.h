@@ -1,0 +1,440 @@
+// forward and backward_data: the loops around the row kernels.
+//
+//   out[n, row, m, k] = act( bias[k] + sum over outer taps, passes, channels c, taps j of
+//                            in[n, row_table[row][tap], m + j - shift, c] * weight[k, c, tap, j] )
+//
+// backward_data is the same sum with grad_output as `in` and the transposed weights (map and views say so).
+//
+// Loop order, outermost first, and what each level re-uses:
+//   item         (group, chunk of output rows, share of the lane blocks): independent, no thread meets another
+//   lane block   up to lane_vectors vectors of output channels; the chunk's outputs lie in a contiguous tile (L2)
+//   channel block, outer tap, pass: one weight tile of channel_block x taps x lane block, kept in L1 and swept over
+//   row          every row of the chunk: rows/skip.h or rows/dense.h
+//
+// Outputs are summed in the tile and leave it in the sweep that completes them: straight into memory where pixels
+// are contiguous (NHWC), through a transpose otherwise. There a mask's words, found before the first sweep, clear what
+// is not needed: cleared in memory afterwards, without streaming stores, 256,64,56 1x1 took 1.5 (floats) and 1.16
+// (bits) of the time without a mask, now 1.14 and 1.04; skipping 80% of grad_output 2.8 and 1.8, now 1.45 and 1.1.
+// Inputs whose pixels are not contiguous are packed, a chunk at a time. The order of the sum for one output (channel
+// block, outer tap, pass, column, channel) depends on channel_block alone, so neither chunks nor threads change a bit.
+#pragma once
+#include "common/live_word.h"
+#include "common/mask_words.h"
+#include "rows/chunk.h"
+#include "rows/dense.h"
+#include "rows/skip.h"
+
+SC_OPEN
+
+SC_INLINE weight_tile tile_shape(const sc_rows_task &task, const lane_block &block, int64_t channel) {
+    return {task.map, smaller(task.channel_block, task.channels - channel), block.vectors, task.dense != 0};
+}
+
+// Where the weights of one lane block and channel block lie if they are packed ahead.
+SC_INLINE float *packed_tile(const sc_rows_task &task, const lane_block &block, int64_t channel) {
+    const int64_t taps = task.map.outer_taps * task.map.inner_taps * 16, all = ceil_div(task.lanes, 16);
+    return task.packed + taps * ((block.group * all + block.vector) * task.channels + channel * block.vectors);
+}
+
+// The weights of one lane block and channel block, for all taps.
+static void pack_tile(const sc_rows_task &task, const lane_block &block, int64_t channel, float *tile) {
+    const sc_weight_view &view = task.weight;
+    const int64_t lane = block.vector * 16;
+    float *data = view.data + block.group * view.group_stride + lane * view.lane_stride + channel * view.channel_stride;
+    move_weights<true>(tile, tile_shape(task, block, channel), view, data, task.lanes - lane);
+}
+
+static void pack_weights(const sc_rows_task *task, int64_t begin, int64_t end, void *) {
+    for_each_weight_tile(*task, begin, end, [task](const lane_block &block, int64_t, int64_t channel) {
+        pack_tile(*task, block, channel, packed_tile(*task, block, channel));
+    });
+}
+
+// Inputs are read as they are, or packed: [column][channel], for outputs/outputs.h with zeros up to whole vectors.
+SC_INLINE bool packs_pixels(const sc_rows_task &task) {
+    return !channels_contiguous(task.in) || (task.outputs && task.channels % 16);
+}
+SC_INLINE int64_t packed_pitch(const sc_rows_task &task) {
+    return task.outputs ? ceil_div(task.channels, 16) * 16 : task.channels;
+}
+
+// An input row: its first ready column (or, if it is read in place, column 0), and the bits of the first ready column
+// in the first channel block. Null where no row meets.
+struct row_source {
+    const float *pixels;
+    const uint64_t *live;
+};
+
+// Input columns start + i * step, low <= i < high, which are made ready one after the other from place `first` on.
+struct ready_columns {
+    int64_t start, step, low, high, first;
+    SC_INLINE_MEMBER int64_t count() const { return high - low; }
+};
+
+// Where column 0 of a pass would be among the ready columns, and the distance of the next one.
+struct ready_place {
+    int64_t first, step;
+};
+
+// The outer taps that a row of the chunk meets: the first and the last one, or -1.
+struct row_ends {
+    int64_t open, close;
+};
+
+// What a work item keeps in its scratch memory.
+struct row_scratch {
+    row_source *sources;  // [row][outer tap]
+    int64_t *met;         // [outer tap][row]: the rows that meet an input row with this tap, side by side
+    int64_t *met_count;   // [outer tap]
+    row_ends *ends;       // [row]
+    ready_columns *ready; // of all input rows alike
+    ready_place *places;  // [pass]
+    int64_t *slots;       // where an input row has been put, by its distance from the lowest one of the chunk
+    float *pixels;        // [slot][place][channel]: inputs whose pixels are not contiguous
+    uint64_t *live;       // [slot][channel block][place]: nonzero channels as bits, for the skipping kernels
+    uint64_t *needed;     // channels of `out` that are needed as bits, see needed_words
+    float *tile;          // weights of one lane block and channel block, unless packed ahead
+    float *sums;          // [row][column][lane]; for outputs/outputs.h of all lane blocks of the item
+
+    // floats of each part, rounded to cache lines
+    struct sizes {
+        int64_t sources, met, met_count, ends, ready, places, slots, pixels, live, needed, tile, sums;
+        int64_t total() const {
+            return sources + met + met_count + ends + ready + places + slots + pixels + live + needed + tile + sums;
+        }
+    };
+    static sizes measure(const sc_rows_task &task) {  // upper bounds: memory that is not touched costs nothing
+        const sc_map &map = task.map;
+        const int64_t pairs = task.chunk_rows * map.outer_taps, in_rows = task.batch * map.in_rows;
+        const int64_t columns = smaller(pairs, in_rows) * task.in_segment;
+        const int64_t weights = map.outer_taps * map.inner_taps * task.lane_vectors * 16;
+        const int64_t all = lane_blocks(task.lanes, task.lane_vectors).count;
+        const int64_t share = ceil_div(all, task.lane_groups), blocks = task.outputs ? share : 1;
+        const int64_t outputs = task.chunk_rows * task.segment;
+        return {line(4 * pairs), line(2 * pairs), line(2 * map.outer_taps), line(4 * task.chunk_rows),
+                line(10 * larger(1, map.pass_count)), line(4 * map.pass_count), line(2 * in_rows),
+                packs_pixels(task) ? line(columns * packed_pitch(task)) : 0,
+                task.dense ? 0 : line(2 * columns * ceil_div(task.channels, task.channel_block)),
+                task.outputs || task.needed.data ? line(2 * outputs * share * ceil_div(task.lane_vectors, 4)) : 0,
+                task.pack_ahead ? 0 : smaller(task.channel_block, packed_pitch(task)) * weights + 16,
+                line(outputs * blocks * task.lane_vectors * 16 + 16)};
+    }
+
+    row_scratch(const sc_rows_task &task, void *memory) {
+        const sizes size = measure(task);
+        float *next = (float *)memory;
+        sources = (row_source *)next, next += size.sources;
+        met = (int64_t *)next, next += size.met;
+        met_count = (int64_t *)next, next += size.met_count;
+        ends = (row_ends *)next, next += size.ends;
+        ready = (ready_columns *)next, next += size.ready;
+        places = (ready_place *)next, next += size.places;
+        slots = (int64_t *)next, next += size.slots;
+        pixels = next, next += size.pixels;
+        live = (uint64_t *)next, next += size.live;
+        needed = (uint64_t *)next, next += size.needed;
+        tile = next, next += size.tile;
+        sums = next;
+    }
+};
+
+static int64_t rows_scratch_bytes(const sc_rows_task *task) {
+    return row_scratch::measure(*task).total() * (int64_t)sizeof(float);
+}
+
+// Which input columns a chunk makes ready: all from the first to the last that it meets, or, where it meets less than
+// half of them (strides larger than the kernel), those alone. Returns how many pieces they are, and their number.
+static int64_t find_columns(const sc_rows_task &task, const row_chunk &chunk, const row_scratch &scratch,
+                            int64_t &columns) {
+    const sc_map &map = task.map;
+    ready_columns *ready = scratch.ready;
+    int64_t pieces = 0, met = 0;
+    for (int64_t p = 0; p < map.pass_count; ++p) {
+        const sc_pass &pass = map.passes[p];
+        int64_t begin, end;
+        chunk.range(pass, begin, end);
+        const int64_t low = larger(0, begin - pass.shift);
+        const int64_t high = smaller(pass.in_count, end + pass.taps - 1 - pass.shift);
+        scratch.places[p] = {-1, 1};
+        if (begin >= end || low >= high) continue;
+        ready_columns *last = pieces ? ready + pieces - 1 : nullptr;
+        const bool same = last && last->start == pass.in_start && last->step == pass.in_step;
+        if (same && low <= last->high && high >= last->low) {
+            last->low = smaller(last->low, low), last->high = larger(last->high, high);
+        } else {
+            ready[pieces++] = {pass.in_start, pass.in_step, low, high, 0};
+        }
+        scratch.places[p].first = pieces - 1;
+    }
+    for (int64_t i = 0; i < pieces; ++i) ready[i].first = met, met += ready[i].count();
+    columns = chunk.in_columns;
+    const bool all = 2 * met > columns;
+    for (int64_t p = 0; p < map.pass_count; ++p) {
+        const sc_pass &pass = map.passes[p];
+        ready_place &place = scratch.places[p];
+        if (place.first < 0) continue;
+        const ready_columns &piece = ready[place.first];
+        if (all) place = {pass.in_start - chunk.in_column, pass.in_step};
+        else place = {piece.first - piece.low, 1};
+    }
+    if (!all) return columns = met, pieces;
+    ready[0] = {chunk.in_column, 1, 0, columns, 0};
+    return 1;
+}
+
+// The ready columns of a chunk.
+struct ready_rows {
+    int64_t pitch;    // floats from one pixel to the next
+    int64_t columns;  // of an input row
+    bool packed;
+
+    // What a sweep of a pass over a row reads.
+    template <class Sweep>
+    SC_INLINE_MEMBER void point(Sweep &sweep, const sc_pass &pass, const ready_place &place,
+                                const row_source &source) const {
+        const int64_t first = packed ? place.first : pass.in_start, step = packed ? place.step : pass.in_step;
+        sweep.in = source.pixels + first * pitch, sweep.in_pitch = step * pitch, sweep.in_count = pass.in_count;
+    }
+};
+
+// The nonzero channels of `count` pixels, [block of channels][pixel], `pitch` words a block. A function of its own, in
+// which nothing that a word might overwrite is read again: within find_sources, 256,64,56 1x1 at 80% zeros took 1.17
+// times as long.
+SC_ALONE static void find_words(const float *pixel, int64_t step, int64_t count, int64_t channels, int64_t block,
+                                f32x16 threshold, uint64_t *words, int64_t pitch) {
+    for (int64_t i = 0; i < count; ++i, pixel += step) {
+        uint64_t *word = words + i;
+        for (int64_t first = 0; first < channels; first += block, word += pitch) {
+            *word = live_word(pixel + first, (int)smaller(block, channels - first), threshold);
+        }
+    }
+}
+
+// Makes the chunk's input rows ready: packs those whose pixels are not contiguous and finds their nonzero channels.
+// Doing so ahead of the sweeps reads memory in order and without branches; a sweep that tested zeros itself would wait
+// for memory in every mispredicted branch.
+static ready_rows find_sources(const sc_rows_task &task, const row_chunk &chunk, int64_t group,
+                               const row_scratch &scratch) {
+    const sc_map &map = task.map;
+    const bool packed = packs_pixels(task);
+    const int64_t channel = group * task.channels, blocks = ceil_div(task.channels, task.channel_block);
+    const int64_t pitch = packed ? packed_pitch(task) : task.in.column_stride;
+    const f32x16 threshold = splat(&task.threshold);
+    const row_span span(map, chunk.first, chunk.rows);
+    for (int64_t i = 0; i < span.rows; ++i) scratch.slots[i] = -1;
+    for (int64_t tap = 0; tap < map.outer_taps; ++tap) scratch.met_count[tap] = 0;
+    int64_t used = 0, columns;
+    const int64_t pieces = find_columns(task, chunk, scratch, columns);
+    for (int64_t i = 0; i < chunk.rows; ++i) {
+        const int64_t image = (chunk.first + i) / map.out_rows, row = (chunk.first + i) % map.out_rows;
+        scratch.ends[i] = {-1, -1};
+        for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
+            row_source &source = scratch.sources[i * map.outer_taps + tap];
+            source = {nullptr, nullptr};
+            const int64_t in = map.row_table[row * map.outer_taps + tap];
+            if (in < 0) continue;
+            scratch.met[tap * task.chunk_rows + scratch.met_count[tap]++] = i;
+            if (scratch.ends[i].open < 0) scratch.ends[i].open = tap;
+            scratch.ends[i].close = tap;
+            int64_t &slot = scratch.slots[image * map.in_rows + in - span.first];
+            const bool seen = slot >= 0;
+            if (!seen) slot = used++;
+            float *pixels = scratch.pixels + slot * columns * pitch;
+            uint64_t *live = scratch.live + slot * columns * blocks;
+            source.pixels = packed ? pixels : row_of(task.in, image, in) + channel;
+            source.live = live;
+            if (seen) continue;
+            for (const ready_columns *piece = scratch.ready; piece < scratch.ready + pieces; ++piece) {
+                const int64_t column = piece->start + piece->low * piece->step, count = piece->count();
+                if (packed) {
+                    load_pixels(pixels + piece->first * pitch, pitch, task.in, row_of(task.in, image, in), channel,
+                                channel + task.channels, column, piece->step, count);
+                }
+                if (task.dense) continue;
+                const float *pixel = source.pixels + (packed ? piece->first : column) * pitch;
+                const int64_t step = (packed ? 1 : piece->step) * pitch;
+                uint64_t *words = live + piece->first;
+                if (task.live.data) {
+                    known_words(task.live, mask_columns(task.live, image, in, column, piece->step, count),
+                                {channel, task.channels, task.channel_block}, pixel, step, words, columns);
+                    continue;
+                }
+                find_words(pixel, step, count, task.channels, task.channel_block, threshold, words, columns);
+            }
+        }
+    }
+    return {pitch, columns, packed};
+}
+
+// Which channels of `out` a chunk needs, of an item's share [begin, end) of the lane blocks:
+// [lane block][64 lanes of it][row][column].
+struct needed_words {
+    uint64_t *words;
+    int64_t begin, end, parts, rows, columns;
+
+    SC_INLINE_MEMBER needed_words(const sc_rows_task &task, const row_chunk &chunk, const row_scratch &scratch,
+                                  int64_t begin, int64_t end)
+        : words(scratch.needed), begin(begin), end(end), parts(ceil_div(task.lane_vectors, 4)), rows(chunk.rows),
+          columns(chunk.columns) {}
+    SC_INLINE_MEMBER uint64_t *of(int64_t index, int64_t row, int64_t part = 0) const {
+        return words + (((index - begin) * parts + part) * rows + row) * columns;
+    }
+    SC_INLINE_MEMBER int64_t lanes_pitch() const { return rows * columns; }
+
+    // In the order of memory: pixel by pixel where channels are contiguous, or row by row. Several pixels of
+    // bits, or of one word, are neighbours enough.
+    void find(const sc_rows_task &task, const row_chunk &chunk, int64_t group) const {
+        const lane_blocks blocks(task.lanes, task.lane_vectors);
+        const bool pixels = channels_contiguous(task.needed.view);
+        const bool wide = task.needed.kind == SC_MASK_FLOATS && (end - begin) * parts > 1;
+        const int64_t together = !pixels ? columns : wide ? 1 : 64;
+        for (int64_t row = 0; row < rows; ++row) {
+            const int64_t out = chunk.first + row, image = out / task.map.out_rows, out_row = out % task.map.out_rows;
+            for (int64_t column = 0; column < columns; column += together) {
+                const int64_t count = smaller(together, columns - column);
+                const mask_columns some(task.needed, image, out_row, chunk.column + column, 1, count);
+                for (int64_t index = begin; index < end; ++index) {
+                    const lane_block block = lane_block_of(task, blocks, group, index);
+                    const int64_t lane = group * task.lanes + block.vector * 16;
+                    for (int64_t part = 0; 64 * part < block.lanes; ++part) {
+                        mask_words(task.needed, some, lane + 64 * part, (int)smaller(64, block.lanes - 64 * part),
+                                   of(index, row, part) + column);
+                    }
+                }
+            }
+        }
+    }
+};
+
+// Output columns column + m * step, begin <= m < end, of a row of the chunk for a sweep that begins with the bias
+// (`opens`) or their sums, and completes them (`closes`) or not. `needed` are the words of the lane block's first row,
+// if there is a mask.
+SC_INLINE void open_and_close(const sc_rows_task &task, const row_chunk &chunk, const row_scratch &scratch,
+                              const lane_block &block, const float *bias, const uint64_t *needed, int64_t row,
+                              int64_t column, int64_t step, bool opens, bool closes, row_sweep &sweep) {
+    const sc_map &map = task.map;
+    const int64_t pitch = block.vectors * 16, first = column + sweep.begin * step;
+    const int64_t place = row * chunk.columns + first - chunk.column;
+    float *sums = scratch.sums + place * pitch;
+    sweep.from = opens ? bias : sums, sweep.from_pitch = opens ? 0 : step * pitch;
+    sweep.to = sums, sweep.to_pitch = step * pitch, sweep.last_lanes = 16;
+    sweep.relu = closes && task.relu, sweep.stream = false, sweep.mask = nullptr;
+    sweep.needed = closes && needed ? needed + place : nullptr;
+    sweep.needed_pitch = step, sweep.needed_lanes_pitch = chunk.rows * chunk.columns;
+    if (!closes || !channels_contiguous(task.out)) return;
+    const int64_t out = chunk.first + row, lane = block.group * task.lanes + block.vector * 16;
+    sweep.to = row_of(task.out, out / map.out_rows, out % map.out_rows) + lane + first * task.out.column_stride;
+    sweep.to_pitch = step * task.out.column_stride;
+    sweep.origin = task.out.data, sweep.mask = task.mask;
+    sweep.last_lanes = (int)(block.lanes - (block.vectors - 1) * 16);
+    sweep.stream = task.stream && sweep.last_lanes == 16 &&
+                   ((uintptr_t)sweep.to | sweep.to_pitch * sizeof(float)) % 64 == 0;
+}
+
+SC_INLINE row_kernel kernel_of(const sc_rows_task &task, const lane_block &block) {
+    return task.dense ? dense_kernel(block.vectors) : skip_kernel(block.vectors);
+}
+
+// Sweeps the weights of one channel block, outer tap and pass over all rows of the chunk that the tap meets. Columns
+// that meet padding with all taps of the pass are swept only to begin or to complete them.
+static void sweep_chunk(const sc_rows_task &task, const row_chunk &chunk, const row_scratch &scratch,
+                        const ready_rows &ready, const lane_block &block, const float *bias, const uint64_t *needed,
+                        const float *tile, int64_t channel, int64_t tap, int64_t p) {
+    const sc_pass &pass = task.map.passes[p];
+    const weight_tile shape = tile_shape(task, block, channel);
+    const row_kernel kernel = kernel_of(task, block);
+    int64_t begin, end;
+    chunk.range(pass, begin, end);
+    if (begin >= end) return;
+    const int64_t first_met = larger(begin, pass.shift - pass.taps + 1);
+    const int64_t end_met = smaller(end, pass.in_count + pass.shift);
+    row_sweep sweep = {};
+    sweep.shift = pass.shift, sweep.taps = pass.taps, sweep.channels = (int)shape.channels;
+    sweep.weights = tile + shape.pass_offset(tap, pass.taps_before);
+    sweep.live_pitch = scratch.places[p].step;
+    for (int64_t i = 0; i < scratch.met_count[tap]; ++i) {
+        const int64_t row = scratch.met[tap * task.chunk_rows + i];
+        const bool opens = channel == 0 && tap == scratch.ends[row].open && pass.opens;
+        const bool closes = channel + shape.channels == task.channels && tap == scratch.ends[row].close && pass.closes;
+        sweep.begin = opens || closes ? begin : first_met, sweep.end = opens || closes ? end : end_met;
+        if (sweep.begin >= sweep.end) continue;
+        const row_source &source = scratch.sources[row * task.map.outer_taps + tap];
+        ready.point(sweep, pass, scratch.places[p], source);
+        sweep.in += channel;
+        sweep.live = source.live + channel / task.channel_block * ready.columns + scratch.places[p].first;
+        if (first_met >= end_met) sweep.in_count = 0;
+        open_and_close(task, chunk, scratch, block, bias, needed, row, pass.out_start, pass.out_step, opens, closes,
+                       sweep);
+        kernel(sweep);
+    }
+}
+
+// Output columns that meet nothing: those between passes, and rows that meet no input row.
+static void fill_unmet(const sc_rows_task &task, const row_chunk &chunk, const row_scratch &scratch,
+                       const lane_block &block, const float *bias, const uint64_t *needed) {
+    const row_kernel kernel = kernel_of(task, block);
+    row_sweep sweep = {};
+    for (int64_t row = 0; row < chunk.rows; ++row) {
+        const auto fill = [&](int64_t column, int64_t step, int64_t count) {
+            sweep.begin = 0, sweep.end = count;
+            open_and_close(task, chunk, scratch, block, bias, needed, row, column, step, true, true, sweep);
+            if (count > 0) kernel(sweep);
+        };
+        if (scratch.ends[row].open < 0) fill(chunk.column, 1, chunk.columns);
+        else chunk.each_gap(task.map, fill);
+    }
+}
+
+// One lane block of the chunk, from its bias to its place in memory. Returns false if the call was interrupted.
+static bool finish_block(const sc_rows_task &task, const row_chunk &chunk, const row_scratch &scratch,
+                         const ready_rows &ready, const lane_block &block, const uint64_t *needed) {
+    const sc_map &map = task.map;
+    const int64_t lane = block.group * task.lanes + block.vector * 16, pitch = block.vectors * 16;
+    float bias[SC_MAX_LANE_VECTORS * 16] = {};
+    for (int64_t i = 0; task.bias && i < block.lanes; ++i) bias[i] = task.bias[lane + i] + 0.0f;  // flushes denormals
+
+    for (int64_t channel = 0; channel < task.channels; channel += task.channel_block) {
+        if (task.interrupt.poll(task.interrupt.context)) return false;
+        const float *tile = scratch.tile;
+        if (task.pack_ahead) tile = packed_tile(task, block, channel);
+        else pack_tile(task, block, channel, scratch.tile);
+        for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
+            if (scratch.met_count[tap] == 0) continue;
+            for (int64_t p = 0; p < map.pass_count; ++p) {
+                sweep_chunk(task, chunk, scratch, ready, block, bias, needed, tile, channel, tap, p);
+            }
+        }
+    }
+    fill_unmet(task, chunk, scratch, block, bias, needed);
+    for (int64_t row = 0; row < chunk.rows && !channels_contiguous(task.out); ++row) {
+        const int64_t image = (chunk.first + row) / map.out_rows, out = (chunk.first + row) % map.out_rows;
+        store_pixels(scratch.sums + row * chunk.columns * pitch, pitch, task.out, row_of(task.out, image, out), lane,
+                     lane + block.lanes, chunk.column, chunk.columns);
+    }
+    return true;
+}
+
+static void rows_item(const sc_rows_task &task, int64_t item, const row_scratch &scratch) {
+    const int64_t chunks = ceil_div(task.batch * task.map.out_rows, task.chunk_rows) * task.segments;
+    const int64_t share = item % task.lane_groups, group = item / task.lane_groups / chunks;
+    const row_chunk chunk(task, item / task.lane_groups % chunks);
+    const lane_blocks blocks(task.lanes, task.lane_vectors);
+    const ready_rows ready = find_sources(task, chunk, group, scratch);
+    const int64_t begin = part_begin(blocks.count, task.lane_groups, share);
+    const int64_t end = part_begin(blocks.count, task.lane_groups, share + 1);
+    const needed_words needed(task, chunk, scratch, begin, end);
+    if (task.needed.data) needed.find(task, chunk, group);
+    for (int64_t index = begin; index < end; ++index) {
+        const lane_block block = lane_block_of(task, blocks, group, index);
+        const uint64_t *words = task.needed.data ? needed.of(index, 0) : nullptr;
+        if (!finish_block(task, chunk, scratch, ready, block, words)) return;
+    }
+}
+
+static void rows(const sc_rows_task *task, int64_t begin, int64_t end, void *memory) {
+    const row_scratch scratch(*task, memory);
+    for (int64_t item = begin; item < end; ++item) rows_item(*task, item, scratch);
+    if (task->stream) end_streams();
+}
+
+SC_CLOSE

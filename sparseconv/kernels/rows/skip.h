@@ -1,0 +1,125 @@
+// forward and backward_data, skipping zeros of `in`: one row.
+//
+// Walks along the input columns. The outputs that a column reaches, `S` taps wide, are a sliding window of S x Q
+// accumulators; at each column one output enters (loaded), S - 1 stay, one leaves (stored). The row is unrolled by
+// S so that the window turns through fixed registers. For each column the nonzero channels of a block of up to 64
+// are one word; for each set bit the scalar is broadcast once and feeds S * Q multiply-adds whose other operand
+// comes from the weight tile. A zero costs nothing but its bit: exact, since x * w = 0 adds nothing (and where w is
+// Inf or NaN the product is left out, as documented).
+//
+// Registers: S * Q accumulators + 1 broadcast; weights are memory operands (T = S * Q of them per nonzero).
+// The only branch that is hard to predict is the end of the bit loop, once per word.
+//
+// Tried (Zen 4, one thread, batch 8, dense-equivalent GF/s at 90% zeros, 2026-11; best of many calls, but one variant
+// after the other on a machine that others used too: differences below 10% mean little):
+// - zeros tested here instead of ahead (rows/rows.h): 430 against 690 for 64,64,56, 250 against 493 for 512,512,7, 71
+//   against 343 for 1x1 256->64 at 56: each mispredicted branch waits for memory;
+// - before that, prefetching the inputs of later columns: 64,64,56 423 -> 430, 256,256,14 365 -> 428 (kept: they now
+//   come from L2, but the broadcast still needs them);
+// - ReLU, partial vectors and pitches looked up in `row` for every column: 345 against 405 for 256,256,14 (hence PLAIN
+//   and the local copies);
+// - Q = 2 with 64 channels instead of 4 with 32 (the same 24 KB of weights): 613 against 592, 95% 957 against 792, 50%
+//   172 against 180. A tile of 48 KB (Q = 4, 64 channels) does the same from 85% on and keeps T = 12, which CPUs with
+//   two 64-byte multiply-adds per cycle need; Q = 8 in 48 KB loses everywhere.
+// - at stride 2 (two taps and one), Q = 8 instead of 4: 128,128,56 at 50% 122 against 150, at 80% 220 against 283;
+// - chunks of fewer columns, so that inputs of many channels stay in L2: 256,64,56 1x1 252 against 260, 512,512,7
+//   351 to 511 against 560 at 90%, since weights are read more often.
+// - the scalar taken through a general register (vpbroadcastd) instead of by a broadcasting load: 1.4% faster on the
+//   mean of seven layers and passes, but on Intel's CPUs it would take the place of a multiply-add.
+//
+// What bounds it on Zen 4 (3.7 GHz, 118 GF/s; sums and inputs in L2, 3 taps x 4 vectors), in cycles, from this kernel
+// called alone, minima of hundreds of runs on a machine that others used too:
+// - a nonzero takes 13.6 of loads alone (12 weights, and the broadcast counts for more than one), 14.4 as compiled;
+// - a word takes 13 more to load and store four vectors of sums (a 64-byte store is two cycles), and 6 more;
+// - mispredicted branches take nothing: words with equally many bits are no faster;
+// - a weight tile of 48 KB adds 20 a word for reads from L2, and halves the words.
+// At 90% zeros that is 75% of the peak for 32-channel words in L1 and 64-channel words in L2 alike; 28 columns with 2
+// of padding, finding words, and inputs from beyond L2 leave 60%. A larger L1 would help, more registers would not.
+#pragma once
+#include "common/live_word.h"
+#include "rows/sweep.h"
+
+SC_OPEN
+
+// acc[tap][vector] for the S taps of one column; the output of tap 0 is in slot `turn`, that of tap j in turn - j.
+template <int S, int Q>
+SC_INLINE void skip_column(f32x16 (&acc)[S][Q], int turn, const float *x, const float *weights, uint64_t live) {
+    for (; live; live &= live - 1) {
+        const int channel = __builtin_ctzll(live);
+        const f32x16 xv = splat(x + channel);
+        const float *w = weights + channel * (S * Q * 16);
+        SC_UNROLL for (int tap = 0; tap < S; ++tap) {
+            SC_UNROLL for (int q = 0; q < Q; ++q) {
+                f32x16 &sum = acc[(turn - tap + S) % S][q];
+                sum = fma(xv, load(w + (tap * Q + q) * 16), sum);
+            }
+        }
+    }
+}
+
+// How sums leave. PLAIN: no ReLU, no mask and no partial last vector, which is every sweep but the last one of a row.
+enum class leaving { plain, stream, finish };
+
+template <int S, int Q, leaving HOW>
+static void rows_skip(const row_sweep &row) {
+    static_assert(S * Q <= f32x16::accumulators, "the window must stay in registers");
+    f32x16 acc[S][Q];
+    SC_UNROLL for (int s = 0; s < S; ++s) SC_UNROLL for (int q = 0; q < Q; ++q) acc[s][q] = zero();
+    const int64_t begin = row.begin, end = row.end, last = end + S - 1, shift = row.shift;
+    const int64_t in_count = row.in_count, in_pitch = row.in_pitch;
+    const int64_t live_pitch = row.live_pitch, from_pitch = row.from_pitch, to_pitch = row.to_pitch;
+    const float *weights = row.weights, *from = row.from;
+    int64_t in_offset = (begin - shift) * in_pitch, live_offset = (begin - shift) * live_pitch;
+    float *to = row.to;
+    const int lines = row.channels;
+    for (int64_t entering = begin; entering < last; entering += S) {
+        SC_UNROLL for (int turn = 0; turn < S; ++turn) {
+            const int64_t m = entering + turn;
+            if (m >= last) break;
+            if (m < end) {
+                SC_UNROLL for (int q = 0; q < Q; ++q) acc[turn][q] = load(from + 16 * q);
+                from += from_pitch;
+            }
+            if ((uint64_t)(m - shift) < (uint64_t)in_count) {
+                const float *in = row.in + in_offset;
+                for (int line = 0; line < lines; line += 16) __builtin_prefetch(in + 4 * in_pitch + line);
+                skip_column<S, Q>(acc, turn, in, weights, row.live[live_offset]);
+            }
+            in_offset += in_pitch, live_offset += live_pitch;
+            if (m - (S - 1) >= begin) {
+                f32x16 (&sum)[Q] = acc[(turn + 1) % S];
+                if (HOW == leaving::finish && row.needed) mask_sums(row, m - (S - 1), sum);
+                SC_UNROLL for (int q = 0; q < Q; ++q) {
+                    if (HOW == leaving::plain) store(to + 16 * q, sum[q]);
+                    else if (HOW == leaving::stream) store_stream(to + 16 * q, sum[q]);
+                    else finish(row, to, q, Q, sum[q]);
+                }
+                to += to_pitch;
+            }
+        }
+    }
+}
+
+template <int S, int Q>
+SC_INLINE void rows_skip_ends(const row_sweep &row) {
+    if (row.relu || row.needed || row.last_lanes != 16) rows_skip<S, Q, leaving::finish>(row);
+    else if (row.stream) rows_skip<S, Q, leaving::stream>(row);
+    else rows_skip<S, Q, leaving::plain>(row);
+}
+
+template <int Q>
+static void rows_skip_taps(const row_sweep &row) {
+    constexpr int most = f32x16::accumulators / Q;
+    if constexpr (most >= 1) { if (row.taps <= 1) rows_skip_ends<1, Q>(row); }
+    if constexpr (most >= 2) { if (row.taps == 2) rows_skip_ends<2, Q>(row); }
+    if constexpr (most >= 3) { if (row.taps == 3) rows_skip_ends<3, Q>(row); }
+}
+
+SC_INLINE row_kernel skip_kernel(int64_t vectors) {
+    static constexpr row_kernel kernels[] = {
+        rows_skip_taps<1>, rows_skip_taps<2>, rows_skip_taps<3>, rows_skip_taps<4>,
+        rows_skip_taps<5>, rows_skip_taps<6>, rows_skip_taps<7>, rows_skip_taps<8>};
+    return kernels[vectors - 1];
+}
+
+SC_CLOSE

@@ -1,0 +1,126 @@
+#include "runtime/dispatch.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+#include <atomic>
+
+#include "runtime/amx_usable.h"
+
+namespace sparseconv {
+
+#if !defined(SC_WITHOUT_AMX)  // setup.py: the compiler cannot make it
+namespace amx { extern const sc_tile_table tiles; }
+#endif
+namespace avx512 { extern const sc_table table; }
+namespace avx2 { extern const sc_table table; }
+namespace neon { extern const sc_table table; }
+namespace scalar { extern const sc_table table; }
+
+namespace {
+
+// __builtin_cpu_supports also asks the OS (XGETBV). The features are those of the psABI levels that the files are
+// compiled for, as far as compilers can name them.
+#if defined(__x86_64__)
+bool has_v3() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+           __builtin_cpu_supports("bmi2");
+}
+bool has_v4() {
+    return has_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+bool always() { return true; }
+
+#if defined(__x86_64__) && !defined(SC_WITHOUT_AMX)
+// The kernels of avx512, and dense ones on tile registers.
+const sc_table &amx_table() {
+    static const sc_table table = [] {
+        sc_table made = avx512::table;
+        made.name = "amx", made.tiles = &amx::tiles;
+        return made;
+    }();
+    return table;
+}
+
+// Asked once, and not before somebody wants to know: the permission is for the whole process, for good. The product
+// is tried because hypervisors are known to offer what they do not have.
+bool has_amx() {
+    static const bool usable = has_v4() && amx_permitted() && amx::tiles.works();
+    return usable;
+}
+#endif
+
+// What tests give for the tile registers of a CPU that has none.
+sc_table simulated = {};
+bool is_simulated() { return simulated.tiles != nullptr; }
+
+const isa all[] = {
+    {&simulated, is_simulated},
+#if defined(__x86_64__)
+#if !defined(SC_WITHOUT_AMX)
+    {&amx_table(), has_amx},
+#endif
+    {&avx512::table, has_v4},
+    {&avx2::table, has_v3},
+#elif defined(__aarch64__)
+    {&neon::table, always},
+#endif
+    {&scalar::table, always},
+};
+constexpr int total = sizeof all / sizeof *all;
+
+const sc_table *best() {
+    for (const isa &candidate : all) {
+        if (candidate.supported()) return candidate.table;
+    }
+    return &scalar::table;
+}
+
+std::atomic<const sc_table *> current{nullptr};
+
+}  // namespace
+
+const isa *isas(int *count) {
+    *count = is_simulated() ? total : total - 1;
+    return all + total - *count;
+}
+
+const sc_table *active() {
+    const sc_table *table = current.load(std::memory_order_acquire);
+    return table ? table : best();
+}
+
+void set_active(const sc_table *table) { current.store(table, std::memory_order_release); }
+
+int family() {
+#if defined(__x86_64__)
+    unsigned a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
+    const int base = a >> 8 & 15;
+    return base == 15 ? base + (a >> 20 & 255) : base;
+#else
+    return 0;
+#endif
+}
+
+bool simulate_tiles(const sc_tile_table *tiles) {
+    if (active()->tiles || best()->tiles) return false;
+    simulated = *best();
+    simulated.name = "amx", simulated.tiles = tiles;
+    return true;
+}
+
+const char *vendor() {
+#if defined(__x86_64__)
+    return __builtin_cpu_is("intel") ? "intel" : __builtin_cpu_is("amd") ? "amd" : "other";
+#else
+    return "other";
+#endif
+}
+
+}  // namespace sparseconv
