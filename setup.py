@@ -19,7 +19,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-# Adding an instruction set: one row here, one in kernels/runtime/dispatch.cpp, kernels/simd/<name>.h, kernels/isa/<name>.cpp.
+# Adding an instruction set: a row here and one in kernels/runtime/dispatch.cpp, files in kernels/simd/ and kernels/isa/.
 ISA_FLAGS = {
     "x86_64": {
         "amx": ["-march=x86-64-v4", "-mprefer-vector-width=512", "-mamx-tile", "-mamx-bf16"],
@@ -31,7 +31,8 @@ ISA_FLAGS = {
 }
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 KERNELS = "sparseconv/kernels"
-# Left out where the compiler or its assembler is too old: a line that it must accept, a macro that tells runtime/dispatch.cpp.
+# Left out where the compiler or its assembler is too old: a line that it must accept, and a macro that tells
+# kernels/runtime/dispatch.cpp.
 OPTIONAL = {"amx": ('void f() { asm("tdpbf16ps %tmm0, %tmm1, %tmm2"); }', "SC_WITHOUT_AMX")}
 COMMON = ["-std=c++17", "-O3", "-fvisibility=hidden", "-Wall", "-Wextra"]
 # -Wmaybe-uninitialized: false alarms in GCC 12's own AVX-512 header.

@@ -1,5 +1,5 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True
-"""Thin classes over the C structs of kernels/common/problem.h: filled once, then called with the addresses of arrays."""
+"""Thin classes over the structs of kernels/common/problem.h: filled once, then called with the addresses of arrays."""
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t
 from libc.stdlib cimport free, malloc

@@ -35,8 +35,8 @@ WORD = 64  # channels that gradient/points.h takes together
 POINT_VECTORS = {"amx": 6, "avx512": 6, "avx2": 4, "neon": 4, "scalar": 4}
 POINTS_BYTES = 256 * 1024  # of its scalar operand, read once for its words and once for each lane block: L2
 STREAM_BYTES = 8 * 1024 * 1024  # results from here on go past the caches: no L2 keeps them for whoever reads them
-# outputs/outputs.h: vectors of a patch (one tap x 8, three taps x 2), its weights for up to 64 channels, and the outputs
-# that are finished together. The head of outputs/row.h has the figures.
+# outputs/outputs.h: vectors of a patch (one tap x 8, three taps x 2), its weights for up to 64 channels, and the
+# outputs that are finished together. The head of outputs/row.h has the figures.
 PATCH_VECTORS = 8
 READ_VECTORS = 8  # of each tap, where registers hold no patch
 OUTPUT_TILE_BYTES = 32 * 1024
@@ -152,9 +152,10 @@ def holds_patch() -> bool:
 
 
 def weights(problem: Problem, channels: int, filters: int, variant: str, backward: bool, threads: int) -> Weights:
-    """Blocking of weights/weights.h; `channels` and `filters` are one group's, `variant` is "weight" or "sparse weight".
+    """Blocking of weights/weights.h; `channels` and `filters` are one group's.
 
-    The number of columns that are computed together is the one for which the cost model says the least.
+    `variant` is "weight" or "sparse weight". The number of columns that are computed together is the one for which the
+    cost model says the least.
     """
     count, classes = lines.phases(problem, backward), len(lines.tap_classes(problem, backward))
     columns = problem.in_size[-1] if backward else problem.out_size[-1]

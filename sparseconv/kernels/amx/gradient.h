@@ -15,8 +15,8 @@
 // tile of it can begin anywhere: that is what taps want, and all loads stay aligned. Rows are strung together to parts
 // (amx/parts.h), each a run of whole 32s in A, with zeros behind its last position.
 //
-// Where tile products would not be as accurate as f32 (amx/split.h), blocks of 32 channels x a lane block are computed once
-// more by the vector kernel. They do not depend on the number of threads, nor does the order of any sum.
+// Where tile products would not be as accurate as f32 (amx/split.h), blocks of 32 channels x a lane block are computed
+// once more by the vector kernel. They do not depend on the number of threads, nor does the order of any sum.
 #pragma once
 #include "amx/parts.h"
 #include "amx/products.h"

@@ -1,6 +1,7 @@
 // Tile registers on AMX-BF16: eight of 16 rows of 64 bytes.
 //
-// tests/tiles_emulated.h defines the same names in plain C++; nothing else in kernels/ knows AMX. What they mean:
+// tests/support/tiles_emulated.h defines the same names in plain C++; nothing else in kernels/ knows AMX. What they
+// mean:
 //   tiles_in_use     while it lives, this thread has eight configured tile registers; then none, so that neither a
 //                    context switch nor anybody else's code has to carry 8 KB of them
 //   tile_zero<T>, tile_load<T>, tile_store<T>   16 rows of 64 bytes, `stride` bytes apart

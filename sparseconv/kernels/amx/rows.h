@@ -1,7 +1,7 @@
 // forward and backward_data on tile registers: the dense kernel of instruction sets that have them.
 //
-// The sum is that of rows/rows.h. Both operands are split into bf16 parts (amx/split.h); a tile product sums 32 channels
-// for 16 positions and 16 lanes.
+// The sum is that of rows/rows.h. Both operands are split into bf16 parts (amx/split.h); a tile product sums 32
+// channels for 16 positions and 16 lanes.
 //
 // Loop order, outermost first, and what each level re-uses:
 //   item         (group, chunk of output rows, share of the lane blocks), as in rows/rows.h. All input rows that the
@@ -13,9 +13,9 @@
 // Pairs are channels c and c + 16 of 32, on both sides; channels behind the last one are zeros. Columns `in_step` apart
 // are rows of a tile `in_step` lines apart.
 //
-// Where tile products would not be as accurate as f32 (amx/split.h: infinities, NaN, numbers near the ends of the range),
-// the lane block of the chunk is left to the vector kernel. Chunks and lane blocks do not depend on the number of
-// threads. The order of the sum for one output (pass, 32 channels, outer tap, tap, part) depends on nothing but the
+// Where tile products would not be as accurate as f32 (amx/split.h: infinities, NaN, numbers near the ends of the
+// range), the lane block of the chunk is left to the vector kernel. Chunks and lane blocks do not depend on the number
+// of threads. The order of the sum for one output (pass, 32 channels, outer tap, tap, part) depends on nothing but the
 // problem.
 #pragma once
 #include "amx/parts.h"

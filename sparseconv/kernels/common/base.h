@@ -6,7 +6,7 @@
 // GCC 12 keeps acc[..] arrays of data-dependent loops in memory unless every loop over them is unrolled.
 #define SC_UNROLL _Pragma("GCC unroll 32")
 #define SC_INLINE_MEMBER inline __attribute__((always_inline))
-// A loop that must have the registers to itself, and that tests/test_codegen.py finds by its name.
+// A loop that must have the registers to itself, and that tests/kernels/test_codegen.py finds by its name.
 #define SC_ALONE __attribute__((noinline))
 // An address that the compiler must keep as it is: from `base + constant` GCC makes one register per constant, then
 // runs out of them (18 base addresses for 18 accumulators, spilled to vector registers and back in the inner loop).

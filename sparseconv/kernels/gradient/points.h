@@ -14,9 +14,9 @@
 // has equally many bits, so it is the mispredicted end of the bit loop; that positions update the same sums one after
 // the other costs nothing.
 //
-// Both operands need contiguous channels. Work items, and what an item owns, are those of gradient/gradient.h; an element
-// is summed in the order of positions, in chains of POINTS_CHAIN of them or a little more (common/long_sums.h). Chunks do not
-// depend on the number of threads, so threads do not change a bit.
+// Both operands need contiguous channels. Work items, and what an item owns, are those of gradient/gradient.h; an
+// element is summed in the order of positions, in chains of POINTS_CHAIN of them or a little more (common/long_sums.h).
+// Chunks do not depend on the number of threads, so threads do not change a bit.
 #pragma once
 #include "common/live_word.h"
 #include "common/long_sums.h"

@@ -1,6 +1,6 @@
 // Who computes: a pool of threads, one per process, our own, started by the first call that wants it; or, where that is
-// asked for, the team of an OpenMP runtime that another library brought (runtime/openmp_team.h). We bring none ourselves: it
-// hangs in forked children, cannot be judged by TSan, and is missing or doubled on some systems.
+// asked for, the team of an OpenMP runtime that another library brought (runtime/openmp_team.h). We bring none
+// ourselves: it hangs in forked children, cannot be judged by TSan, and is missing or doubled on some systems.
 //
 // - Items are dealt out as one contiguous share per thread, the caller taking part. Who is done goes on with what the
 //   others have not begun, so a team may be smaller or slower than expected. Which thread does an item never changes

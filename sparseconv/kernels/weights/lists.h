@@ -1,5 +1,5 @@
-// Lists of nonzero weights for weights/weights.h: for each row (out channel in forward, in channel in backward_data) its
-// nonzeros in the order (class of taps, channel, tap).
+// Lists of nonzero weights for weights/weights.h: for each row (out channel in forward, in channel in backward_data)
+// its nonzeros in the order (class of taps, channel, tap).
 //
 // Two passes over the weights, items (rows) side by side: count_lists counts the nonzeros of each block of channels,
 // fill_lists appends the records at running places. Neither has a branch on a weight: every weight is written to the

@@ -7,14 +7,13 @@ import shutil
 import subprocess
 import sysconfig
 import textwrap
-from pathlib import Path
 
 import pytest
 from children import LINUX, PRELUDE, needs_fork, needs_proc, run
+from places import KERNELS, SUPPORT
 
-TESTS = Path(__file__).resolve().parent
 COMPILER = shlex.split(os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "g++")
-FLAGS = ["-std=c++17", "-O1", "-shared", "-fPIC", "-pthread"]
+FLAGS = ["-std=c++17", f"-I{KERNELS}", "-O1", "-shared", "-fPIC", "-pthread"]
 
 needs_compiler = pytest.mark.skipif(not shutil.which(COMPILER[0]), reason="needs a C++ compiler")
 needs_torch = pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="needs PyTorch")
@@ -22,7 +21,7 @@ needs_torch = pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="
 
 def build(folder, name, source, *flags):
     library = folder / name
-    done = subprocess.run([*COMPILER, *FLAGS, *flags, TESTS / source, "-o", library], capture_output=True, text=True)
+    done = subprocess.run([*COMPILER, *FLAGS, *flags, SUPPORT / source, "-o", library], capture_output=True, text=True)
     return library if done.returncode == 0 else pytest.skip(f"does not compile here: {done.stderr[-300:]}")
 
 

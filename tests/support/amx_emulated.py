@@ -13,15 +13,14 @@ import shutil
 import subprocess
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import task_structs
-from task_structs import KERNELS, Map, Mask, View, WeightView, forget_plans, structs
+from places import KERNELS, SUPPORT
+from task_structs import Map, Mask, View, WeightView, forget_plans, structs
 
 from sparseconv import _conv, _cpu, blocking_tiles, cpu
 
-TESTS = Path(__file__).resolve().parent
 COMPILER = shlex.split(os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "g++")
 # The vector kernels that take over, best first: any will do, but tile products are emulated with fused multiply-adds.
 VECTOR_ISAS = {
@@ -132,10 +131,10 @@ def emulation(folder, *more, vector_isa=None):
     names = [f"-DSC_ISA=amx_emulated -DSC_VECTOR_ISA={vector_isa}", f'-DSC_SIMD_HEADER="simd/{vector_isa}.h"']
     tiles = [*machine, "-O3", *" ".join(names[:1]).split(), names[1], *more]
     units = {
-        TESTS / "amx_emulated.cpp": tiles,
+        SUPPORT / "amx_emulated.cpp": tiles,
         KERNELS / f"isa/{vector_isa}.cpp": [*VECTOR_ISAS[vector_isa], "-O1", "-fno-exceptions", "-fno-rtti"],
         KERNELS / "runtime/run.cpp": ["-O1"],
-        TESTS / "guarded_pool.cpp": ["-O1"],
+        SUPPORT / "guarded_pool.cpp": ["-O1"],
     }
 
     def build(unit):

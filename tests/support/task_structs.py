@@ -1,15 +1,13 @@
-"""C structs of common/problem.h, filled with what the extension modules are told: for tests that run kernels elsewhere."""
+"""C structs of common/problem.h, filled with what extension modules are told, for tests that run kernels elsewhere."""
 
 import ctypes
 import functools
 import re
-from pathlib import Path
 
 import numpy as np
+from places import KERNELS
 
 from sparseconv import _conv, _groups, _pruning, _weights, binding, geometry, layout, prepare
-
-KERNELS = Path(__file__).resolve().parents[1] / "sparseconv" / "kernels"
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from small_training import directional_derivative, stripes
 
 from sparseconv.__main__ import main
 from sparseconv.progress import Progress
@@ -13,17 +14,6 @@ from sparseconv.pruning import SWAT, Method
 from sparseconv.training import methods, network, report, train
 from sparseconv.training.measure import measure
 from sparseconv.training.record import recorded
-
-
-def directional_derivative(function, array, direction, step=1e-6):
-    """Central difference of a scalar function of an array that is changed in place and restored."""
-    original = array.copy()
-    array += step * direction
-    above = function()
-    array[...] = original - step * direction
-    below = function()
-    array[...] = original
-    return (above - below) / (2 * step)
 
 
 def check_layer(layer, x, rng):
@@ -148,15 +138,6 @@ def test_sgd():
         weight = weight - 0.2 * velocity
     np.testing.assert_allclose(layer.weight, weight, rtol=1e-14)
     np.testing.assert_allclose(layer.bias, bias - 0.2 * (3 + 4.5), rtol=1e-14)
-
-
-def stripes(count=64):
-    """Two classes, horizontal and vertical stripes, under noise."""
-    rng = np.random.default_rng(10)
-    labels = rng.integers(0, 2, count, dtype=np.uint8)
-    wave = 200 * (np.arange(8) % 4 < 2)
-    images = np.where(labels[:, None, None], wave[:, None], wave) * rng.random((count, 8, 8))
-    return images.astype(np.uint8), labels
 
 
 def trained(*, seed=11, num_threads=None, skip="auto", progress=None):

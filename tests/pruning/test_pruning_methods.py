@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from test_training import directional_derivative, stripes
+from small_training import directional_derivative, stripes
 
 import sparseconv as sc
 from sparseconv import pruning

@@ -1,4 +1,4 @@
-"""The AMX kernels, on emulated tile registers (tests/amx_emulated.py): nothing here says how fast they are."""
+"""The AMX kernels, on emulated tile registers (tests/support/amx_emulated.py): nothing here says how fast they are."""
 
 import contextlib
 import dataclasses
@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 import pytest
-from amx_emulated import KERNELS, emulation, needs_compiler
+from amx_emulated import emulation, needs_compiler
 from helpers import (
     CASES,
     FEW_CASES,
@@ -25,6 +25,7 @@ from helpers import (
     sparse_floats,
     sparse_ints,
 )
+from places import KERNELS
 from task_structs import forget_plans
 
 import sparseconv as sc
@@ -458,4 +459,5 @@ def test_sizes_agree():
     """What blocking_tiles.py, runtime/run.cpp and the kernels must agree on."""
     assert blocking_tiles.SUMMED == 2 * blocking_tiles.TILE == 32
     assert "TILE_CHANNELS = 2 * PAIRS" in (KERNELS / "amx/weights.h").read_text(encoding="utf-8")
-    assert "ceil_div(task.channels, 32) * task.parts * 1024 + 64" in (KERNELS / "runtime/run.cpp").read_text(encoding="utf-8")
+    runtime = (KERNELS / "runtime/run.cpp").read_text(encoding="utf-8")
+    assert "ceil_div(task.channels, 32) * task.parts * 1024 + 64" in runtime

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +24,7 @@ from helpers import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from places import SUPPORT
 
 import sparseconv
 from sparseconv import reference
@@ -56,7 +56,7 @@ def test_guards_trap(at_end, access):
         "read, write = ctypes.c_float.from_address, ctypes.memmove; read(at).value; read(at + 16).value; "
         f"getattr({access}, 'value', None)"
     )
-    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    paths = os.pathsep.join([str(SUPPORT), *filter(None, sys.path)])
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": paths}, capture_output=True)
     assert done.returncode in (-signal.SIGSEGV, -signal.SIGBUS), done.stderr
 

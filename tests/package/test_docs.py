@@ -10,10 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 import sparseconv
 
-ROOT = Path(__file__).parent.parent
 PACKAGE = Path(sparseconv.__file__).parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = ROOT / "docs" / "architecture.md"

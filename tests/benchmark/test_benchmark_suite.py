@@ -6,14 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from sparseconv import cpu
 from sparseconv.benchmark.layers import SETS, parse
-
-ROOT = Path(__file__).parent.parent
 
 pytestmark = pytest.mark.skipif(not (ROOT / "bench").exists(), reason="this source archive has no asv suite")
 

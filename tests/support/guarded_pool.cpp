@@ -1,5 +1,5 @@
-// runtime/threads.h for tests: every item has scratch memory of which it knows nothing, in guarded memory. It shows that
-// kernels need no more than they ask for, and nothing that an earlier item left behind.
+// runtime/threads.h for tests: every item has scratch memory of which it knows nothing, in guarded memory. It shows
+// that kernels need no more than they ask for, and nothing that an earlier item left behind.
 #include <vector>
 
 #include "guarded_memory.h"

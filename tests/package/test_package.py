@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 import sparseconv as sc
 
@@ -30,7 +31,6 @@ PRUNING = (
     "transposable_nm_mask", "unstructured_to_nm",
 )  # fmt: skip
 CPU = ("available_isas", "isa", "num_threads", "set_num_threads", "threads", "use_isa", "use_threads")
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_version():

@@ -8,7 +8,6 @@ import itertools
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,14 +25,13 @@ from helpers import (
     sparse_ints,
 )
 from neon_recorder import CLASSES, FUNCTIONS, recording
-from task_structs import KERNELS
-from test_pruning_stochastic import second_key_of, uniform
-from test_weights import PATTERNS
+from places import KERNELS, SUPPORT
+from stochastic_oracle import second_key_of, uniform
+from weight_patterns import PATTERNS
 
 import sparseconv as sc
 from sparseconv import pruning
 
-TESTS = Path(__file__).resolve().parent
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 LIBRARIES = "/usr/aarch64-linux-gnu"
 # As in setup.py, but for the optimisation of what is only compared with.
@@ -309,8 +307,8 @@ def replayed(tmp_path_factory):
         KERNELS / "runtime/dispatch.cpp": FLAGS,
         KERNELS / "runtime/threads.cpp": FLAGS,
         KERNELS / "runtime/openmp_team.cpp": FLAGS,
-        TESTS / "guarded_pool.cpp": FLAGS,
-        TESTS / "neon_driver.cpp": [*FLAGS, "-O1"],
+        SUPPORT / "guarded_pool.cpp": FLAGS,
+        SUPPORT / "neon_driver.cpp": [*FLAGS, "-O1"],
     }
 
     def build(unit):

@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from amx_emulated import COMPILER, FLAGS, KERNELS, TESTS, needs_compiler
+from amx_emulated import COMPILER, FLAGS, needs_compiler
 from helpers import (
     FEW_CASES,
     PASSES,
@@ -25,6 +25,7 @@ from helpers import (
     sparse_floats,
     sparse_ints,
 )
+from places import KERNELS, SUPPORT
 from poison import BITS, fill, poisoned
 
 import sparseconv as sc
@@ -45,14 +46,15 @@ CASES = (*GROUPS, *FEW_CASES, *(case for case in TRANSPOSED_CASES[::2] if case.b
 def test_scratch_memory_is_poisoned(tmp_path):
     """Every word of a lease and of every item, on every thread; none without poison, so the test could fail."""
     library = tmp_path / "libpoison.so"
-    sources = [TESTS / "poison_driver.cpp", KERNELS / "runtime/threads.cpp", KERNELS / "runtime/openmp_team.cpp"]
+    sources = [SUPPORT / "poison_driver.cpp", KERNELS / "runtime/threads.cpp", KERNELS / "runtime/openmp_team.cpp"]
     command = [*COMPILER, *FLAGS, "-O1", "-shared", *map(str, sources), "-lpthread", "-ldl", "-o"]
     command.append(str(library))
     subprocess.run(command, check=True)
     driver = ctypes.CDLL(str(library))
     driver.words_without.restype = driver.poison.restype = ctypes.c_int64
     driver.words_without.argtypes = ctypes.c_uint32, ctypes.c_int64, ctypes.c_int64, ctypes.c_int
-    for number, (words, items, threads) in enumerate(((1, 1, 1), (1000, 5, 1), (300, 40, 2), (5000, 7, 3), (20, 9, 16))):
+    calls = ((1, 1, 1), (1000, 5, 1), (300, 40, 2), (5000, 7, 3), (20, 9, 16))
+    for number, (words, items, threads) in enumerate(calls):
         # Words that nobody else in this process writes: memory that the tests' own poison filled may come back here.
         bits = 0x7FA51000 + number
         driver.poison(0)

@@ -13,14 +13,12 @@ import subprocess
 import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
+from places import KERNELS, ROOT
 
 from sparseconv import _conv, _cpu, _masks, _pruning, _weights
 
-ROOT = Path(__file__).resolve().parents[1]
-KERNELS = ROOT / "sparseconv" / "kernels"
 COMPILER = shlex.split(os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "g++")
 VECTOR_ISAS = ("avx512", "avx2")
 ISAS = (*VECTOR_ISAS, "scalar")
@@ -77,7 +75,8 @@ def objects(tmp_path_factory):
         if name == "scalar":  # -O3 takes long, and the fewer functions are inlined, the more symbols could show
             extra.append("-O1")
         source, to = KERNELS / ("isa" if name in UNITS else "runtime") / f"{name}.cpp", folder / f"{name}.o"
-        command = [*COMPILER, *known["COMMON"], f"-I{KERNELS}", "-fPIC", "-DNDEBUG", *extra, "-c", str(source), "-o", str(to)]
+        flags = [*known["COMMON"], f"-I{KERNELS}", "-fPIC", "-DNDEBUG", *extra]
+        command = [*COMPILER, *flags, "-c", str(source), "-o", str(to)]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "warning" not in done.stderr, done.stderr

@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-#include "../sparseconv/kernels/runtime/float_state.h"
+#include "runtime/float_state.h"
 
 static thread_local int number = 0, wanted = 0;
 static const pid_t home = getpid();
