@@ -19,7 +19,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-# Adding an instruction set: a row here and one in kernels/runtime/dispatch.cpp, files in kernels/simd/ and kernels/isa/.
+# Adding an instruction set: a row here, one in kernels/runtime/dispatch.cpp, files in kernels/simd/ and kernels/isa/.
 ISA_FLAGS = {
     "x86_64": {
         "amx": ["-march=x86-64-v4", "-mprefer-vector-width=512", "-mamx-tile", "-mamx-bf16"],
