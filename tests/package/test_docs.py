@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -16,7 +17,10 @@ import sparseconv
 
 PACKAGE = Path(sparseconv.__file__).parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ARCHITECTURE = ROOT / "docs" / "architecture.md"
+DOCS = ROOT / "docs"
+HAS_DOCS = pytest.mark.skipif(not DOCS.exists(), reason="this source archive has no docs")
+PAGES = sorted(f"docs/{path.name}" for path in DOCS.glob("*.md"))
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", *PAGES, "bench/README.md", "sparseconv/kernels/README.md"]
 PRUNING = [
     f"pruning.{name}" for name in ("diversity", "methods.method", "nm", "repair", "stochastic", "topk", "transposable")
 ]
@@ -28,10 +32,11 @@ def blocks(text):
 
 
 BLOCKS = blocks(README)
+EXAMPLES = {"docs/api.md": 1, "docs/semantics.md": 2, "docs/pruning.md": 4, "docs/frameworks.md": 6}  # at least
 
 
 def test_readme_has_examples():
-    assert len(BLOCKS) >= 2
+    assert len(BLOCKS) >= 3
 
 
 def run_jax_example(source):
@@ -60,15 +65,13 @@ def test_readme_example(number, capsys):
     exec(compile(source, f"README.md, example {number}", "exec"), {"__name__": "example"})
 
 
-@pytest.mark.parametrize(("document", "least"), [("pruning.md", 4), ("frameworks.md", 3)])
-def test_examples_of_pages(document, least):
+@HAS_DOCS
+@pytest.mark.parametrize("document", PAGES)
+def test_examples_of_pages(document):
     """They go on where the one before stopped."""
-    path = ROOT / "docs" / document
-    if not path.exists():
-        pytest.skip("this source archive has no docs")
     names = {"__name__": "example"}
-    sources = blocks(path.read_text(encoding="utf-8"))
-    assert len(sources) >= least
+    sources = blocks((ROOT / document).read_text(encoding="utf-8"))
+    assert len(sources) >= EXAMPLES.get(document, 0)
     for number, source in enumerate(sources):
         if "import torch" in source:
             pytest.importorskip("torch")
@@ -83,49 +86,99 @@ def test_readme_command(command):
     assert command in README.splitlines()
 
 
-def test_readme_names_are_public():
-    """Every `sc.name` of the README exists; every public function is covered by one of its names or patterns."""
-    for name in set(re.findall(r"\bsc\.([a-z_0-9.]+[a-z_0-9])", README)):
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_names_are_public(document):
+    """Every `sc.name` exists."""
+    if not (ROOT / document).exists():
+        pytest.skip("this source archive has no docs")
+    text = re.sub(r"\]\([^)]*\)", "]", (ROOT / document).read_text(encoding="utf-8"))
+    for name in {name for short in re.findall(r"\bsc\.([\w.{,}]*[\w}])", text) for name in expanded(short)}:
         part = sparseconv
         for word in name.split("."):
             part = getattr(part, word)
-    shown = {name for short in re.findall(r"`([a-zA-Z_0-9{,}\[\]]+)`", README) for name in expanded(short)}
-    assert set(sparseconv.__all__) - shown == set()
+
+
+@HAS_DOCS
+def test_api_is_whole():
+    """docs/api.md has every public function of all modules, and every option of those that are called with arrays."""
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    shown = {name for short in re.findall(r"`([\w.{,}]+)(?:\([^`]*)?`", text) for name in expanded(short)}
+    public = {*sparseconv.__all__}
+    public |= {f"masks.{name}" for name in sparseconv.masks.__all__}
+    public |= {
+        f"cpu.{name}"
+        for name, one in vars(sparseconv.cpu).items()
+        if name[0] != "_" and getattr(one, "__module__", "") == "sparseconv.cpu" and name != "checked_threads"
+    }
+    for module, prefix in (("pruning", ""), ("torch", "sct."), ("jax", "scj.")):
+        public |= {prefix + name for name in exported(PACKAGE / module / "__init__.py")}
+    assert public - shown - {"cpu", "masks", "pruning"} == set()
+    options = {
+        parameter.name
+        for function in (getattr(sparseconv, name) for name in sparseconv.__all__ if re.match("conv|linear|grad", name))
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    assert {"skip", "output_padding"} <= options
+    assert {name for name in options if not re.search(rf"`{name}`|\b{name}=", text)} == set()
+
+
+def exported(path):
+    """The names of `__all__`, from the source: frameworks need not be installed."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            return ast.literal_eval(node.value)
+    raise AssertionError(f"{path} has no __all__")
 
 
 def expanded(text):
-    """The names that a pattern stands for: a{1,2}b is a1b and a2b, a[_b] is a and a_b."""
-    match = re.search(r"\{([^}]*)\}|\[([^\]]*)\]", text)
+    """The names that a pattern stands for: a{1,2}b is a1b and a2b."""
+    match = re.search(r"\{([^}]*)\}", text)
     if not match:
         return [text]
-    choices = match[1].split(",") if match[1] is not None else ["", match[2]]
-    return [name for one in choices for name in expanded(text[: match.start()] + one + text[match.end() :])]
+    return [name for one in match[1].split(",") for name in expanded(text[: match.start()] + one + text[match.end() :])]
 
 
-@pytest.mark.parametrize(
-    "document",
-    [
-        "README.md",
-        "docs/architecture.md",
-        "docs/numbers.md",
-        "docs/pruning.md",
-        "docs/frameworks.md",
-        "docs/distributed.md",
-        "bench/README.md",
-    ],
-)
+@HAS_DOCS
+def test_index_has_all_pages():
+    text = (DOCS / "index.md").read_text(encoding="utf-8")
+    assert {page for page in PAGES if f"({page.removeprefix('docs/')})" not in text} == {"docs/index.md"}
+
+
+def anchors(text):
+    """The names by which headings are linked, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@HAS_DOCS
+def test_links():
+    """Files and headings that are linked within the repository are there."""
+    links, missing = 0, []
+    for document in DOCUMENTS:
+        for link in re.findall(r"\]\(([^)\s:]+)\)", (ROOT / document).read_text(encoding="utf-8")):
+            path, _, heading = link.partition("#")
+            target = (ROOT / document).parent / path if path else ROOT / document
+            there = target.exists() and (not heading or heading in anchors(target.read_text(encoding="utf-8")))
+            links += 1
+            missing += [] if there else [(document, link)]
+    assert links > 30
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_named_files_exist(document):
-    """Every file in backquotes is there, named from the root, from the package, or by its last part alone."""
+    """Every file in backquotes is there, named from the root, the package, the page, or by its last part alone."""
     if not (ROOT / document).exists():
         pytest.skip("this source archive has no docs")
     text = (ROOT / document).read_text(encoding="utf-8")
     names = set(re.findall(r"`([\w./]+\.(?:py|pyx|pxd|pyi|h|cpp|toml|md|npz))`", text))
-    known = {path.name for folder in (PACKAGE, ROOT / "tests", ROOT / "bench") for path in folder.rglob("*")}
-    missing = [
-        name for name in names
-        if not (any((folder / name).exists() for folder in (ROOT, PACKAGE)) or ("/" not in name and name in known))
-    ]  # fmt: skip
-    assert not missing
+    folders = PACKAGE, ROOT / "tests", ROOT / "bench", ROOT / "examples"
+    known = {path.name for folder in folders for path in folder.rglob("*")}
+    starts = ROOT, PACKAGE, (ROOT / document).parent
+    there = {name for name in names if name in known or any((start / name).exists() for start in starts)}
+    assert names - there == set()
 
 
 @pytest.mark.parametrize("name", ["compressed", "conv", "cpu", "planning", "pruning", *PRUNING])
