@@ -23,6 +23,8 @@ def linear(
     bias : (features out,), same dtype, optional
     activation, skip, threshold, return_mask, precision, num_threads, out
         As in `sparseconv.conv2d`.
+    input_mask : array like `x`, or bit mask, optional
+        As in `sparseconv.conv2d`.
 
     Returns
     -------
@@ -76,8 +78,7 @@ def linear_backward_weight(
     grad_output : (..., features out), same dtype
         Both may be compressed, as in `sparseconv.conv2d_backward_weight`.
     skip : {"auto", "none", "input", "grad_output"}
-    threshold : float
-    output_mask : array like the result, optional
+    threshold, output_mask, input_mask, grad_output_mask
         As in `sparseconv.conv2d_backward_weight`.
     precision, num_threads, out
         As in `sparseconv.conv2d`.

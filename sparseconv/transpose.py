@@ -36,7 +36,7 @@ def conv_transpose2d(
         As in `sparseconv.conv2d`; padding takes columns away from the result, and "same" is not defined.
     skip : {"auto", "none", "input", "weight"}
         What is exploited.
-    threshold, return_mask
+    threshold, input_mask, return_mask
         As in `sparseconv.conv2d`.
 
     Returns
@@ -74,9 +74,9 @@ def conv_transpose2d_backward_data(
         Shape of the result in `layout`; output_padding follows from it and from the shape of `grad_output`.
     stride, padding, dilation, groups, layout, precision, num_threads, out
         As in `conv_transpose2d`.
-    skip : {"auto", "none", "grad_output", "weight"}
+    skip : {"auto", "none", "grad_output", "weight", "output"}
         What is exploited.
-    threshold : float
+    threshold, output_mask, grad_output_mask
         As in `sparseconv.conv2d_backward_data`.
 
     Returns
@@ -108,8 +108,7 @@ def conv_transpose2d_backward_weight(
         As in `conv_transpose2d`.
     skip : {"auto", "none", "input", "grad_output"}
         What is exploited.
-    threshold : float
-    output_mask : array like the result, optional
+    threshold, output_mask, input_mask, grad_output_mask
         As in `sparseconv.conv2d_backward_weight`.
 
     Returns

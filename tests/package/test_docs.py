@@ -188,6 +188,19 @@ def test_docstring_examples(name):
     assert done.failed == 0
 
 
+@pytest.mark.parametrize("name", [name for name in sparseconv.__all__ if callable(getattr(sparseconv, name))])
+def test_parameters_are_documented(name):
+    """Functions whose docstring has a list of parameters have all of them there."""
+    function = getattr(sparseconv, name)
+    text = inspect.getdoc(function)
+    assert text
+    if "Parameters\n-----" in text:
+        section = re.split(r"\n\n\w+(?: \w+)?\n-+\n", text.partition("Parameters\n-----")[2])[0]
+        heads = [line.partition(" : ")[0] for line in section.splitlines() if re.match(r"[\w*]", line)]
+        documented = {word.strip("* ") for head in heads for word in head.split(",")}
+        assert set(inspect.signature(function).parameters) == documented
+
+
 def stub_functions(path):
     """{name: parameters} of a stub; methods as Class.method."""
     found = {}
