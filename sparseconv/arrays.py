@@ -82,23 +82,22 @@ def take(name: str, value: Any) -> np.ndarray:
     Accepts NumPy arrays, objects with the buffer protocol, `__array_interface__` or DLPack on the CPU. Anything else,
     lists included, is a TypeError: converting it would hide a copy.
     """
-    return _floats(name, value if type(value) is np.ndarray else foreign.shared(name, value))
+    array = value if type(value) is np.ndarray else foreign.shared(name, value)
+    if array.dtype not in DTYPES:
+        raise _no_floats(name, array, foreign.conversion(name, value, array, result=False))
+    return array
 
 
 def take_out(out: Any) -> np.ndarray:
     """The same of an array for a result: memory that cannot be a passing copy, and writable where that can be known."""
-    return _floats("out", out if type(out) is np.ndarray else foreign.writable("out", out))
-
-
-def _floats(name: str, array: np.ndarray) -> np.ndarray:
+    array = out if type(out) is np.ndarray else foreign.writable("out", out)
     if array.dtype not in DTYPES:
-        hint = ""
-        if array.dtype.newbyteorder("=") in DTYPES:
-            hint = " in native byte order: pass it through .astype(dtype.newbyteorder('='))"
-        elif array.dtype.kind in "biuf":
-            hint = f": pass {name}.astype(np.float32)"
-        raise TypeError(f"{name}: got dtype {array.dtype!s}, expected float32 or float64{hint}")
+        raise _no_floats("out", array, foreign.conversion("out", out, array, result=True))
     return array
+
+
+def _no_floats(name: str, array: np.ndarray, instead: str) -> TypeError:
+    return TypeError(f"{name}: got dtype {array.dtype!s}, expected float32 or float64{instead}")
 
 
 def take_mask(name: str, value: Any) -> np.ndarray:

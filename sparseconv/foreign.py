@@ -4,14 +4,15 @@ An object shows its memory through *doors*: DLPack, ``__array_interface__`` and 
 first door that opens is enough. What a result is written to has to stand more: each look must find the same memory,
 because some objects hand out a fresh copy every time, and no door may say "read-only" but DLPack's, whose older form
 has no word for "writable" and says so of everything. Whatever a door raises becomes a TypeError that names the argument
-and what to pass in its place.
+and what to pass in its place. In the place of a result nothing will do that is a copy.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,17 @@ MAKES_ARRAY = {
     "toarray": ".toarray()",
     "todense": ".todense()",
     "compute": ".compute()",
-    "__array__": "",
+    "__array__": None,  # by NumPy
     "data": ".data",
+}
+FLOATS = ("float32", "float64", "float", "double")  # the last two in the words of tinygrad
+ASSIGN = ": pass such an array, and assign that"  # to what cannot take a result itself
+# What stands for an array while its library looks at a function: the first part of its module and the end of its name.
+TRACED = {
+    ("jax", "Tracer"): "JAX traces has no memory yet, so use sparseconv.jax, or call through jax.pure_callback",
+    ("jaxlib", "Tracer"): "JAX traces has no memory yet, so use sparseconv.jax, or call through jax.pure_callback",
+    ("tensorflow", "SymbolicTensor"): "TensorFlow traces has no memory yet, so call through tf.numpy_function",
+    ("keras", "KerasTensor"): "Keras traces has no memory yet, so call with the arrays that a model runs on",
 }
 
 
@@ -48,9 +58,10 @@ def shared(name: str, value: Any) -> np.ndarray:
 
 def writable(name: str, value: Any) -> np.ndarray:
     """The same of an array that a result is written to: memory that is `value`'s own and may be written to."""
-    if (array := _at_once(name, value)) is not None:
+    if (array := _at_once(name, value, result=True)) is not None:
         plain = type(value) is _tensor_class() or isinstance(value, (np.ndarray, memoryview))
-        if not plain and not _same(array, _at_once(name, value)):  # a kind of tensor that makes its elements
+        again = array if plain else _at_once(name, value, result=True)  # a kind of tensor may make its elements
+        if again is not array and not _same(array, again):
             raise _copies(name, value)
         return array
     views: dict[Door, np.ndarray] = {}
@@ -65,7 +76,7 @@ def writable(name: str, value: Any) -> np.ndarray:
         else:
             copies = True
     if not views and not copies:
-        raise _refusal(name, value, errors)
+        raise _refusal(name, value, errors, result=True)
     if copies or len({_address(array) for array in views.values() if array.size}) > 1:
         raise _copies(name, value)
     first = next(iter(views.values()))
@@ -81,7 +92,7 @@ def writable(name: str, value: Any) -> np.ndarray:
     return said[0] if said else first
 
 
-def _at_once(name: str, value: Any) -> np.ndarray | None:
+def _at_once(name: str, value: Any, *, result: bool = False) -> np.ndarray | None:
     """The memory of NumPy's arrays and torch's tensors: 1 us where DLPack takes 4. None of all others.
 
     Tensors that stand for their negative (`is_neg`) are refused here, which torch exports through DLPack as they are.
@@ -91,7 +102,7 @@ def _at_once(name: str, value: Any) -> np.ndarray | None:
         try:
             return value.numpy()
         except (RuntimeError, TypeError) as error:
-            raise _refused_tensor(name, value, error) from error
+            raise _refused_tensor(name, value, error, result) from error
     if kind is memoryview:
         return np.asarray(value)
     if isinstance(value, np.ndarray):
@@ -106,12 +117,13 @@ def _tensor_class() -> type | None:
     return getattr(sys.modules.get("torch"), "Tensor", None)
 
 
-def _refused_tensor(name: str, tensor: Any, error: Exception) -> TypeError:
+def _refused_tensor(name: str, tensor: Any, error: Exception, result: bool) -> TypeError:
     """What is in the way of sharing a tensor's memory, and what makes one without."""
     facts, steps = [], []
     if tensor.requires_grad:
         facts.append("requires grad")
         steps.append(".detach()")
+    copied = len(steps)
     if str(tensor.layout) != "torch.strided":
         facts.append(f"is stored as {tensor.layout}")
         steps.append(".to_dense()")
@@ -125,11 +137,17 @@ def _refused_tensor(name: str, tensor: Any, error: Exception) -> TypeError:
         facts.append(f"has dtype {tensor.dtype}")
         steps.append(".float()")
     if not facts or tensor.device.type == "meta":  # nothing that a method of the tensor could mend
-        return TypeError(f"{name}: got {_kind(tensor)} that cannot share its memory: {_line(error)}")
-    instead = f"pass tensor{''.join(steps)}"
-    if tensor.requires_grad:
-        instead += ", or use sparseconv.torch, which differentiates"
-    return TypeError(f"{name}: got a tensor that {' and '.join(facts)}, {EXPECTED}: {instead}")
+        return TypeError(
+            f"{name}: got {_kind(tensor)} that cannot share its memory: {_line(error)}; {EXPECTED}: what PyTorch "
+            "traces or maps has none, so use sparseconv.torch"
+        )
+    if result and len(steps) > copied:
+        instead = ASSIGN
+    else:
+        instead = f": pass tensor{''.join(steps)}"
+        if tensor.requires_grad:
+            instead += ", or use sparseconv.torch, which differentiates"
+    return TypeError(f"{name}: got a tensor that {' and '.join(facts)}, {EXPECTED}{instead}")
 
 
 def _by_dlpack(value: Any) -> np.ndarray | None:
@@ -223,7 +241,7 @@ def _copies(name: str, value: Any) -> TypeError:
     )
 
 
-def _refusal(name: str, value: Any, errors: list[Exception]) -> TypeError:
+def _refusal(name: str, value: Any, errors: list[Exception], *, result: bool = False) -> TypeError:
     """The error for an object none of whose doors opens."""
     for error in errors:
         if isinstance(error, _Elsewhere):
@@ -237,36 +255,63 @@ def _refusal(name: str, value: Any, errors: list[Exception]) -> TypeError:
         )
     if _says(value, "is_deleted", lambda told: told() is True):
         return TypeError(f"{name}: got {_kind(value)} whose memory was deleted or donated, {EXPECTED}")
-    if _is_traced(value):
-        return TypeError(
-            f"{name}: got {_kind(value)}, {EXPECTED}: what JAX traces has no memory yet, so use sparseconv.jax, or "
-            "call through jax.pure_callback"
-        )
+    for (module, end), what in TRACED.items():
+        if _kind(value).endswith(end) and type(value).__module__.partition(".")[0] == module:
+            return TypeError(f"{name}: got {_kind(value)}, {EXPECTED}: what {what}")
     why = f" that cannot share its memory: {_line(errors[0])}; " if errors else ", "
-    return TypeError(f"{name}: got {_kind(value)}{why}{EXPECTED}{_instead(value)}")
+    return TypeError(f"{name}: got {_kind(value)}{why}{EXPECTED}{_instead(value, result, bool(errors))}")
 
 
-def _instead(value: Any) -> str:
-    """What to pass in the place of a value, if its class tells."""
+def _instead(value: Any, result: bool, failed: bool) -> str:
+    """What to pass in the place of a value, if its class tells; what `failed` to show itself will fail NumPy, too."""
     kind = type(value)
-    if isinstance(value, (list, tuple)):
-        return ": pass np.asarray(values, np.float32)"
-    if isinstance(value, (str, os.PathLike)):
-        return ": pass np.load(path), if it is a file of NumPy's"
     if hasattr(kind, "named_parameters"):
         return ": pass module.weight.detach(), or convert the module (sparseconv.torch)"
-    dtype = _says(value, "dtype", str)
-    if dtype and "float32" not in dtype and "float64" not in dtype:
+    if _says(value, "stop_gradient", bool) is False:  # Paddle's word for "requires grad"
+        return ": pass value.detach()"
+    dtype = _dtype(value)
+    makes = [attribute for attribute in MAKES_ARRAY if hasattr(kind, attribute)]
+    if result:
+        return ": pass value.data" if makes == ["data"] and dtype in ("", *FLOATS) else ASSIGN
+    if isinstance(value, (str, os.PathLike)):
+        return ": pass np.load(path), if it is a file of NumPy's"
+    if isinstance(value, Sequence):
+        return ": pass np.asarray(values, np.float32)"
+    if _says(value, "is_sparse", lambda told: told()):  # Paddle's: their numpy() crashes
+        return ": pass value.to_dense()"
+    if dtype and dtype not in FLOATS:
         return f": convert it from {dtype} to float32 first"
-    for attribute, suffix in MAKES_ARRAY.items():
-        if hasattr(kind, attribute):
-            return f": pass value{suffix}" if suffix else ": pass np.asarray(value)"
+    if makes and makes[0] != "__array__":
+        return f": pass value{MAKES_ARRAY[makes[0]]}"
+    return ": pass np.asarray(value)" if makes and not failed else ""
+
+
+def conversion(name: str, value: Any, array: np.ndarray, *, result: bool) -> str:
+    """What makes floats of the elements of `value`, which are seen as `array`, or takes a result in its place."""
+    dtype = array.dtype
+    plain = isinstance(value, np.ndarray)
+    if dtype.itemsize == array.ndim == 1 and not plain and not _dtype(value):
+        return f": if these are the bytes of floats, pass np.frombuffer({name}, np.float32).reshape(shape)"
+    native = dtype.newbyteorder("=") in (np.float32, np.float64)
+    if result:
+        return f"{' in native byte order' if native else ''}{ASSIGN}"
+    if native:
+        return " in native byte order: pass it through .astype(dtype.newbyteorder('='))"
+    if not plain:
+        return f": convert it from {_dtype(value) or dtype} to float32 first"
+    return f": pass {name}.astype(np.float32)" if dtype.kind in "biuf" or dtype.isbuiltin == 2 else ""
+
+
+def _dtype(value: Any) -> str:
+    """What an object itself calls the type of its elements, or ""; a buffer may label them otherwise."""
+    for attribute, read in {"dtype": str, "data_type": _called, "get_element_type": _called}.items():
+        if words := re.findall(r"\w+", _says(value, attribute, read) or ""):
+            return words[-1]
     return ""
 
 
-def _is_traced(value: Any) -> bool:
-    kind = type(value)
-    return kind.__name__.endswith("Tracer") and kind.__module__.partition(".")[0] in ("jax", "jaxlib")
+def _called(told: Callable[[], Any]) -> str:
+    return str(told())
 
 
 def _says(value: Any, attribute: str, read: Callable[[Any], Any]) -> Any:
