@@ -102,15 +102,15 @@ class Wheel(bdist_wheel):
 
 def extension(name, *sources):
     return Extension(
-        f"sparseconv.{name}",
-        [f"sparseconv/{name}.pyx", *sources],
+        f"sparseconv._core.{name}",
+        [f"sparseconv/_core/{name}.pyx", *sources],
         language="c++",
         include_dirs=["sparseconv", KERNELS],
         define_macros=limited,
         py_limited_api=not free_threaded,
         extra_compile_args=COMMON,
         extra_link_args=LINK if sys.platform == "linux" else [],
-        depends=["sparseconv/_kernels.pxd", f"{KERNELS}/runtime/exports.map", *glob(f"{KERNELS}/*/*.h")],
+        depends=["sparseconv/_core/_kernels.pxd", f"{KERNELS}/runtime/exports.map", *glob(f"{KERNELS}/*/*.h")],
     )
 
 

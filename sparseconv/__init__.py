@@ -8,29 +8,34 @@
 The package, from the outside in (each line uses what stands below it):
 
 ==================================  ===================================================================================
-conv, transpose, linear, bias       public functions
+torch, jax, formats                 imported on demand: layers and operators for PyTorch, functions under JAX's
+                                    transformations, pruned weights in other projects' files
+conv, transpose, linear, bias,      public functions; what a call would run
+planning
+masks, compressed, packed           what users hold: bit masks, arrays as bit mask and nonzero values, weights as lists
+                                    of their nonzeros
+cpu, reference                      instruction sets and threads; the NumPy oracle, and the path for float64
+_core/                              private:
 prepare                             from arguments to a checked call; what only forms decide is kept for the next one
-operations, checks, hints           what that is: each operation checked, and its pass; what was meant where it fails
-passes, planning                    the three passes: which kernel, why, and the call
+operations, checks                  what that is: each operation checked, and its pass
+hints, shape_hints                  what was meant where that fails
+passes, choice                      the three passes: which kernel, why, and the call
 binding                             kernels bound to sizes and strides, and what they cost
 blocking, blocking_tiles            block sizes, on vectors and on the tile registers of AMX
 groups                              the dense kernels of narrow groups: when they are taken, block sizes, structs
 reduction                           simpler problems of the same memory
 geometry, lines, layout             rows and columns that meet; strides
-packed                              weights as lists of their nonzeros
 caches                              what is kept for later calls, within 64 MB
 problem, arrays, foreign            the sizes of one convolution; views of memory, forms, aligned results; other
                                     libraries' arrays
+cgroups, machine, progress          CPU quotas; what the computer is; a line that says how far a command is
 _conv, _weights, _groups, _masks    Cython: structs filled, kernels called without the GIL; _pruning, too
 _cpu                                Cython: instruction sets, threads; the one extension that holds the kernels
 kernels/                            C++: one source per kernel, compiled once per instruction set
 ==================================  ===================================================================================
 
-Beside them: masks (bit masks, densities), compressed (arrays as bit mask and nonzero values), pruning (sparsity made on
-purpose), cpu (instruction sets, threads; cgroups: CPU quotas; machine: what the computer is; _startup: imports that
-fail), reference (the NumPy oracle, and the path for float64), training and data (``sparseconv train``), benchmark
-(``sparseconv bench``), progress (of both). Above them, imported on demand: torch (layers and operators for PyTorch),
-jax (the functions under JAX's transformations), formats (pruned weights in other projects' files).
+Beside them: pruning (sparsity made on purpose), training and data (``sparseconv train``), benchmark (``sparseconv
+bench``), _startup (imports that fail).
 """
 
 import importlib

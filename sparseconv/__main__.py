@@ -10,7 +10,8 @@ import os
 import sys
 
 import sparseconv
-from sparseconv import cpu, machine
+from sparseconv import cpu
+from sparseconv._core import machine
 from sparseconv.benchmark import command
 from sparseconv.training import methods
 
@@ -177,7 +178,7 @@ def _info(arguments):
 
     import numpy as np
 
-    from sparseconv import _cpu
+    from sparseconv._core import _cpu
 
     facts = {
         "version": sparseconv.__version__,
@@ -208,7 +209,7 @@ def _train(arguments):
     from pathlib import Path
 
     from sparseconv import data
-    from sparseconv.progress import Progress
+    from sparseconv._core.progress import Progress
     from sparseconv.training import report, train
 
     images = tuple(array[: arguments.limit] for array in data.load(arguments.data))

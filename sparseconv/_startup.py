@@ -43,9 +43,10 @@ def _installed(package: Path) -> Path | None:
 
 def _missing(package: Path) -> list[str]:
     """Compiled modules that are not there; a source folder that was updated may lack the new ones."""
-    modules = {"_cpu", *(path.stem for path in package.glob("_*.pyx"))}
+    folder = package / "_core"
+    modules = {"_cpu", *(path.stem for path in folder.glob("_*.pyx"))}
     return sorted(
-        name for name in modules if not any((package / f"{name}{suffix}").exists() for suffix in EXTENSION_SUFFIXES)
+        name for name in modules if not any((folder / f"{name}{suffix}").exists() for suffix in EXTENSION_SUFFIXES)
     )
 
 

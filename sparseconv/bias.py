@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from . import _conv, arrays, checks, cpu
-from .layout import find, view
+from . import cpu
+from ._core import _conv, arrays, checks
+from ._core.layout import find, view
 
 
 def grad_bias(grad_output: Any, *, layout: str = "NCHW", num_threads: int | None = None, out: Any = None) -> np.ndarray:

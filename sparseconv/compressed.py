@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from . import _masks, arrays, cpu, masks
+from . import cpu, masks
+from ._core import _masks, arrays, foreign
 
 BLOCK = _masks.COMPRESSED_BLOCK
 SLACK = 16  # floats that kernels may read behind the last value
@@ -20,7 +21,7 @@ COUNTING_THREADS = 3  # counting before writing is as much work again: two threa
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CompressedArray:
+class CompressedArray(foreign.Compressed):
     """A bit mask and the nonzero elements of an array; made by `compress`, and not changed afterwards.
 
     Attributes

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import prepare
+from ._core import prepare
 
 Size = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]

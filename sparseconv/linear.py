@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from . import prepare
+from ._core import prepare
 
 
 def linear(

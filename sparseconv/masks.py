@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _masks, _pruning, arrays, checks
+from ._core import _masks, _pruning, arrays, checks
 
 __all__ = ["density", "nonzero_mask", "pack", "relu", "unpack", "vector_density"]
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from . import _weights, arrays, checks, cpu, masks
+from . import cpu, masks
+from ._core import _weights, arrays, checks
 
 Classes = tuple[tuple[int, ...], ...]  # taps that meet the same outputs: lines.tap_classes
 

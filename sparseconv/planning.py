@@ -1,7 +1,4 @@
-"""Which kernel runs, and why: densities, and what they make of the kernels' costs.
-
-`choose` decides between kernels that binding.py has bound. `plan` shows the decision to the user.
-"""
+"""What a call would run, and why, as users ask for it."""
 
 from __future__ import annotations
 
@@ -9,160 +6,11 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from math import inf, prod
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
-
-from . import _masks, hints, layout
-from .problem import Problem
-
-SAMPLED_RUNS = 128  # of 64 elements: the standard error of a density is below 0.006 for independent zeros
-SERIAL_MACS = 400_000  # about 10 us of work, what waking a thread costs
-PACK_CYCLES = 3  # to pack a weight of a plain array for forward,
-PACK_BACKWARD_CYCLES = 6  # and for backward_data: 0.7 ns, and 1.2 to 1.8 ns
-WEIGHT_MACS = 10_000_000  # less work is not worth looking at plain weights: 1 us of 100
-WEIGHT_RUNS = 16  # of 64 weights: a density to within 0.016
-WEIGHT_PAYS = 0.7  # no shape gains from skipping weights that are denser
-
-
-class Choice(NamedTuple):
-    """A decision: what is skipped, and why."""
-
-    skip: str  # an operand, or "none"
-    density: dict[str, float]
-    best: str  # the operand that is best to skip
-    gain: float  # expected time of the dense kernel over that of skipping `best`
-    why: str = ""  # where it was not the gain that decided
-    needed: float | None = None  # share of the sums that output_mask needs
-
-    @property
-    def speedup(self) -> float:
-        """Expected time of the dense kernel over that of the chosen one."""
-        return 1.0 if self.skip == "none" else self.gain
-
-    @property
-    def reason(self) -> str:
-        """The decision in words."""
-        masked = "" if self.needed is None else f"; output_mask needs {self.needed:.2f} of the sums"
-        return self._skipping + masked
-
-    @property
-    def _skipping(self) -> str:
-        if self.why:
-            return self.why
-        density = self.density[self.best]
-        if self.skip == "none":
-            return f"skipping {self.best} (density {density:.2f}) would take {1 / self.gain:.2f} of the dense time"
-        return f"density {density:.2f} of {self.best}"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a call would run, and why.
-
-    Attributes
-    ----------
-    operation : str
-        Name of the public function.
-    problem : str
-        The sizes as a short text; the same text names tests and benchmarks.
-    kernel : str
-        "rows_skip", "rows_output", "weights_skip", "rows_dense", "rows_tiles", "groups_dense" (forward,
-        backward_data), "gradient_skip", "gradient_points", "gradient_dense", "gradient_tiles", "gradient_groups"
-        (backward_weight; "tiles" are dense kernels on the tile registers of AMX, "groups" those of narrow
-        groups), "reference" (float64) or "none" (an empty result).
-    skip : str
-        The operand whose zeros are skipped, or "none".
-    density : dict
-        Measured (sampled) density of each operand that could be skipped; elements up to a threshold count as zeros.
-    speedup : float
-        Expected time of the dense kernel divided by that of the chosen one.
-    reason : str
-        The decision in words.
-    tiles : dict
-        Loop blocking; kernels/common/problem.h explains the names.
-    isa : str
-        Instruction set.
-    threads : int
-        Number of threads.
-    scratch_bytes : int
-        Memory that the call needs beside its arrays, over all threads.
-    """
-
-    operation: str
-    problem: str
-    kernel: str
-    skip: str
-    density: dict[str, float]
-    speedup: float
-    reason: str
-    tiles: dict[str, int]
-    isa: str
-    threads: int
-    scratch_bytes: int
-
-    def __str__(self) -> str:
-        densities = ", ".join(f"{name} {value:.2f}" for name, value in self.density.items()) or "not measured"
-        return (
-            f"{self.operation} {self.problem}\n"
-            f"  kernel   {self.kernel} on {self.isa}, {self.threads} thread(s)\n"
-            f"  skip     {self.skip}: {self.reason}\n"
-            f"  density  {densities}\n"
-            f"  expected {self.speedup:.2f} x the dense kernel\n"
-            f"  tiles    {', '.join(f'{name} {value}' for name, value in self.tiles.items())}\n"
-            f"  scratch  {self.scratch_bytes / 2**20:.2f} MB"
-        )
-
-
-# An operand that a kernel could skip, or its density, if known, and `each` and `fixed` of that kernel (see Prepared).
-Candidate = tuple[np.ndarray | float, float, float]
-
-
-def choose(skip: str, dense: float, candidates: dict[str, Candidate], threshold: float = 0.0) -> Choice:
-    """The operand to skip, or "none"; elements of up to `threshold` count as zeros.
-
-    `dense` is what the dense kernel costs, in the candidates' units.
-    """
-    if skip == "none":
-        return no_choice("asked for")
-    density, best, least = {}, "", inf
-    for operand, (array, each, fixed) in candidates.items():
-        if skip == "auto" or skip == operand:
-            known = isinstance(array, float)
-            density[operand] = array if known else _masks.sampled_density(array, SAMPLED_RUNS, threshold)
-            cost = each * density[operand] + fixed
-            if cost < least:
-                best, least = operand, cost
-    gain = dense / least
-    if skip != "auto":
-        why = f"elements up to the threshold {threshold:g} count as zeros" if threshold else "asked for"
-        return Choice(skip, density, best, gain, why)
-    return Choice(best if gain > 1 else "none", density, best, gain)
-
-
-def no_choice(why: str) -> Choice:
-    """Nothing is skipped, and nothing had to be measured."""
-    return Choice("none", {}, "", 1.0, why)
-
-
-def threads_for(problem: Problem, wanted: int) -> int:
-    """As many threads as the work is worth."""
-    return 1 if wanted == 1 else max(1, min(wanted, problem.met_macs // SERIAL_MACS))
-
-
-def weight_density(weight: np.ndarray) -> float:
-    """A sample of a plain weight's density; runs of weights may not end where a kernel does."""
-    if weight.flags.c_contiguous:
-        return _masks.sampled_density(weight.reshape(-1), WEIGHT_RUNS)
-    return _masks.sampled_density(weight, SAMPLED_RUNS)
-
-
-def packing_cost(problem: Problem, backward: bool) -> float:
-    """What packing a plain weight costs beside the dense kernel, which takes each weight for 16 positions at a time."""
-    positions = problem.batch * prod(problem.in_size if backward else problem.out_size)
-    return (PACK_BACKWARD_CYCLES if backward else PACK_CYCLES) * 16 / positions
+from ._core import hints, layout, prepare, shape_hints
+from ._core.choice import Plan
 
 
 def plan(operation: str | Callable[..., Any], *args: object, **keywords: object) -> Plan:
@@ -197,8 +45,6 @@ def plan(operation: str | Callable[..., Any], *args: object, **keywords: object)
     >>> sc.plan("conv2d", x, w, padding=1).kernel
     'rows_skip'
     """
-    from . import prepare  # planning is below prepare: it is what prepare asks
-
     name = _operation_name(operation)
     try:
         inspect.signature(getattr(sys.modules[__package__], name)).bind(*args, **keywords)
@@ -236,7 +82,7 @@ def _operation_name(operation: str | Callable[..., Any]) -> str:
 def _ambiguous(operands: dict[str, Any], order: layout.Layout) -> str:
     """What is said of an array that the layout taken by default may be wrong for."""
     name, array = next(iter(operands.items()))
-    other = hints.also_fits(array, order)
+    other = shape_hints.also_fits(array, order)
     if not other:
         return ""
     return f"{name} of shape {array.shape} fits layout={other!r} as well as {order.name!r}: name the one that is meant"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import prepare
+from ._core import prepare
 from .conv import Padding, Size
 
 

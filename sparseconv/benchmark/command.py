@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sparseconv import cpu
+from sparseconv._core.progress import Progress
 from sparseconv.benchmark import activations, report
 from sparseconv.benchmark.layers import SETS, select
 from sparseconv.benchmark.measure import Cell, Settings, keep_memory, measure, measure_saved
 from sparseconv.benchmark.operands import MASKS, PASSES, ZEROS_IN
 from sparseconv.benchmark.peers import PEERS, default_peer, prepare_torch
 from sparseconv.benchmark.picture import check_ending, require_matplotlib, save_picture
-from sparseconv.progress import Progress
 
 __all__ = ["add_arguments", "run"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from sparseconv.problem import Problem
+from sparseconv._core.problem import Problem
 
 __all__ = ["NETWORKS", "SETS", "Layer", "matches", "parse", "select"]
 

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import arrays
+from .._core import arrays
 
 __all__ = ["compress", "decompress", "load", "save"]
 

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import layout as layouts
-from .. import prepare
+from .._core import layout as layouts
+from .._core import prepare
 from ._ffi import DTYPES, Target, call
 
 FORWARD, DATA, WEIGHT = "", "_backward_data", "_backward_weight"

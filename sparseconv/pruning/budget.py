@@ -36,7 +36,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from sparseconv import checks
+from sparseconv._core import checks
 
 from .networks import Layer
 

@@ -7,7 +7,7 @@ import math
 import numbers
 from collections.abc import Iterator
 
-from .. import checks
+from .._core import checks
 from .nm import checked_pattern
 
 

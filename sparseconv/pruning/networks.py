@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sparseconv import checks
+from sparseconv._core import checks
 
 __all__ = ["Layer", "network"]
 

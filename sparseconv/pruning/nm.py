@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import _pruning, arrays, checks, cpu
+from .. import cpu
+from .._core import _pruning, arrays, checks
 
 SERIAL_WEIGHTS = 1 << 15  # some 50 us of work: below that, waking a thread costs too much
 

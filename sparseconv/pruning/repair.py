@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import arrays, checks
-from ..problem import Problem
+from .._core import arrays, checks
+from .._core.problem import Problem
 
 
 def repair_weights(

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import _pruning, arrays, checks, cpu
+from .. import cpu
+from .._core import _pruning, arrays, checks
 
 SERIAL_ELEMENTS = 1 << 18  # some 120 us of work: two threads at half a million gain 1.4, at 10 million 1.95
 

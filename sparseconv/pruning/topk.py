@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import _pruning, arrays, checks, cpu, masks
+from .. import cpu, masks
+from .._core import _pruning, arrays, checks
 
 SERIAL_ELEMENTS = 1 << 19  # some 60 us of a pass: below that, waking a thread costs too much
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _pruning, checks
+from .._core import _pruning, checks
 from .nm import check_divides, checked_pattern, checked_weight, threads_for
 
 LARGEST_M = 32  # SC_MAX_BLOCK: a row of a block is a word of 32 bits

@@ -1,6 +1,6 @@
 """Calls of the core with tensors, prepared once for all that are alike.
 
-The core keeps what the forms of arrays and all words lead to (`sparseconv.prepare`). Tensors have their forms in other
+The core keeps what the forms of arrays and all words lead to (`_core/prepare.py`). Tensors have their forms in other
 words, so what it keeps is found here again by these, and with it the form of the result: 2 us instead of 6.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import cpu
-from ..operations import Pass
+from .._core.operations import Pass
 
 DTYPES = (torch.float32, torch.float64)
 NAMES = {"x": "input"}  # of arguments, where torch's differ from the core's

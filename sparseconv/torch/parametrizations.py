@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import checks
+from .._core import checks
 from ..pruning import channel_mask, nm_mask, topk_mask, transposable_nm_mask
 
 __all__ = ["NMWeight", "TopKWeight", "TransposableNMWeight"]

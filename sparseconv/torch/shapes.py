@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-from .. import prepare
+from .._core import prepare
 
 LAYOUTS = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
 Sizes = Sequence[int]

@@ -1,6 +1,6 @@
 """The training methods that ``sparseconv train`` compares, for the demo's network."""
 
-from sparseconv import checks
+from sparseconv._core import checks
 from sparseconv.pruning import SWAT, Method, StochasticGradientPruning, TransposableNM
 
 __all__ = ["NAMES", "make"]

@@ -7,8 +7,8 @@ import numpy as np
 
 import sparseconv
 from sparseconv import cpu
+from sparseconv._core.progress import Progress
 from sparseconv.benchmark import activations
-from sparseconv.progress import Progress
 from sparseconv.training import methods
 from sparseconv.training.measure import measure
 from sparseconv.training.network import SGD, build

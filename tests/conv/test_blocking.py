@@ -7,7 +7,8 @@ import pytest
 from helpers import assert_exact, assert_same_bits, sparse_floats, sparse_ints
 
 import sparseconv as sc
-from sparseconv import arrays, blocking, reference
+from sparseconv import reference
+from sparseconv._core import arrays, blocking
 from sparseconv.benchmark.layers import NETWORKS, parse
 
 BATCH = 8

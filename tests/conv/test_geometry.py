@@ -9,8 +9,9 @@ from helpers import GEOMETRIES, TRANSPOSED
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sparseconv import blocking, checks, cpu, geometry
-from sparseconv.problem import Problem
+from sparseconv import cpu
+from sparseconv._core import blocking, checks, geometry
+from sparseconv._core.problem import Problem
 
 # The last fields of an sc_pass, behind those of geometry.Pass.
 ENDS = ("opens", "closes", "new_columns", "window_shift", "window")

@@ -26,9 +26,10 @@ from helpers import (
 )
 
 import sparseconv as sc
-from sparseconv import groups, reference
-from sparseconv.layout import Strides
-from sparseconv.problem import Problem
+from sparseconv import reference
+from sparseconv._core import groups
+from sparseconv._core.layout import Strides
+from sparseconv._core.problem import Problem
 
 KERNELS = {"forward": "groups_dense", "backward_data": "groups_dense", "backward_weight": "gradient_groups"}
 

@@ -6,15 +6,14 @@ import numpy as np
 from helpers import LAYOUTS, cases
 from hypothesis import given
 
-import sparseconv as sc
-from sparseconv import lines
+from sparseconv._core import lines, prepare
 
 
 @given(case=cases())
 def test_lines(case):
     """Every tap of every phase meets the packed column that the definition says."""
     x = np.zeros((0, *case.x_shape[1:]), np.float32)
-    problem = sc.prepare.conv(
+    problem = prepare.conv(
         case.ndim, x, np.ones(case.weight_shape, np.float32), layout=LAYOUTS[case.ndim][0], **case.options
     ).made.problem
     stride, dilation, padding = problem.stride[-1], problem.dilation[-1], problem.padding[-1]

@@ -10,7 +10,8 @@ import pytest
 from helpers import assert_exact, sparse_ints
 
 import sparseconv as sc
-from sparseconv import arrays, binding, blocking, cpu, geometry, layout, prepare
+from sparseconv import cpu
+from sparseconv._core import arrays, binding, blocking, geometry, layout, prepare
 
 X, W = sparse_ints((2, 16, 6, 6), 0.5, 1), sparse_ints((16, 16, 3, 3), 0.1, 2)
 GRAD = sparse_ints((2, 16, 4, 4), 0.5, 3)

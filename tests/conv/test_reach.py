@@ -22,8 +22,9 @@ from helpers import (
 )
 
 import sparseconv
-from sparseconv import blocking_tiles, geometry, lines, masks, planning, reference
-from sparseconv.problem import Problem
+from sparseconv import masks, reference
+from sparseconv._core import blocking_tiles, choice, geometry, lines
+from sparseconv._core.problem import Problem
 
 CASES = (
     # columns and rows that no window reaches: behind the last window, and between windows
@@ -212,7 +213,7 @@ def test_what_lies_between_windows_is_not_read(isa, name, skip, layout, monkeypa
     """It is in pages that trap every access. Only densities are sampled anywhere."""
     if skip not in SKIPS[name]:
         return
-    monkeypatch.setattr(planning._masks, "sampled_density", lambda *arguments: 0.5)
+    monkeypatch.setattr(choice._masks, "sampled_density", lambda *arguments: 0.5)
     page, stride = mmap.PAGESIZE, 4 * mmap.PAGESIZE // 4
     windows, channels, kernel = 5, 16, 3
     x = sparse_ints((1, channels, windows * stride), 0.5, 1)

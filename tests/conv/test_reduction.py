@@ -5,10 +5,10 @@ import pytest
 from helpers import PASSES, SKIPS, Case, assert_exact, call, in_layout, operands, oracle, sparse_ints
 
 import sparseconv
-from sparseconv import layout, reduction
-from sparseconv.arrays import Form
-from sparseconv.problem import Problem
-from sparseconv.reduction import Reduced
+from sparseconv._core import layout, reduction
+from sparseconv._core.arrays import Form
+from sparseconv._core.problem import Problem
+from sparseconv._core.reduction import Reduced
 
 CASES = (
     Case(16, 17, (40, 1), (3, 1), batch=1),  # a row

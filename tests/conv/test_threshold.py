@@ -22,7 +22,8 @@ from helpers import (
 )
 
 import sparseconv as sc
-from sparseconv import prepare, reference
+from sparseconv import reference
+from sparseconv._core import prepare
 
 CASES = (
     *FEW_CASES,

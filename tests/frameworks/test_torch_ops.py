@@ -20,7 +20,8 @@ from helpers import (
     sparse_ints,
 )
 
-from sparseconv import pack_weight, passes, reference
+from sparseconv import pack_weight, reference
+from sparseconv._core import passes
 
 torch = pytest.importorskip("torch")
 sct = pytest.importorskip("sparseconv.torch")

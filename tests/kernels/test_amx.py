@@ -29,7 +29,8 @@ from places import KERNELS
 from task_structs import forget_plans
 
 import sparseconv as sc
-from sparseconv import _cpu, blocking_tiles, cpu
+from sparseconv import cpu
+from sparseconv._core import _cpu, blocking_tiles
 
 pytestmark = needs_compiler
 

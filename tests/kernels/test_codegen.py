@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from places import KERNELS, ROOT
 
-from sparseconv import _conv, _cpu, _masks, _pruning, _weights
+from sparseconv._core import _conv, _cpu, _masks, _pruning, _weights
 
 COMPILER = shlex.split(os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "g++")
 VECTOR_ISAS = ("avx512", "avx2")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from simulated import HAS_AMX, SIMULATED_AMX
 
-from sparseconv import _cpu, cpu
+from sparseconv import cpu
+from sparseconv._core import _cpu
 
 NAMES = ("amx", "avx512", "avx2", "neon", "scalar")
 X86 = platform.machine().lower() in ("x86_64", "amd64")

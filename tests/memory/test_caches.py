@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import sparseconv as sc
-from sparseconv import _conv, caches, geometry, prepare
+from sparseconv._core import _conv, caches, geometry, prepare
 
 ALLOWED = 64 << 20
 

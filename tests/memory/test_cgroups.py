@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from sparseconv import cgroups, cpu
+from sparseconv import cpu
+from sparseconv._core import cgroups
 
 V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
 OTHER_MOUNTS = "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 0:5 / /my\\040data rw - cgroups cgroup cpu\n"

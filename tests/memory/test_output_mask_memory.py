@@ -33,7 +33,8 @@ from output_masks import (
 )
 
 import sparseconv as sc
-from sparseconv import _masks, planning, reference
+from sparseconv import reference
+from sparseconv._core import _masks, choice
 
 
 def gapped(array):
@@ -182,8 +183,8 @@ def test_sampled_density(density):
     floats = forward_input((32, 64, 14, 28), density, 2)
     bools = floats != 0
     for view in (np.asarray, np.asfortranarray, nhwc_memory, gapped, backwards):
-        measured = _masks.sampled_density(view(bools), planning.SAMPLED_RUNS)
+        measured = _masks.sampled_density(view(bools), choice.SAMPLED_RUNS)
         assert abs(measured - density) <= (0.05 if 0 < density < 1 else 0)
     for one in (floats, as_kind(floats, "bits")):
-        measured = _masks.sampled_density(one, planning.SAMPLED_RUNS)
+        measured = _masks.sampled_density(one, choice.SAMPLED_RUNS)
         assert abs(measured - density) <= (0.05 if 0 < density < 1 else 0)

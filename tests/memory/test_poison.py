@@ -29,6 +29,7 @@ from places import KERNELS, SUPPORT
 from poison import BITS, fill, poisoned
 
 import sparseconv as sc
+from sparseconv._core import arrays
 
 # NaN, all ones (NaN, and -1 as an integer), the largest float, Inf.
 PATTERNS = (BITS, 0xFFFFFFFF, 0x7F7FFFFF, 0x7F800000)
@@ -71,7 +72,7 @@ def test_new_arrays_are_poisoned():
     with poisoned():
         for array in (np.empty(7, np.float32), np.empty_like(np.ones((3, 5), np.float32))):
             assert np.isnan(array).all()
-        result = sc.arrays.empty((3, 5), np.dtype(np.float32))
+        result = arrays.empty((3, 5), np.dtype(np.float32))
         assert result.ctypes.data % 64 == 0
         assert np.isnan(result).all()
         assert np.isnan(np.empty(3)).all()

@@ -237,5 +237,5 @@ def cython_functions(path):
 
 @pytest.mark.parametrize("module", ["_conv", "_cpu", "_groups", "_masks", "_pruning", "_weights"])
 def test_stubs(module):
-    source = ROOT / "sparseconv" / f"{module}.pyx"
+    source = ROOT / "sparseconv" / "_core" / f"{module}.pyx"
     assert stub_functions(source.with_suffix(".pyi")) == cython_functions(source)

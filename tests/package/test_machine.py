@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from sparseconv import machine
+from sparseconv._core import machine
 
 CPUINFO = {
     "x86": ("processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\n\nmodel name\t: Other\n", "Some CPU @ 3 GHz"),

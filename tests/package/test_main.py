@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import sparseconv
-from sparseconv import cpu, machine
+from sparseconv import cpu
 from sparseconv.__main__ import main
+from sparseconv._core import machine
 from sparseconv.benchmark import command
 
 

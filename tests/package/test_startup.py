@@ -12,6 +12,7 @@ import pytest
 import sparseconv
 
 PACKAGE = Path(sparseconv.__file__).parent
+CORE = PACKAGE / "_core"
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +44,8 @@ def test_source_folder(sources):
 
 @pytest.mark.parametrize("suffix", EXTENSION_SUFFIXES)
 def test_source_folder_that_hides_the_package(sources, tmp_path, suffix):
-    (tmp_path / "sparseconv").mkdir()
-    (tmp_path / "sparseconv" / f"_cpu{suffix}").touch()
+    (tmp_path / "sparseconv" / "_core").mkdir(parents=True)
+    (tmp_path / "sparseconv" / "_core" / f"_cpu{suffix}").touch()
     code, _, errors = python("-c", "import sparseconv", cwd=sources, PYTHONPATH=str(tmp_path))
     assert code == 1
     last = errors.splitlines()[-1]
@@ -63,9 +64,9 @@ def test_command_in_the_source_folder(sources, arguments):
 def test_modules_that_do_not_load(sources, tmp_path):
     """They are there, so it is no source folder: Python's own error is the right one."""
     shutil.copytree(sources / "sparseconv", tmp_path / "sparseconv")
-    modules = [path.stem for path in PACKAGE.glob("_*.pyx")]
+    modules = [path.stem for path in CORE.glob("_*.pyx")]
     for name in modules:
-        (tmp_path / "sparseconv" / f"{name}{EXTENSION_SUFFIXES[0]}").write_bytes(b"no library")
+        (tmp_path / "sparseconv" / "_core" / f"{name}{EXTENSION_SUFFIXES[0]}").write_bytes(b"no library")
     code, _, errors = python("-c", "import sparseconv", cwd=tmp_path)
     assert code == 1
     assert "source folder" not in errors
@@ -74,9 +75,9 @@ def test_modules_that_do_not_load(sources, tmp_path):
 
 def test_source_folder_that_is_newer_than_its_modules(sources, tmp_path):
     shutil.copytree(sources / "sparseconv", tmp_path / "sparseconv")
-    first, *others = sorted(path.stem for path in PACKAGE.glob("_*.pyx") if path.stem != "_cpu")
+    first, *others = sorted(path.stem for path in CORE.glob("_*.pyx") if path.stem != "_cpu")
     for name in ("_cpu", *others):
-        (tmp_path / "sparseconv" / f"{name}{EXTENSION_SUFFIXES[0]}").write_bytes(b"no library")
+        (tmp_path / "sparseconv" / "_core" / f"{name}{EXTENSION_SUFFIXES[0]}").write_bytes(b"no library")
     code, _, errors = python("-c", "import sparseconv", cwd=tmp_path)
     assert code == 1
     assert f"without the compiled {first}, newer than the others, for this Python" in errors.splitlines()[-1]

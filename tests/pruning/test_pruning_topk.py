@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sparseconv as sc
-from sparseconv import _pruning
+from sparseconv._core import _pruning
 from sparseconv.pruning import TopK, channel_mask, topk, topk_mask, topk_threshold
 
 SPARSITIES = (0, 0.1, 0.5, 0.8, 0.9, 0.99, 0.999999)  # the first keeps all, the last one element

@@ -19,7 +19,8 @@ import task_structs
 from places import KERNELS, SUPPORT
 from task_structs import Map, Mask, View, WeightView, forget_plans, structs
 
-from sparseconv import _conv, _cpu, blocking_tiles, cpu
+from sparseconv import cpu
+from sparseconv._core import _conv, _cpu, blocking_tiles
 
 COMPILER = shlex.split(os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "g++")
 # The vector kernels that take over, best first: any will do, but tile products are emulated with fused multiply-adds.

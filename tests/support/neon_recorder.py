@@ -12,7 +12,8 @@ import task_structs
 from numpy.lib.array_utils import byte_bounds
 from task_structs import Filled, Map, Mask, View, WeightView, forget_plans, table
 
-from sparseconv import _conv, _groups, _pruning, _weights, cpu
+from sparseconv import cpu
+from sparseconv._core import _conv, _groups, _pruning, _weights
 
 UNTOUCHED = 77  # in results, before they are written
 

@@ -8,7 +8,7 @@ import os
 
 import numpy as np
 
-from sparseconv import _cpu
+from sparseconv._core import _cpu
 
 WANTED = os.environ.get("SPARSECONV_TEST_POISON", "0") != "0"
 BITS = 0x7FFF7FFF  # NaN as a float of 16, 32 and 64 bits, as an integer a number far beyond any table

@@ -13,7 +13,8 @@ from pathlib import Path
 from amx_emulated import emulation
 from task_structs import forget_plans
 
-from sparseconv import _cpu, cpu
+from sparseconv import cpu
+from sparseconv._core import _cpu
 
 FAMILIES = {"intel": 6, "amd": 25, "zen5": 26, "other": 0}
 VENDORS = tuple(FAMILIES)  # what vendor() says but for "zen5", which is AMD's

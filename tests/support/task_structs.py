@@ -7,7 +7,7 @@ import re
 import numpy as np
 from places import KERNELS
 
-from sparseconv import _conv, _groups, _pruning, _weights, binding, geometry, layout, prepare
+from sparseconv._core import _conv, _groups, _pruning, _weights, binding, geometry, layout, prepare
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import pytest
 from small_training import directional_derivative, stripes
 
 from sparseconv.__main__ import main
-from sparseconv.progress import Progress
+from sparseconv._core.progress import Progress
 from sparseconv.pruning import SWAT, Method
 from sparseconv.training import methods, network, report, train
 from sparseconv.training.measure import measure

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ... import checks
+from ..._core import checks
 from ...packed import PackedWeight, pack_weight
 
 

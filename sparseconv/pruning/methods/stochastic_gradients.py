@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ... import checks
+from ..._core import checks
 from ..stochastic import GradientPruner, generator
 from .method import Method
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ... import arrays, checks
+from ..._core import arrays, checks
 from ...compressed import compress
 from ...packed import PackedWeight
 from ..topk import channel_mask, threshold_of, topk_threshold

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from ... import _pruning, checks
+from ..._core import _pruning, checks
 from ...packed import PackedWeight
 from ..transposable import checked_block, transposable_nm_mask
 from .method import Method, PackedLayers, Periodic

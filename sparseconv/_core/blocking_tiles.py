@@ -20,7 +20,7 @@ PARTS = {"highest": 3, "high": 2, "medium": 1}  # bf16 parts of a float32
 # 2.6 (forward, several taps, three and two parts); the others are what is aimed at, "medium" is a guess.
 GAINS = {"highest": (1.65, 1.4, 1.2), "high": (2.6, 2.0, 1.6), "medium": (4.0, 3.0, 2.4)}
 # To pack 16 weights, and to split them into parts: in multiply-adds of the vector kernel. The first is that of
-# planning.PACK_CYCLES, the second an estimate from the instructions of amx/split.h.
+# choice.PACK_CYCLES, the second an estimate from the instructions of amx/split.h.
 PACK_CYCLES, SPLIT_CYCLES = 4, 12
 USUAL_MET = 0.9  # share of products that are no padding in 3x3 layers of 14 x 14, with which gains were found
 LANE_VECTORS = 4  # also what the vector kernel takes over

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import hints
+from . import hints, shape_hints
 from .arrays import INT64_MAX, Form, check_form, contiguous
 from .layout import Layout
 from .problem import Problem
@@ -114,7 +114,7 @@ def shaped(name: str, array: Form | np.ndarray, rank: int, what: str, hint: str 
 def tensor(name: str, array: Form | np.ndarray, layout: Layout) -> None:
     """Whether an activation or gradient array can be in `layout`."""
     if array.ndim != layout.rank:
-        shaped(name, array, layout.rank, layout.name, hints.rank(name, array.shape, layout))
+        shaped(name, array, layout.rank, layout.name, shape_hints.rank(name, array.shape, layout))
     if layout.kind == "blocked" and array.shape[-1] != 16:
         raise ValueError(f"{name}: got shape {array.shape}, expected 16 as its last size ({layout.name})")
 
@@ -197,7 +197,7 @@ def channels(
 ) -> None:
     """Whether `array` has room for just `expected` channels, as size `axis` of the weight's shape says."""
     if array.shape != layout.shape(array.shape[0], expected, layout.size(array.shape)):
-        hint = hints.channels(array.shape, layout, weight, axis, groups, expected)
+        hint = shape_hints.channels(array.shape, layout, weight, axis, groups, expected)
         raise ValueError(
             f"{name}: got shape {array.shape} ({layout.name}), expected {expected} channels as the other operands "
             f"have{hint}"
@@ -210,14 +210,15 @@ def input_shape(
     """The same of the shape of a result that the caller names."""
     wanted = layout.shape(batch, expected, layout.size(shape))
     if shape != wanted:
-        hint = "" if shape[0] != batch else hints.channels(shape, layout, weight, axis, groups, expected)
+        hint = "" if shape[0] != batch else shape_hints.channels(shape, layout, weight, axis, groups, expected)
         raise ValueError(f"input_shape: got shape {shape}, expected {wanted}{hint}")
 
 
 def gradient(name: str, got: tuple[int, ...], expected: tuple[int, ...], layout: Layout, source: str) -> None:
     """Whether a gradient has the shape of the forward result, which follows from `source`."""
     if got != expected:
-        raise ValueError(f"{name}: got shape {got}, expected {expected}{hints.gradient(got, layout, expected, source)}")
+        hint = shape_hints.gradient(got, layout, expected, source)
+        raise ValueError(f"{name}: got shape {got}, expected {expected}{hint}")
 
 
 def sizes(name: str, got: tuple[int, ...], expected: tuple[int, ...], hint: str = "") -> None:

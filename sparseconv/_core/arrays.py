@@ -105,9 +105,7 @@ def take_mask(name: str, value: Any) -> np.ndarray:
     if type(value) is np.ndarray:
         array = value
     else:
-        from .compressed import CompressedArray  # which is made of what is here
-
-        array = value.mask if isinstance(value, CompressedArray) else foreign.shared(name, value)
+        array = value.mask if isinstance(value, foreign.Compressed) else foreign.shared(name, value)
     if array.dtype not in MASK_DTYPES:
         raise TypeError(f"{name}: got dtype {array.dtype!s}, expected float32, float64, bool, or uint8 for a bit mask")
     return array

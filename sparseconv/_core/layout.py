@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _conv, caches
+from . import _conv, caches, hints
 from .arrays import Form
 
 BLOCK = 16
@@ -109,8 +109,6 @@ def parse(name: str, dims: int) -> Layout:
     """The layout of that name for `dims` spatial dimensions; ValueError if there is none."""
     known = _known(dims)
     if name not in known:
-        from . import hints  # which is made of layouts
-
         hint = hints.word(name, tuple(known), similar=False)  # NHCW is as near to the one as to the other
         raise ValueError(f"layout: got {name!r}, expected one of {', '.join(map(repr, known))}{hint}")
     return Layout(name, dims, known[name])

@@ -61,7 +61,7 @@ class Options:
 
 
 def _reference(name: str, problem: Problem, result: Form, **words: Any) -> WithoutKernel:
-    from . import reference  # 4 ms that float32 users need not spend
+    from .. import reference  # 4 ms that float32 users need not spend
 
     function = getattr(reference, name)
     why = "float64 is computed in NumPy"

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, caches, checks, cpu, layout, operations
+from .. import cpu
+from ..compressed import expanded
+from ..packed import PackedWeight
+from . import arrays, caches, checks, layout, operations
 from .arrays import Form
-from .compressed import expanded
 from .operations import Pass
-from .packed import PackedWeight
 from .passes import KNOWN_ZEROS, Call
 
 PLAIN = frozenset({int, str, type(None)})

@@ -14,20 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import (
-    _conv,
-    _cpu,
-    _groups,
-    _weights,
-    blocking,
-    blocking_tiles,
-    caches,
-    cpu,
-    geometry,
-    groups,
-    layout,
-    reduction,
-)
+from .. import cpu
+from . import _conv, _cpu, _groups, _weights, blocking, blocking_tiles, caches, geometry, groups, layout, reduction
 from .layout import Strides
 from .problem import Problem
 

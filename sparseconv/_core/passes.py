@@ -15,12 +15,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _cpu, _weights, binding, caches, lines, masks, packed, planning, reduction
+from .. import masks, packed
+from ..packed import PackedWeight
+from . import _cpu, _weights, binding, caches, lines, reduction
 from .arrays import Form
 from .binding import Mask, Prepared
+from .choice import (
+    WEIGHT_MACS,
+    WEIGHT_PAYS,
+    Candidate,
+    Choice,
+    Plan,
+    choose,
+    no_choice,
+    packing_cost,
+    threads_for,
+    weight_density,
+)
 from .layout import BLOCK, Layout
-from .packed import PackedWeight
-from .planning import Candidate, Choice, Plan
 from .problem import Problem
 from .reduction import Reduced
 
@@ -45,7 +57,7 @@ class Rows:
     def decide(self, operands: Operands, threads: int, threshold: float) -> tuple[Choice, Prepared]:
         """What to skip in these arrays, and the kernel for it."""
         source, weight, *_ = operands.values()
-        kernels = self.kernels(planning.threads_for(self.problem, threads), _cpu.current())
+        kernels = self.kernels(threads_for(self.problem, threads), _cpu.current())
         kernel = kernels("skip")
         candidates = {self.scalar: (operands.get(KNOWN_ZEROS[self.scalar], source), kernel.each, kernel.fixed)}
         if "output_mask" in operands:
@@ -53,13 +65,13 @@ class Rows:
             candidates["output"] = operands["output_mask"], output.each, output.fixed
         self._consider_weight(candidates, operands, kernels)
         skip = self.scalar if threshold and self.skip == "auto" else self.skip
-        choice = planning.choose(skip, kernel.dense, candidates, threshold)
+        choice = choose(skip, kernel.dense, candidates, threshold)
         if choice.skip == "weight":
             skipping = kernels("sparse weight" if choice.density["weight"] <= binding.WEIGHT_SPARSE else "weight")
             lists = self._lists(weight, skipping.threads)
             if lists.finite:
                 return choice, skipping._replace(lists=lists)
-            choice = planning.no_choice("Inf or NaN among the weights")
+            choice = no_choice("Inf or NaN among the weights")
         if choice.skip == "none":
             return choice, kernels("dense")
         if choice.skip == "output":
@@ -69,19 +81,19 @@ class Rows:
     def _consider_weight(
         self, candidates: dict[str, Candidate], operands: Operands, kernels: Callable[[str], Prepared]
     ) -> None:
-        """Adds what `planning.choose` asks of skipping zero weights, where that may pay at all."""
+        """Adds what `choose` asks of skipping zero weights, where that may pay at all."""
         weight = operands["weight"]
         is_packed = isinstance(weight, PackedWeight)
         if self.skip == "auto":
-            if not is_packed and self.problem.met_macs < planning.WEIGHT_MACS:
+            if not is_packed and self.problem.met_macs < WEIGHT_MACS:
                 return
         elif self.skip != "weight":
             return
-        density = weight.density if is_packed else planning.weight_density(weight)
-        if density > planning.WEIGHT_PAYS and self.skip == "auto":
+        density = weight.density if is_packed else weight_density(weight)
+        if density > WEIGHT_PAYS and self.skip == "auto":
             return
         kernel = kernels("sparse weight" if density <= binding.WEIGHT_SPARSE else "weight")
-        packing = 0 if is_packed else planning.packing_cost(self.problem, self.backward) / binding.dense_cycles()
+        packing = 0 if is_packed else packing_cost(self.problem, self.backward) / binding.dense_cycles()
         masked = "output_mask" in operands
         masking = 7 * binding.masking_cost(self.problem, self.backward) if masked else 0.0  # in NumPy
         candidates["weight"] = density, kernel.each, kernel.fixed + packing + masking
@@ -144,7 +156,7 @@ class Gradient:
     def _decide(
         self, operands: Operands, pairs: np.ndarray | None, threads: int, threshold: float
     ) -> tuple[Choice, Prepared]:
-        kernels = self.kernels(planning.threads_for(self.problem, threads), _cpu.current())
+        kernels = self.kernels(threads_for(self.problem, threads), _cpu.current())
         candidates, dense, least = {}, "", inf
         for (name, role), array in zip(self.roles.items(), operands.values(), strict=False):
             kernel = kernels(role, "skip")
@@ -157,7 +169,7 @@ class Gradient:
             if dense_share * kernel.dense < least:
                 dense, least = role, dense_share * kernel.dense
         skip = "input" if threshold and self.skip == "auto" else self.skip
-        choice = planning.choose(skip, least, candidates, threshold)
+        choice = choose(skip, least, candidates, threshold)
         if choice.skip == "none":
             return choice, kernels(dense, "dense")
         kernel = kernels(self.roles[choice.skip], "skip")
@@ -191,7 +203,7 @@ class WithoutKernel:
 
     def decide(self, operands: Operands, threads: int, threshold: float) -> tuple[Choice, Prepared]:
         """The same for all arrays."""
-        return planning.no_choice(self.reason), Prepared(self.kernel, "", 1, None, {}, 0.0, 0.0)
+        return no_choice(self.reason), Prepared(self.kernel, "", 1, None, {}, 0.0, 0.0)
 
     def run(self, operands: Operands, out: np.ndarray, threads: int, threshold: float, return_mask: bool) -> None:
         """Writes the result to `out`."""

@@ -40,6 +40,12 @@ TRACED = {
 }
 
 
+class Compressed:
+    """What `sparseconv.compress` makes (compressed.CompressedArray): no array, but its mask can be had."""
+
+    mask: np.ndarray
+
+
 class _Elsewhere(Exception):
     """The array is on this DLPack device."""
 
@@ -246,9 +252,7 @@ def _refusal(name: str, value: Any, errors: list[Exception], *, result: bool = F
     for error in errors:
         if isinstance(error, _Elsewhere):
             return TypeError(f"{name}: got an array on device {error.args}, expected one in CPU memory")
-    from .compressed import CompressedArray  # which is made of arrays
-
-    if isinstance(value, CompressedArray):
+    if isinstance(value, Compressed):
         return TypeError(
             f"{name}: got a CompressedArray, expected an array (sparseconv.decompress makes one); only the "
             "backward_weight functions take compressed operands"

@@ -10,7 +10,8 @@ from __future__ import annotations
 from math import gcd, inf, prod
 from typing import NamedTuple
 
-from . import _conv, _cpu, lines, packed
+from .. import packed
+from . import _conv, _cpu, lines
 from .problem import Problem
 
 MAX_LANE_VECTORS = 8  # SC_MAX_LANE_VECTORS

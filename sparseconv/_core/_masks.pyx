@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True
 """The kernels of masks and of packed nonzeros on contiguous memory; masks.py and compressed.py check and shape.
 
-And the samples by which planning.py knows densities, of arrays of any strides.
+And the samples by which choice.py knows densities, of arrays of any strides.
 """
 
 from libc.math cimport fabsf

@@ -1,0 +1,1 @@
+"""What is private: from arguments to kernels. Public functions are faces of it (sparseconv/*.py)."""
