@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import sparseconv as sc
-from sparseconv import arrays, reference
+from sparseconv import reference
+from sparseconv._core import arrays
 
 IMAGES, ROWS, FLAT = (1, 3, 5, 5), (15, 5), (75,)
 SHARED, COPIED = "shared", "copied"
