@@ -35,7 +35,7 @@ kernels/                            C++: one source per kernel, compiled once pe
 ==================================  ===================================================================================
 
 Beside them: pruning (sparsity made on purpose), training and data (``sparseconv train``), benchmark (``sparseconv
-bench``), _startup (imports that fail).
+bench``), typing (the types in public signatures), _startup (imports that fail).
 """
 
 import importlib
@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from . import data as data
     from . import pruning
     from . import reference as reference
+    from . import typing as typing
 
 __version__ = "0.1.0"
 
@@ -120,17 +121,19 @@ __all__ = [
 ]
 
 
-_LATER = ("data", "pruning", "reference")  # convolutions alone do not need them
+_LATER = ("data", "pruning", "reference", "typing")  # convolutions alone do not need them
 
 
-def __getattr__(name: str) -> ModuleType:
-    """Import some modules when they are first asked for."""
-    if name in _LATER:
-        return importlib.import_module(f"{__name__}.{name}")
-    hint = f": import {__name__}.{name} first" if name in ("jax", "torch") else ""
-    raise AttributeError(
-        f"module {__name__!r} has no attribute {name!r}{hint}", name=name, obj=sys.modules[__name__]
-    )  # from which Python finds the attribute that was meant
+if not TYPE_CHECKING:  # for which a name that is not there is an error
+
+    def __getattr__(name: str) -> ModuleType:
+        """Import some modules when they are first asked for."""
+        if name in _LATER:
+            return importlib.import_module(f"{__name__}.{name}")
+        hint = f": import {__name__}.{name} first" if name in ("jax", "torch") else ""
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}{hint}", name=name, obj=sys.modules[__name__]
+        )  # from which Python finds the attribute that was meant
 
 
 def __dir__() -> list[str]:

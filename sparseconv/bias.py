@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,8 +11,13 @@ from . import cpu
 from ._core import _conv, arrays, checks
 from ._core.layout import find, view
 
+if TYPE_CHECKING:
+    from .typing import Array, Layout
 
-def grad_bias(grad_output: Any, *, layout: str = "NCHW", num_threads: int | None = None, out: Any = None) -> np.ndarray:
+
+def grad_bias(
+    grad_output: Array, *, layout: Layout = "NCHW", num_threads: int | None = None, out: Array | None = None
+) -> np.ndarray:
     """Gradient of a convolution's or linear layer's bias: `grad_output` summed over all axes but the channels.
 
     Parameters
@@ -52,8 +57,7 @@ def grad_bias(grad_output: Any, *, layout: str = "NCHW", num_threads: int | None
     else:
         batch = array.shape[0]
     whole = np.ascontiguousarray(target)
-    rows = view(strides, size)
-    _conv.bias_gradient(rows, array, whole, batch, math.prod(size[:-1]), size[-1], channels, threads)
+    _conv.bias_gradient(view(strides, size), array, whole, batch, math.prod(size[:-1]), size[-1], channels, threads)
     if whole is not target:
         target[...] = whole
     return target

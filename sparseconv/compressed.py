@@ -8,12 +8,15 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import cpu, masks
 from ._core import _masks, arrays, foreign
+
+if TYPE_CHECKING:
+    from .typing import Array, Bits
 
 BLOCK = _masks.COMPRESSED_BLOCK
 SLACK = 16  # floats that kernels may read behind the last value
@@ -51,7 +54,7 @@ class CompressedArray(foreign.Compressed):
     shape: tuple[int, ...]
     dtype: np.dtype
     axes: tuple[int, ...]
-    bits: np.ndarray
+    bits: Bits
     packed: np.ndarray
     offsets: np.ndarray
 
@@ -88,7 +91,7 @@ class CompressedArray(foreign.Compressed):
         return self.bits.nbytes + self.packed.nbytes + self.offsets.nbytes
 
     @property
-    def mask(self) -> np.ndarray:
+    def mask(self) -> Bits:
         """The bit mask in C order of `shape`, as `sparseconv.masks.nonzero_mask` gives it.
 
         Nothing is computed where that is the order in memory (`axes` in ascending order). Else the bits are put in
@@ -98,7 +101,7 @@ class CompressedArray(foreign.Compressed):
             return self.bits
         return masks.pack(self._in_shape(masks.unpack(self.bits, self._memory_shape)))
 
-    def to_dense(self, *, out: Any = None, num_threads: int | None = None) -> np.ndarray:
+    def to_dense(self, *, out: Array | None = None, num_threads: int | None = None) -> np.ndarray:
         """`sparseconv.decompress` of this array."""
         threads = cpu.checked_threads(num_threads)
         if out is None:
@@ -135,7 +138,7 @@ class CompressedArray(foreign.Compressed):
             dense[masks.unpack(self.bits, dense.shape)] = self.values
 
 
-def compress(x: Any, *, num_threads: int | None = None) -> CompressedArray:
+def compress(x: Array, *, num_threads: int | None = None) -> CompressedArray:
     """`x` as a bit mask and its nonzero values.
 
     Parameters
@@ -182,7 +185,7 @@ def compress(x: Any, *, num_threads: int | None = None) -> CompressedArray:
     return CompressedArray(array.shape, array.dtype, axes, *pack(in_memory.reshape(-1), threads))
 
 
-def decompress(c: CompressedArray, *, out: Any = None, num_threads: int | None = None) -> np.ndarray:
+def decompress(c: CompressedArray, *, out: Array | None = None, num_threads: int | None = None) -> np.ndarray:
     """The array that was compressed.
 
     Parameters

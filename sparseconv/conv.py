@@ -1,27 +1,72 @@
 """Convolutions: forward, backward_data and backward_weight in one, two and three dimensions.
 
 The two-dimensional functions are documented in full; the others differ in the number of spatial dimensions alone.
+Overloads are seen by type checkers alone: to make them would take 1% of the time of the import.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
 from ._core import prepare
 
-Size = int | Sequence[int]
-Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
+if TYPE_CHECKING:
+    from .typing import (
+        Activation,
+        Array,
+        Bits,
+        Layout1d,
+        Layout2d,
+        Layout3d,
+        Mask,
+        Operand,
+        Padding,
+        Precision,
+        Shape,
+        Size,
+        Skip,
+        SkipBackwardData,
+        SkipBackwardWeight,
+        Weight,
+    )
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def conv2d(
+        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
+        dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW", activation: Activation | None = None,
+        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+        return_mask: Literal[False] = False, precision: Precision = "highest", num_threads: int | None = None,
+        out: Array | None = None,
+    ) -> np.ndarray: ...  # fmt: skip
+
+    @overload
+    def conv2d(
+        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
+        dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW", activation: Activation, skip: Skip = "auto",
+        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: Literal[True],
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+    ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
+
+    @overload
+    def conv2d(
+        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
+        dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW", activation: Activation | None = None,
+        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool,
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+    ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
 
 
 def conv2d(
-    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCHW", activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
-    input_mask: Any = None, return_mask: bool = False, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
+    groups: int = 1, layout: Layout2d = "NCHW", activation: Activation | None = None, skip: Skip = "auto",
+    threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool = False, precision: Precision = "highest",
+    num_threads: int | None = None, out: Array | None = None,
+) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """Two-dimensional convolution (cross-correlation, as in every CNN framework) that skips zeros of `x` or `weight`.
 
     Parameters
@@ -112,10 +157,10 @@ def conv2d(
 
 
 def conv2d_backward_data(
-    grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", threshold: float = 0.0,
-    output_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    grad_output: Array, weight: Weight, input_shape: Shape, *, stride: Size = 1, padding: Padding = 0,
+    dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW", skip: SkipBackwardData = "auto",
+    threshold: float = 0.0, output_mask: Mask | None = None, grad_output_mask: Mask | None = None,
+    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv2d` with respect to its input, skipping zeros of `grad_output` or outputs that nobody needs.
 
@@ -165,10 +210,10 @@ def conv2d_backward_data(
 
 
 def conv2d_backward_weight(
-    x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCHW", skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
-    input_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    x: Operand, grad_output: Operand, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
+    groups: int = 1, layout: Layout2d = "NCHW", skip: SkipBackwardWeight = "auto", threshold: float = 0.0,
+    output_mask: Mask | None = None, input_mask: Mask | None = None, grad_output_mask: Mask | None = None,
+    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv2d` with respect to its weight, skipping the zeros of `x` or of `grad_output`.
 
@@ -220,12 +265,40 @@ def conv2d_backward_weight(
     ).run()  # fmt: skip
 
 
+if TYPE_CHECKING:
+
+    @overload
+    def conv1d(
+        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
+        dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW", activation: Activation | None = None,
+        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+        return_mask: Literal[False] = False, precision: Precision = "highest", num_threads: int | None = None,
+        out: Array | None = None,
+    ) -> np.ndarray: ...  # fmt: skip
+
+    @overload
+    def conv1d(
+        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
+        dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW", activation: Activation, skip: Skip = "auto",
+        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: Literal[True],
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+    ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
+
+    @overload
+    def conv1d(
+        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
+        dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW", activation: Activation | None = None,
+        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool,
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+    ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
+
+
 def conv1d(
-    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCW", activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
-    input_mask: Any = None, return_mask: bool = False, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
+    groups: int = 1, layout: Layout1d = "NCW", activation: Activation | None = None, skip: Skip = "auto",
+    threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool = False, precision: Precision = "highest",
+    num_threads: int | None = None, out: Array | None = None,
+) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """One-dimensional convolution: `conv2d` for x (N, C, W) and weight (K, C/groups, S).
 
     Layouts are "NCW", "NWC" or "NCW16c"; sizes per dimension are one number. All else is as in `conv2d`.
@@ -238,10 +311,10 @@ def conv1d(
 
 
 def conv1d_backward_data(
-    grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", threshold: float = 0.0,
-    output_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    grad_output: Array, weight: Weight, input_shape: Shape, *, stride: Size = 1, padding: Padding = 0,
+    dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW", skip: SkipBackwardData = "auto",
+    threshold: float = 0.0, output_mask: Mask | None = None, grad_output_mask: Mask | None = None,
+    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv1d` with respect to its input: `conv2d_backward_data` with one dimension.
 
@@ -255,10 +328,10 @@ def conv1d_backward_data(
 
 
 def conv1d_backward_weight(
-    x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCW", skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
-    input_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    x: Operand, grad_output: Operand, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
+    groups: int = 1, layout: Layout1d = "NCW", skip: SkipBackwardWeight = "auto", threshold: float = 0.0,
+    output_mask: Mask | None = None, input_mask: Mask | None = None, grad_output_mask: Mask | None = None,
+    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv1d` with respect to its weight: `conv2d_backward_weight` with one dimension.
 
@@ -272,12 +345,40 @@ def conv1d_backward_weight(
     ).run()  # fmt: skip
 
 
+if TYPE_CHECKING:
+
+    @overload
+    def conv3d(
+        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
+        dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW", activation: Activation | None = None,
+        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+        return_mask: Literal[False] = False, precision: Precision = "highest", num_threads: int | None = None,
+        out: Array | None = None,
+    ) -> np.ndarray: ...  # fmt: skip
+
+    @overload
+    def conv3d(
+        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
+        dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW", activation: Activation, skip: Skip = "auto",
+        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: Literal[True],
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+    ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
+
+    @overload
+    def conv3d(
+        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
+        dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW", activation: Activation | None = None,
+        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool,
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+    ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
+
+
 def conv3d(
-    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCDHW", activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
-    input_mask: Any = None, return_mask: bool = False, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
+    groups: int = 1, layout: Layout3d = "NCDHW", activation: Activation | None = None, skip: Skip = "auto",
+    threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool = False, precision: Precision = "highest",
+    num_threads: int | None = None, out: Array | None = None,
+) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """Three-dimensional convolution: `conv2d` for x (N, C, D, H, W) and weight (K, C/groups, T, R, S).
 
     Layouts are "NCDHW", "NDHWC" or "NCDHW16c"; sizes per dimension are one number or three. All else is as in `conv2d`.
@@ -290,10 +391,10 @@ def conv3d(
 
 
 def conv3d_backward_data(
-    grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", threshold: float = 0.0,
-    output_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    grad_output: Array, weight: Weight, input_shape: Shape, *, stride: Size = 1, padding: Padding = 0,
+    dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW", skip: SkipBackwardData = "auto",
+    threshold: float = 0.0, output_mask: Mask | None = None, grad_output_mask: Mask | None = None,
+    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv3d` with respect to its input: `conv2d_backward_data` with three dimensions.
 
@@ -308,10 +409,10 @@ def conv3d_backward_data(
 
 
 def conv3d_backward_weight(
-    x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCDHW", skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
-    input_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    x: Operand, grad_output: Operand, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
+    groups: int = 1, layout: Layout3d = "NCDHW", skip: SkipBackwardWeight = "auto", threshold: float = 0.0,
+    output_mask: Mask | None = None, input_mask: Mask | None = None, grad_output_mask: Mask | None = None,
+    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv3d` with respect to its weight: `conv2d_backward_weight` with three dimensions.
 

@@ -11,6 +11,7 @@ import math
 import os
 import threading
 from types import TracebackType
+from typing import Literal, TypeAlias
 
 from ._core import _cpu, cgroups
 
@@ -81,6 +82,7 @@ def set_num_threads(count: int | None) -> None:
     _cpu.set_num_threads(0 if count is None else checked_threads(count))
 
 
+Team: TypeAlias = Literal["own", "openmp"]
 TEAMS = ("own", "openmp")
 # What _cpu.openmp_library says where it finds none.
 NO_LIBRARY = {
@@ -90,7 +92,7 @@ NO_LIBRARY = {
 _team_chosen = False  # by the environment or by use_threads, which libraries above do not overrule
 
 
-def threads() -> str:
+def threads() -> Team:
     """Whose threads compute: "own", or "openmp", those of another library's OpenMP runtime.
 
     Returns
@@ -138,7 +140,7 @@ class use_threads:
     'own'
     """
 
-    def __init__(self, team: str) -> None:
+    def __init__(self, team: Team) -> None:
         global _team_chosen
         if team not in TEAMS:
             raise ValueError(f"team: got {team!r}, expected one of {list(TEAMS)}")

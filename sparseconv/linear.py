@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
 from ._core import prepare
 
+if TYPE_CHECKING:
+    from .typing import (
+        Activation,
+        Array,
+        Bits,
+        Mask,
+        Operand,
+        Precision,
+        Skip,
+        SkipBackwardData,
+        SkipBackwardWeight,
+        Weight,
+    )
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def linear(
+        x: Array, weight: Weight, bias: Array | None = None, *, activation: Activation | None = None,
+        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+        return_mask: Literal[False] = False, precision: Precision = "highest", num_threads: int | None = None,
+        out: Array | None = None,
+    ) -> np.ndarray: ...  # fmt: skip
+
+    @overload
+    def linear(
+        x: Array, weight: Weight, bias: Array | None = None, *, activation: Activation, skip: Skip = "auto",
+        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: Literal[True],
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+    ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
+
+    @overload
+    def linear(
+        x: Array, weight: Weight, bias: Array | None = None, *, activation: Activation | None = None,
+        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool,
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+    ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
+
 
 def linear(
-    x: Any, weight: Any, bias: Any = None, *, activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
-    input_mask: Any = None, return_mask: bool = False, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    x: Array, weight: Weight, bias: Array | None = None, *, activation: Activation | None = None, skip: Skip = "auto",
+    threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool = False, precision: Precision = "highest",
+    num_threads: int | None = None, out: Array | None = None,
+) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """``x @ weight.T + bias``, skipping zeros of `x` or `weight`.
 
     Parameters
@@ -39,8 +78,9 @@ def linear(
 
 
 def linear_backward_data(
-    grad_output: Any, weight: Any, *, skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
-    grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None, out: Any = None,
+    grad_output: Array, weight: Weight, *, skip: SkipBackwardData = "auto", threshold: float = 0.0,
+    output_mask: Mask | None = None, grad_output_mask: Mask | None = None, precision: Precision = "highest",
+    num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """``grad_output @ weight``: the gradient of `linear` with respect to its input, skipping what `skip` says.
 
@@ -66,9 +106,9 @@ def linear_backward_data(
 
 
 def linear_backward_weight(
-    x: Any, grad_output: Any, *, skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
-    input_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    x: Operand, grad_output: Operand, *, skip: SkipBackwardWeight = "auto", threshold: float = 0.0,
+    output_mask: Mask | None = None, input_mask: Mask | None = None, grad_output_mask: Mask | None = None,
+    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """The gradient of `linear` with respect to its weight, skipping zeros of `x` or `grad_output`.
 

@@ -9,17 +9,19 @@ Functions read memory once and run at its speed; arrays that are not contiguous 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, SupportsIndex
 
 import numpy as np
 
 from ._core import _masks, _pruning, arrays, checks
 
+if TYPE_CHECKING:
+    from .typing import Array, Bits, Bools, Shape
+
 __all__ = ["density", "nonzero_mask", "pack", "relu", "unpack", "vector_density"]
 
 
-def nonzero_mask(x: Any) -> np.ndarray:
+def nonzero_mask(x: Array) -> Bits:
     """One bit per element of `x`: whether it is not zero.
 
     Parameters
@@ -38,7 +40,7 @@ def nonzero_mask(x: Any) -> np.ndarray:
     return bits
 
 
-def pack(mask: Any) -> np.ndarray:
+def pack(mask: Array) -> Bits:
     """A bit mask from a bool array.
 
     Parameters
@@ -55,7 +57,7 @@ def pack(mask: Any) -> np.ndarray:
     return np.packbits(array, bitorder="little")
 
 
-def unpack(mask: Any, shape: int | Sequence[int]) -> np.ndarray:
+def unpack(mask: Array, shape: SupportsIndex | Shape) -> Bools:
     """The bool array that a bit mask stands for.
 
     Parameters
@@ -80,7 +82,7 @@ def unpack(mask: Any, shape: int | Sequence[int]) -> np.ndarray:
     return bools.reshape(sizes)
 
 
-def relu(x: Any, *, out: Any = None) -> tuple[np.ndarray, np.ndarray]:
+def relu(x: Array, *, out: Array | None = None) -> tuple[np.ndarray, Bits]:
     """``max(x, 0)`` and the bit mask of its nonzero elements, in one pass. NaN stays NaN.
 
     Parameters
@@ -110,7 +112,7 @@ def relu(x: Any, *, out: Any = None) -> tuple[np.ndarray, np.ndarray]:
     return y, bits
 
 
-def density(x: Any) -> float:
+def density(x: Array) -> float:
     """Share of elements of `x` that are not zero; 0.0 for an empty array.
 
     Parameters
@@ -129,7 +131,7 @@ def density(x: Any) -> float:
     return _masks.count_nonzero(_dense(array), array.size) / array.size
 
 
-def vector_density(x: Any, width: int = 16) -> float:
+def vector_density(x: Array, width: int = 16) -> float:
     """Share of vectors of `width` neighbouring elements (in C order) that are not all zero.
 
     What a kernel that skips only whole vectors could gain; for ReLU activations it is close to 1.

@@ -6,12 +6,15 @@ import math
 import os
 import threading
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import cpu, masks
 from ._core import _weights, arrays, checks
+
+if TYPE_CHECKING:
+    from .typing import Array, Mask
 
 Classes = tuple[tuple[int, ...], ...]  # taps that meet the same outputs: lines.tap_classes
 
@@ -83,7 +86,7 @@ class PackedWeight:
         with self.guard:
             return self._dense.copy()
 
-    def update(self, weight: Any, *, mask: Any = None, threshold: float = 0.0) -> None:
+    def update(self, weight: Array, *, mask: Mask | None = None, threshold: float = 0.0) -> None:
         """Packs other weights of the same shape and dtype, as after a step of an optimiser.
 
         Memory is taken anew only if there are more nonzeros than ever before. Calls of other threads that use the
@@ -119,10 +122,10 @@ class PackedWeight:
         """
         key = backward, classes
         version, lists = self._lists.get(key, (-1, None))
-        if version != self._version:  # there are none, or an update was interrupted
+        if lists is None or version != self._version:  # there are none, or an update was interrupted
             with self._lock:  # others may want the same lists at the same time
                 version, lists = self._lists.get(key, (-1, None))
-                if version != self._version:
+                if lists is None or version != self._version:
                     lists = nonzero_lists(self._dense, self.groups, backward, classes)
                     self._lists[key] = self._version, lists
         return lists
@@ -165,7 +168,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def pack_weight(weight: Any, *, groups: int = 1, mask: Any = None, threshold: float = 0.0) -> PackedWeight:
+def pack_weight(weight: Array, *, groups: int = 1, mask: Mask | None = None, threshold: float = 0.0) -> PackedWeight:
     """Packs a weight for calls with `skip="weight"`: once, instead of in each of them.
 
     Parameters
@@ -225,7 +228,7 @@ def pack_weight(weight: Any, *, groups: int = 1, mask: Any = None, threshold: fl
     return PackedWeight(array, groups, _kept(array, mask, threshold))
 
 
-def _kept(weight: np.ndarray, mask: Any, threshold: float) -> np.ndarray | None:
+def _kept(weight: np.ndarray, mask: Mask | None, threshold: float) -> np.ndarray | None:
     """Which weights are inside the mask and above the threshold; None: all of them."""
     threshold = checks.threshold(threshold, "weight")
     kept = None
@@ -251,7 +254,8 @@ def nonzero_lists(
     weight = np.ascontiguousarray(weight)
     out_channels, in_channels = weight.shape[0] // groups, weight.shape[1]
     taps = math.prod(weight.shape[2:])
-    ends, flat = [], []
+    ends: list[int] = []
+    flat: list[int] = []
     for one in classes:
         flat += one
         ends.append(len(flat))

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ._core import hints, layout, prepare, shape_hints
-from ._core.choice import Plan
+from ._core.choice import Plan as Plan
 
 
 def plan(operation: str | Callable[..., Any], *args: object, **keywords: object) -> Plan:

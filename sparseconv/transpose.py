@@ -6,21 +6,70 @@ backward_weight kernel with x and grad_output in each other's place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
 from ._core import prepare
-from .conv import Padding, Size
+
+if TYPE_CHECKING:
+    from .typing import (
+        Activation,
+        Array,
+        Bits,
+        Layout1d,
+        Layout2d,
+        Layout3d,
+        Mask,
+        Operand,
+        PaddingTransposed,
+        Precision,
+        Shape,
+        Size,
+        Skip,
+        SkipBackwardData,
+        SkipBackwardWeight,
+        Weight,
+    )
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def conv_transpose2d(
+        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
+        output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW",
+        activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, return_mask: Literal[False] = False, precision: Precision = "highest",
+        num_threads: int | None = None, out: Array | None = None,
+    ) -> np.ndarray: ...  # fmt: skip
+
+    @overload
+    def conv_transpose2d(
+        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
+        output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW",
+        activation: Activation, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+        return_mask: Literal[True], precision: Precision = "highest", num_threads: int | None = None,
+        out: Array | None = None,
+    ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
+
+    @overload
+    def conv_transpose2d(
+        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
+        output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW",
+        activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, return_mask: bool, precision: Precision = "highest",
+        num_threads: int | None = None, out: Array | None = None,
+    ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
 
 
 def conv_transpose2d(
-    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", activation: str | None = None, skip: str = "auto",
-    threshold: float = 0.0, input_mask: Any = None, return_mask: bool = False, precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
+    output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW",
+    activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+    return_mask: bool = False, precision: Precision = "highest", num_threads: int | None = None,
+    out: Array | None = None,
+) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """Two-dimensional transposed convolution that skips the zeros of `x`.
 
     Parameters
@@ -59,10 +108,10 @@ def conv_transpose2d(
 
 
 def conv_transpose2d_backward_data(
-    grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCHW", skip: str = "auto", threshold: float = 0.0,
-    output_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    grad_output: Array, weight: Weight, input_shape: Shape, *, stride: Size = 1, padding: PaddingTransposed = 0,
+    dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW", skip: SkipBackwardData = "auto",
+    threshold: float = 0.0, output_mask: Mask | None = None, grad_output_mask: Mask | None = None,
+    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv_transpose2d` with respect to its input: a convolution of `grad_output`.
 
@@ -91,10 +140,11 @@ def conv_transpose2d_backward_data(
 
 
 def conv_transpose2d_backward_weight(
-    x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCHW", skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
-    input_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    x: Operand, grad_output: Operand, kernel_size: Size, *, stride: Size = 1, padding: PaddingTransposed = 0,
+    dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW", skip: SkipBackwardWeight = "auto",
+    threshold: float = 0.0, output_mask: Mask | None = None, input_mask: Mask | None = None,
+    grad_output_mask: Mask | None = None, precision: Precision = "highest", num_threads: int | None = None,
+    out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv_transpose2d` with respect to its weight.
 
@@ -122,12 +172,42 @@ def conv_transpose2d_backward_weight(
     ).run()  # fmt: skip
 
 
+if TYPE_CHECKING:
+
+    @overload
+    def conv_transpose1d(
+        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
+        output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW",
+        activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, return_mask: Literal[False] = False, precision: Precision = "highest",
+        num_threads: int | None = None, out: Array | None = None,
+    ) -> np.ndarray: ...  # fmt: skip
+
+    @overload
+    def conv_transpose1d(
+        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
+        output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW", activation: Activation,
+        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None, return_mask: Literal[True],
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+    ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
+
+    @overload
+    def conv_transpose1d(
+        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
+        output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW",
+        activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, return_mask: bool, precision: Precision = "highest",
+        num_threads: int | None = None, out: Array | None = None,
+    ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
+
+
 def conv_transpose1d(
-    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCW", activation: str | None = None, skip: str = "auto",
-    threshold: float = 0.0, input_mask: Any = None, return_mask: bool = False, precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
+    output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW",
+    activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+    return_mask: bool = False, precision: Precision = "highest", num_threads: int | None = None,
+    out: Array | None = None,
+) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """`conv_transpose2d` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
     return prepare.conv_transpose(
         1, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
@@ -137,10 +217,10 @@ def conv_transpose1d(
 
 
 def conv_transpose1d_backward_data(
-    grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCW", skip: str = "auto", threshold: float = 0.0,
-    output_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    grad_output: Array, weight: Weight, input_shape: Shape, *, stride: Size = 1, padding: PaddingTransposed = 0,
+    dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW", skip: SkipBackwardData = "auto",
+    threshold: float = 0.0, output_mask: Mask | None = None, grad_output_mask: Mask | None = None,
+    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_data` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
     return prepare.conv_transpose_backward_data(
@@ -151,10 +231,11 @@ def conv_transpose1d_backward_data(
 
 
 def conv_transpose1d_backward_weight(
-    x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCW", skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
-    input_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    x: Operand, grad_output: Operand, kernel_size: Size, *, stride: Size = 1, padding: PaddingTransposed = 0,
+    dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW", skip: SkipBackwardWeight = "auto",
+    threshold: float = 0.0, output_mask: Mask | None = None, input_mask: Mask | None = None,
+    grad_output_mask: Mask | None = None, precision: Precision = "highest", num_threads: int | None = None,
+    out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_weight` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
     return prepare.conv_transpose_backward_weight(
@@ -164,12 +245,43 @@ def conv_transpose1d_backward_weight(
     ).run()  # fmt: skip
 
 
+if TYPE_CHECKING:
+
+    @overload
+    def conv_transpose3d(
+        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
+        output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW",
+        activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, return_mask: Literal[False] = False, precision: Precision = "highest",
+        num_threads: int | None = None, out: Array | None = None,
+    ) -> np.ndarray: ...  # fmt: skip
+
+    @overload
+    def conv_transpose3d(
+        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
+        output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW",
+        activation: Activation, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+        return_mask: Literal[True], precision: Precision = "highest", num_threads: int | None = None,
+        out: Array | None = None,
+    ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
+
+    @overload
+    def conv_transpose3d(
+        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
+        output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW",
+        activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, return_mask: bool, precision: Precision = "highest",
+        num_threads: int | None = None, out: Array | None = None,
+    ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
+
+
 def conv_transpose3d(
-    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", activation: str | None = None, skip: str = "auto",
-    threshold: float = 0.0, input_mask: Any = None, return_mask: bool = False, precision: str = "highest",
-    num_threads: int | None = None, out: Any = None,
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
+    output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW",
+    activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+    return_mask: bool = False, precision: Precision = "highest", num_threads: int | None = None,
+    out: Array | None = None,
+) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """`conv_transpose2d` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
     return prepare.conv_transpose(
         3, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
@@ -179,10 +291,10 @@ def conv_transpose3d(
 
 
 def conv_transpose3d_backward_data(
-    grad_output: Any, weight: Any, input_shape: Sequence[int], *, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, layout: str = "NCDHW", skip: str = "auto", threshold: float = 0.0,
-    output_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    grad_output: Array, weight: Weight, input_shape: Shape, *, stride: Size = 1, padding: PaddingTransposed = 0,
+    dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW", skip: SkipBackwardData = "auto",
+    threshold: float = 0.0, output_mask: Mask | None = None, grad_output_mask: Mask | None = None,
+    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_data` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
     return prepare.conv_transpose_backward_data(
@@ -193,10 +305,11 @@ def conv_transpose3d_backward_data(
 
 
 def conv_transpose3d_backward_weight(
-    x: Any, grad_output: Any, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str = "NCDHW", skip: str = "auto", threshold: float = 0.0, output_mask: Any = None,
-    input_mask: Any = None, grad_output_mask: Any = None, precision: str = "highest", num_threads: int | None = None,
-    out: Any = None,
+    x: Operand, grad_output: Operand, kernel_size: Size, *, stride: Size = 1, padding: PaddingTransposed = 0,
+    dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW", skip: SkipBackwardWeight = "auto",
+    threshold: float = 0.0, output_mask: Mask | None = None, input_mask: Mask | None = None,
+    grad_output_mask: Mask | None = None, precision: Precision = "highest", num_threads: int | None = None,
+    out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_weight` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
     return prepare.conv_transpose_backward_weight(

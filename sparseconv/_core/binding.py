@@ -10,12 +10,12 @@ import dataclasses
 from collections.abc import Callable
 from functools import cache, partial
 from math import ceil, prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import cpu
-from . import _conv, _cpu, _groups, _weights, blocking, blocking_tiles, caches, geometry, groups, layout, reduction
+from . import _conv, _cpu, _weights, blocking, blocking_tiles, caches, geometry, groups, layout, reduction
 from .layout import Strides
 from .problem import Problem
 
@@ -110,9 +110,6 @@ def _mask(mask: Mask | None, size: tuple[int, ...]) -> _conv.Mask | None:
     return _conv.Mask(layout.view(mask.strides, size), mask.kind) if mask else None
 
 
-Task = _conv.Rows | _conv.Gradient | _groups.Groups | _groups.GroupsGradient | _weights.Weights
-
-
 class Prepared(NamedTuple):
     """A kernel bound to sizes and strides: the struct, its blocking, and what choosing needs.
 
@@ -124,7 +121,7 @@ class Prepared(NamedTuple):
     name: str
     scalar: str  # the operand whose elements are the scalars
     threads: int
-    task: Task | None  # none where NumPy is the kernel
+    task: Any  # of Cython's classes, by the name of the kernel; None where NumPy is it
     tiles: dict[str, int]
     each: float
     fixed: float

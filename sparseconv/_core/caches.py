@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import _lru_cache_wrapper, lru_cache
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar, cast
 
 from . import _conv
 
@@ -20,17 +20,28 @@ LIMIT = 40 << 20  # of tables; with what is not counted, all caches stay below 6
 Parameters = ParamSpec("Parameters")
 Made = TypeVar("Made")
 
+if TYPE_CHECKING:
+    Result = TypeVar("Result", covariant=True)
+
+    class Kept(Protocol[Parameters, Result]):
+        """A function whose results are kept, and the function itself."""
+
+        @property
+        def __wrapped__(self) -> Callable[Parameters, Result]: ...
+
+        def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result: ...
+
 full = False  # whether the caches are to be emptied at the end of the call
 _all: list[_lru_cache_wrapper] = []
 
 
-def kept(entries: int) -> Callable[[Callable[Parameters, Made]], Callable[Parameters, Made]]:
+def kept(entries: int) -> Callable[[Callable[Parameters, Made]], Kept[Parameters, Made]]:
     """Decorates a function whose results are kept: at most so many, and within LIMIT."""
 
-    def decorate(make: Callable[Parameters, Made]) -> Callable[Parameters, Made]:
+    def decorate(make: Callable[Parameters, Made]) -> Kept[Parameters, Made]:
         found = lru_cache(maxsize=entries)(make)
         _all.append(found)
-        return found
+        return cast("Kept[Parameters, Made]", found)  # typeshed's lru_cache forgets the parameters
 
     return decorate
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def per_dim(name: str, value: Any, dims: int, least: int) -> tuple[int, ...]:
     return tuple(whole(name, one, least) for one in value)
 
 
-def padding_pairs(value: Padding, dims: int) -> tuple[tuple[int, int], ...] | str:
+def padding_pairs(value: Padding, dims: int) -> tuple[tuple[int, int], ...] | Literal["same"]:
     """(before, after) per spatial dimension, or "same"."""
     if isinstance(value, str):
         if value not in ("same", "valid"):
@@ -141,7 +141,7 @@ def bias(given: Form | None, channels: int) -> None:
         sizes("bias", given.shape, (channels,))
 
 
-def same_dtype(**named: Form | None) -> np.dtype:
+def same_dtype(**named: Form | np.ndarray | None) -> np.dtype:
     """The dtype that all arrays share."""
     given = {name: array for name, array in named.items() if array is not None}
     first, *others = given
@@ -304,8 +304,8 @@ def transposed_size(
         length = least + extra[dim]
         if length < 0 and size[dim]:
             raise ValueError(
-                f"padding: got {padding_pairs(padding, dims)[dim]} in spatial dimension {dim}, expected at most "
-                f"{length + sum(padding_pairs(padding, dims)[dim])} in all, what the result has without padding"
+                f"padding: got {_transposed_padding(padding, dims)[dim]} in spatial dimension {dim}, expected at most "
+                f"{length + sum(_transposed_padding(padding, dims)[dim])} in all, what the result has without padding"
             )
         result.append(max(0, length) if size[dim] else 0)
     return tuple(result)

@@ -123,12 +123,12 @@ def choose(skip: str, dense: float, candidates: dict[str, Candidate], threshold:
     """
     if skip == "none":
         return no_choice("asked for")
-    density, best, least = {}, "", inf
+    density: dict[str, float] = {}
+    best, least = "", inf
     for operand, (array, each, fixed) in candidates.items():
         if skip == "auto" or skip == operand:
-            known = isinstance(array, float)
-            density[operand] = array if known else _masks.sampled_density(array, SAMPLED_RUNS, threshold)
-            cost = each * density[operand] + fixed
+            known = array if isinstance(array, float) else _masks.sampled_density(array, SAMPLED_RUNS, threshold)
+            density[operand], cost = known, each * known + fixed
             if cost < least:
                 best, least = operand, cost
     gain = dense / least

@@ -43,7 +43,10 @@ TRACED = {
 class Compressed:
     """What `sparseconv.compress` makes (compressed.CompressedArray): no array, but its mask can be had."""
 
-    mask: np.ndarray
+    @property
+    def mask(self) -> np.ndarray:
+        """One bit per element, in C order."""
+        raise NotImplementedError
 
 
 class _Elsewhere(Exception):
@@ -67,7 +70,7 @@ def writable(name: str, value: Any) -> np.ndarray:
     if (array := _at_once(name, value, result=True)) is not None:
         plain = type(value) is _tensor_class() or isinstance(value, (np.ndarray, memoryview))
         again = array if plain else _at_once(name, value, result=True)  # a kind of tensor may make its elements
-        if again is not array and not _same(array, again):
+        if again is None or (again is not array and not _same(array, again)):
             raise _copies(name, value)
         return array
     views: dict[Door, np.ndarray] = {}
@@ -75,7 +78,7 @@ def writable(name: str, value: Any) -> np.ndarray:
     copies = False
     for door in DOORS:
         array, again = _looks(door, value, errors, 2)
-        if array is None:
+        if array is None or again is None:
             continue
         if _same(array, again) and _addressed(door, value):
             views[door] = array
@@ -308,9 +311,10 @@ def conversion(name: str, value: Any, array: np.ndarray, *, result: bool) -> str
 
 def _dtype(value: Any) -> str:
     """What an object itself calls the type of its elements, or ""; a buffer may label them otherwise."""
-    for attribute, read in {"dtype": str, "data_type": _called, "get_element_type": _called}.items():
-        if words := re.findall(r"\w+", _says(value, attribute, read) or ""):
-            return words[-1]
+    words: dict[str, Callable[[Any], Any]] = {"dtype": str, "data_type": _called, "get_element_type": _called}
+    for attribute, read in words.items():
+        if found := re.findall(r"\w+", _says(value, attribute, read) or ""):
+            return found[-1]
     return ""
 
 

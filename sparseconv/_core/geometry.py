@@ -32,7 +32,7 @@ class Gap(NamedTuple):
     start: int
     width: int
     step: int
-    count: int
+    count: int  # type: ignore[assignment]  # tuples have a method of the name
 
 
 class Pass(NamedTuple):

@@ -16,7 +16,7 @@ def cpu_model() -> str:
     """The name that the CPU gives itself, or its architecture."""
     if sys.platform == "darwin":
         return _sysctl("machdep.cpu.brand_string") or platform.machine()
-    facts = {}
+    facts: dict[str, str] = {}
     for line in _text(Path("/proc/cpuinfo")).splitlines():
         name, _, value = line.partition(":")
         facts.setdefault(name.strip(), value.strip())

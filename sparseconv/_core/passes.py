@@ -221,7 +221,7 @@ class Call(NamedTuple):
     return_mask: bool = False
     guard: _weights.Guard | None = None  # of a packed weight, which must not change meanwhile
 
-    def run(self) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    def run(self) -> Any:
         """Does it; returns the result, and its mask if that is wanted."""
         if self.guard is None:
             mask = self.made.run(self.operands, self.out, self.threads, self.threshold, self.return_mask)

@@ -205,9 +205,10 @@ def _in_another_layout(error: ValueError, operation: Callable[..., Pass], dims: 
     words = dict(zip(names, values, strict=True))
     if "did you mean" in str(error) or words.get("layout") not in layout.names(dims):
         return error
+    attempt: Any = _kept.__wrapped__
     for other in layout.others(layout.parse(words["layout"], dims)):
         try:
-            _kept.__wrapped__(operation, dims, *given, names, tuple((words | {"layout": other.name}).values()))
+            attempt(operation, dims, *given, names, tuple((words | {"layout": other.name}).values()))
         except (TypeError, ValueError):
             continue
         return ValueError(f"{str(error).removesuffix('?')}; did you mean layout={other.name!r}?")

@@ -40,7 +40,7 @@ def save(saved: Iterable[Saved], path: str | Path) -> None:
         for entry, field in _ARRAYS.items():
             entries[f"{one.name}/{entry}"] = getattr(one.operands, field)
     with open(path, "wb") as file:  # a path would get another ending
-        np.savez_compressed(file, **entries)
+        np.savez_compressed(file, **entries)  # type: ignore[arg-type]  # any name might be allow_pickle
 
 
 def load(path: str | Path) -> list[Saved]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from sparseconv._core.problem import Problem
 
@@ -25,7 +26,7 @@ class Layer:
     in_size: tuple[int, int]
     kernel: tuple[int, int]
     stride: int = 1
-    padding: tuple[int, int] | None = None
+    padding: Any = None  # (int, int) as soon as the object is made
     dilation: int = 1
     groups: int = 1
     batch: int | None = None
@@ -62,7 +63,7 @@ class Layer:
         return (self.out_c, self.in_c // self.groups, *self.kernel)
 
     @property
-    def options(self) -> dict[str, object]:
+    def options(self) -> dict[str, Any]:
         """Keywords of sparseconv's and of PyTorch's functions alike."""
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
 
@@ -113,7 +114,8 @@ def parse(text: str) -> Layer:
     if not match:
         raise ValueError(f"layer: got {text!r}, expected {_EXPECTED}")
     *sizes, more = match.groups()
-    in_c, out_c, in_h, in_w, kernel_h, kernel_w, stride = (int(size) if size else None for size in sizes)
+    numbers: list[Any] = [int(size) if size else None for size in sizes]
+    in_c, out_c, in_h, in_w, kernel_h, kernel_w, stride = numbers
     extra = {word[0]: int(word[1:]) for word in more.split()}
     return Layer(
         in_c=in_c,

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ ONEDNN_ISAS = {"avx2": "AVX2", "scalar": "SSE41"}
 
 def ours(
     which: str, operands: Operands, *, threads: int, skip: str = "auto", mask: str | None = None, packed: bool = False,
-    **options: object,
+    **options: Any,
 ) -> Callable[[], object]:  # fmt: skip
     """A call of this library, through its public function.
 
@@ -39,7 +40,8 @@ def ours(
     options
         More keywords of the function.
     """
-    layer, x, weight, grad_output = operands.layer, operands.x, operands.weight, operands.grad_output
+    layer, x, grad_output = operands.layer, operands.x, operands.grad_output
+    weight: Any = operands.weight
     options |= layer.options | {"layout": operands.layout, "skip": skip, "num_threads": threads}
     if mask:
         options["output_mask"] = _mask(x if which == "backward_data" else weight, mask)

@@ -48,7 +48,7 @@ def save_picture(cells: Sequence[Cell], title: str, path: str | Path) -> None:
     for which, panel in zip(passes, panels, strict=True):
         for kernel in kernels:
             chosen = [cell for cell in cells if cell.which == which and cell.layer.kernel_text == kernel]
-            points = {}
+            points: dict[float, list[float]] = {}
             for cell in chosen:
                 points.setdefault(100 * cell.sparsity, []).append(cell.speedup)
             layers = len({cell.layer for cell in chosen})

@@ -1,7 +1,10 @@
 """Images for the training demo: a bundled subset of Fashion-MNIST, or the full set from its IDX files."""
 
+from __future__ import annotations
+
 import gzip
 import math
+import os
 import zlib
 from importlib import resources
 from pathlib import Path
@@ -14,7 +17,9 @@ _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 _FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
-def load(directory=None):
+def load(
+    directory: str | os.PathLike[str] | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return images and labels for training and testing.
 
     Parameters

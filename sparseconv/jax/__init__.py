@@ -11,22 +11,24 @@ imported on demand; nothing else in the package imports JAX.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+from jax import Array
+from jax.typing import ArrayLike
 
 from .layers import apply
 
-Size = int | Sequence[int]
-Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
+if TYPE_CHECKING:
+    from ..typing import Activation, Layout1d, Layout2d, Layout3d, Padding, PaddingTransposed, Precision, Size, Skip
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"]
 
 
 def conv2d(
-    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str | None = None, activation: str | None = None, skip: str = "auto",
-    input_is_relu: bool = False, precision: str = "highest", num_threads: int | None = None,
-) -> Any:  # fmt: skip
+    x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, *, stride: Size = 1, padding: Padding = 0,
+    dilation: Size = 1, groups: int = 1, layout: Layout2d | None = None, activation: Activation | None = None,
+    skip: Skip = "auto", input_is_relu: bool = False, precision: Precision = "highest", num_threads: int | None = None,
+) -> Array:  # fmt: skip
     """Two-dimensional convolution of JAX arrays; the others differ in the number of spatial dimensions alone.
 
     Parameters
@@ -77,10 +79,10 @@ def conv2d(
 
 
 def conv1d(
-    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str | None = None, activation: str | None = None, skip: str = "auto",
-    input_is_relu: bool = False, precision: str = "highest", num_threads: int | None = None,
-) -> Any:  # fmt: skip
+    x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, *, stride: Size = 1, padding: Padding = 0,
+    dilation: Size = 1, groups: int = 1, layout: Layout1d | None = None, activation: Activation | None = None,
+    skip: Skip = "auto", input_is_relu: bool = False, precision: Precision = "highest", num_threads: int | None = None,
+) -> Array:  # fmt: skip
     """One-dimensional convolution: x (N, C, W), weight (K, C/groups, S). See `conv2d`."""
     return apply(
         "conv", 1, x, weight, bias, activation, skip, input_is_relu, stride=stride, padding=padding,
@@ -89,10 +91,10 @@ def conv1d(
 
 
 def conv3d(
-    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: str | None = None, activation: str | None = None, skip: str = "auto",
-    input_is_relu: bool = False, precision: str = "highest", num_threads: int | None = None,
-) -> Any:  # fmt: skip
+    x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, *, stride: Size = 1, padding: Padding = 0,
+    dilation: Size = 1, groups: int = 1, layout: Layout3d | None = None, activation: Activation | None = None,
+    skip: Skip = "auto", input_is_relu: bool = False, precision: Precision = "highest", num_threads: int | None = None,
+) -> Array:  # fmt: skip
     """Three-dimensional convolution: x (N, C, D, H, W), weight (K, C/groups, T, R, S). See `conv2d`."""
     return apply(
         "conv", 3, x, weight, bias, activation, skip, input_is_relu, stride=stride, padding=padding,
@@ -101,10 +103,11 @@ def conv3d(
 
 
 def conv_transpose2d(
-    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0,
-    dilation: Size = 1, groups: int = 1, layout: str | None = None, activation: str | None = None, skip: str = "auto",
-    input_is_relu: bool = False, precision: str = "highest", num_threads: int | None = None,
-) -> Any:  # fmt: skip
+    x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
+    output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout2d | None = None,
+    activation: Activation | None = None, skip: Skip = "auto", input_is_relu: bool = False,
+    precision: Precision = "highest", num_threads: int | None = None,
+) -> Array:  # fmt: skip
     """Two-dimensional transposed convolution: weight (C, K/groups, R, S), as in `sparseconv.conv_transpose2d`.
 
     All else as in `conv2d`.
@@ -117,10 +120,11 @@ def conv_transpose2d(
 
 
 def conv_transpose1d(
-    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0,
-    dilation: Size = 1, groups: int = 1, layout: str | None = None, activation: str | None = None, skip: str = "auto",
-    input_is_relu: bool = False, precision: str = "highest", num_threads: int | None = None,
-) -> Any:  # fmt: skip
+    x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
+    output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout1d | None = None,
+    activation: Activation | None = None, skip: Skip = "auto", input_is_relu: bool = False,
+    precision: Precision = "highest", num_threads: int | None = None,
+) -> Array:  # fmt: skip
     """One-dimensional transposed convolution: weight (C, K/groups, S). See `conv_transpose2d`."""
     return apply(
         "conv_transpose", 1, x, weight, bias, activation, skip, input_is_relu, stride=stride, padding=padding,
@@ -130,10 +134,11 @@ def conv_transpose1d(
 
 
 def conv_transpose3d(
-    x: Any, weight: Any, bias: Any = None, *, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0,
-    dilation: Size = 1, groups: int = 1, layout: str | None = None, activation: str | None = None, skip: str = "auto",
-    input_is_relu: bool = False, precision: str = "highest", num_threads: int | None = None,
-) -> Any:  # fmt: skip
+    x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
+    output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout3d | None = None,
+    activation: Activation | None = None, skip: Skip = "auto", input_is_relu: bool = False,
+    precision: Precision = "highest", num_threads: int | None = None,
+) -> Array:  # fmt: skip
     """Three-dimensional transposed convolution: weight (C, K/groups, T, R, S). See `conv_transpose2d`."""
     return apply(
         "conv_transpose", 3, x, weight, bias, activation, skip, input_is_relu, stride=stride, padding=padding,
@@ -143,9 +148,9 @@ def conv_transpose3d(
 
 
 def linear(
-    x: Any, weight: Any, bias: Any = None, *, activation: str | None = None, skip: str = "auto",
-    input_is_relu: bool = False, precision: str = "highest", num_threads: int | None = None,
-) -> Any:  # fmt: skip
+    x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, *, activation: Activation | None = None,
+    skip: Skip = "auto", input_is_relu: bool = False, precision: Precision = "highest", num_threads: int | None = None,
+) -> Array:  # fmt: skip
     """Linear layer: x (..., in), weight (out, in), bias (out,), as in `sparseconv.linear`; keywords as in `conv2d`."""
     return apply(
         "linear", 0, x, weight, bias, activation, skip, input_is_relu, precision=precision, num_threads=num_threads

@@ -27,7 +27,7 @@ API_VERSION = 0, 1  # the oldest that has what is read here
 METADATA = 1  # type of the extension that asks for the version
 EXECUTE = 3  # stage
 INVALID_ARGUMENT, CANCELLED, RESOURCE_EXHAUSTED = 3, 1, 8
-DTYPES = {11: np.dtype(np.float32), 12: np.dtype(np.float64)}
+DTYPES: dict[int, np.dtype] = {11: np.dtype(np.float32), 12: np.dtype(np.float64)}
 
 
 class _Extension(Structure):
@@ -126,7 +126,8 @@ def _array(buffer: _Buffer) -> np.ndarray:
     size = dtype.itemsize
     for length in shape:
         size *= length
-    return np.ndarray(shape, dtype, (c_char * size).from_address(buffer.data or 0) if size else None)
+    memory: Any = (c_char * size).from_address(buffer.data or 0) if size else None
+    return np.ndarray(shape, dtype, memory)
 
 
 def _run(frame: _CallFrame) -> None:

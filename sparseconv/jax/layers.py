@@ -35,14 +35,16 @@ class Layer:
 
     def forward(self, x: Any, weight: Any, bias: Any = None, activation: str | None = None, skip: str = "auto") -> Any:
         """y = activation(F(x, weight) + bias)."""
-        names, operands = ARGUMENTS[FORWARD], (x, weight)
+        names: tuple[str, ...] = ARGUMENTS[FORWARD]
+        operands: tuple[Any, ...] = x, weight
         if bias is not None:
             names, operands = (*names, "bias"), (*operands, bias)
         return self._call(FORWARD, names, operands, activation=activation, skip=skip)
 
     def data(self, grad_output: Any, weight: Any, shape: tuple[int, ...], skip: str, mask: Any = None) -> Any:
         """dx = D(grad_output, weight), for x of this shape; only where the mask is not zero, if there is one."""
-        names, operands = ARGUMENTS[DATA], (grad_output, weight)
+        names: tuple[str, ...] = ARGUMENTS[DATA]
+        operands: tuple[Any, ...] = grad_output, weight
         if mask is not None:
             names, operands = (*names, "output_mask"), (*operands, mask)
         size = {} if self.name == "linear" else {"input_shape": shape}
@@ -133,7 +135,7 @@ def _checked_call(name: str, dims: int, target: Target, operands: tuple[Any, ...
 
 # Maps of a layer: which of its methods, and with what; `skip` says whether zeros may be skipped at all.
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
-def _bilinear(layer: Layer, which: str, shape: tuple[int, ...] | None, skip: str, a: Any, b: Any) -> Any:
+def _bilinear(layer: Layer, which: str, shape: Any, skip: str, a: Any, b: Any) -> Any:
     """F(a, b), or D or W of it for a result of this shape."""
     if which == FORWARD:
         return layer.forward(a, b, skip=skip)

@@ -34,7 +34,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from sparseconv._core import checks
 
@@ -49,7 +49,7 @@ _FULL = 0.99
 def sparsity_distribution(
     layers: Iterable[Layer],
     sparsity: float,
-    method: str = "uniform",
+    method: Literal["uniform", "erk", "momentum"] = "uniform",
     momentum: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """One sparsity per layer, for weights and activations alike.

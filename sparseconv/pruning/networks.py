@@ -10,11 +10,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from sparseconv._core import checks
 
+if TYPE_CHECKING:
+    from ..typing import Shape, Size
+
 __all__ = ["Layer", "network"]
+
+Network: TypeAlias = Literal["vgg16", "resnet18", "resnet34", "resnet50", "wrn_16_8", "wrn_50_2", "densenet121"]
+Dataset: TypeAlias = Literal["cifar10", "imagenet"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,15 @@ class Layer:
     weight_shape: tuple[int, ...]
     input_size: tuple[int, ...]
     output_size: tuple[int, ...]
-    kind: str = "conv"
-    batch_norm: int | None = None
+    kind: Literal["conv", "linear"] = "conv"
+    batch_norm: int = None  # type: ignore[assignment]  # a number as soon as the object is made
+
+    if TYPE_CHECKING:  # what the class is made from is wider than what its attributes are
+
+        def __init__(
+            self, name: str, weight_shape: Shape, input_size: Size, output_size: Size,
+            kind: Literal["conv", "linear"] = "conv", batch_norm: int | None = None,
+        ) -> None: ...  # fmt: skip
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -233,7 +246,7 @@ _NETWORKS: dict[str, tuple[tuple[str, ...], Callable[[str], list[Layer]]]] = {
 }
 
 
-def network(name: str, dataset: str) -> list[Layer]:
+def network(name: Network, dataset: Dataset) -> list[Layer]:
     """The convolutions and linear layers of a network, in the order of the forward pass.
 
     =============  ========  =======================================================  ==================  ===========

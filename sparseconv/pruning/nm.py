@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import cpu
 from .._core import _pruning, arrays, checks
 
+if TYPE_CHECKING:
+    from ..typing import Array, Bools
+
 SERIAL_WEIGHTS = 1 << 15  # some 50 us of work: below that, waking a thread costs too much
 
 
-def nm_mask(w: Any, n: int, m: int, axis: int = -1, *, pad: bool = False, num_threads: int | None = None) -> np.ndarray:
+def nm_mask(w: Array, n: int, m: int, axis: int = -1, *, pad: bool = False, num_threads: int | None = None) -> Bools:
     """The mask that keeps the `n` largest magnitudes of every `m` elements along an axis.
 
     Of equal magnitudes the one with the lower index is kept. "2:4" is ``nm_mask(w, 2, 4)``: two *kept* of four.

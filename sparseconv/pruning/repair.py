@@ -5,17 +5,20 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._core import arrays, checks
 from .._core.problem import Problem
 
+if TYPE_CHECKING:
+    from ..typing import Array, Padding, Size
+
 
 def repair_weights(
-    weight: Any, mask: Any, x: Any, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
-    damping: float = 1e-4,
+    weight: Array, mask: Array, x: Array, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
+    groups: int = 1, damping: float = 1e-4,
 ) -> np.ndarray:  # fmt: skip
     """The pruned weight W' that minimises the squared error of a layer's outputs for calibration inputs.
 
@@ -131,7 +134,8 @@ def _patches(image: np.ndarray, problem: Problem) -> np.ndarray:
         for out, step, taps, gap in zip(problem.out_size, problem.stride, problem.kernel, problem.dilation, strict=True)
     ]
     padded = np.zeros((len(image), *reach))
-    inside, source = [slice(None)], [slice(None)]
+    inside: list[slice] = [slice(None)]
+    source: list[slice] = [slice(None)]
     for before, length, size in zip(problem.padding, reach, problem.in_size, strict=True):
         count = max(0, min(size, length - before))  # a stride may leave the last columns unused
         inside.append(slice(before, before + count))
@@ -143,5 +147,5 @@ def _patches(image: np.ndarray, problem: Problem) -> np.ndarray:
             slice(index * gap, index * gap + (out - 1) * step + 1, step)
             for index, gap, out, step in zip(tap, problem.dilation, problem.out_size, problem.stride, strict=True)
         ]
-        patches[:, *tap] = padded[:, *at]
+        patches[:, *tap] = padded[:, *at]  # type: ignore[index]  # what is behind * has no type of its own
     return patches

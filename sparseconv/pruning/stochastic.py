@@ -6,12 +6,15 @@ import math
 import sys
 from collections import deque
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .. import cpu
 from .._core import _pruning, arrays, checks
+
+if TYPE_CHECKING:
+    from ..typing import Array, Seed
 
 SERIAL_ELEMENTS = 1 << 18  # some 120 us of work: two threads at half a million gain 1.4, at 10 million 1.95
 
@@ -36,7 +39,7 @@ class Pruned(NamedTuple):
 
 
 def stochastic_prune(
-    g: Any, sparsity: float, *, rng: Any = None, out: Any = None, num_threads: int | None = None
+    g: Array, sparsity: float, *, rng: Seed | None = None, out: Array | None = None, num_threads: int | None = None
 ) -> Pruned:
     """A gradient whose small elements are rounded at random to zero or to a threshold, so that its expectation stays.
 
@@ -181,7 +184,7 @@ class GradientPruner:
     [1.0, 1.0, 0.46, 0.46]
     """
 
-    def __init__(self, sparsity: float, window: int, *, rng: Any = None) -> None:
+    def __init__(self, sparsity: float, window: int, *, rng: Seed | None = None) -> None:
         self._factor = _factor(sparsity)
         self.sparsity = float(sparsity)
         self.window = checks.whole("window", window, 1)
@@ -193,7 +196,7 @@ class GradientPruner:
         """The exact thresholds of the last gradients, oldest first."""
         return tuple(self._exact)
 
-    def prune(self, g: Any, *, out: Any = None, num_threads: int | None = None) -> Pruned:
+    def prune(self, g: Array, *, out: Array | None = None, num_threads: int | None = None) -> Pruned:
         """Prunes a gradient with the predicted threshold and notes its own.
 
         Parameters
@@ -228,7 +231,7 @@ class _Call:
     `mean` is that of the magnitudes, once the gradient has been read; `density` that of what was read or written last.
     """
 
-    def __init__(self, g: Any, out: Any, num_threads: int | None) -> None:
+    def __init__(self, g: Array, out: Array | None, num_threads: int | None) -> None:
         array = arrays.take("g", g)
         self.threads = max(1, min(cpu.checked_threads(num_threads), array.size // SERIAL_ELEMENTS))
         self.mean = self.density = math.nan

@@ -5,17 +5,20 @@ from __future__ import annotations
 import functools
 import math
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import cpu, masks
 from .._core import _pruning, arrays, checks
 
+if TYPE_CHECKING:
+    from ..typing import Array, Bools
+
 SERIAL_ELEMENTS = 1 << 19  # some 60 us of a pass: below that, waking a thread costs too much
 
 
-def topk_threshold(x: Any, sparsity: float, *, num_threads: int | None = None) -> float:
+def topk_threshold(x: Array, sparsity: float, *, num_threads: int | None = None) -> float:
     """The threshold that leaves the largest magnitudes of `x`: K = ceil((1 - sparsity) * x.size) elements, or ties.
 
     Goes straight into ``threshold=`` of a convolution, for which ``abs(v) <= threshold`` counts as zero. With `top` the
@@ -78,7 +81,7 @@ def topk_threshold(x: Any, sparsity: float, *, num_threads: int | None = None) -
     return threshold_of("x", x, sparsity, num_threads)
 
 
-def topk_mask(x: Any, sparsity: float, *, num_threads: int | None = None) -> np.ndarray:
+def topk_mask(x: Array, sparsity: float, *, num_threads: int | None = None) -> Bools:
     """The mask of the K = ceil((1 - sparsity) * x.size) largest magnitudes of `x`: exactly K.
 
     Of equal magnitudes those with the lower index, in C order, are kept.
@@ -170,7 +173,7 @@ class TopK:
         self.steps = 0
         self.stored: float | None = None
 
-    def threshold(self, x: Any, *, num_threads: int | None = None) -> float:
+    def threshold(self, x: Array, *, num_threads: int | None = None) -> float:
         """`topk_threshold` of `x` at a refresh, otherwise the stored threshold; then `x` is not read.
 
         Parameters
@@ -185,12 +188,12 @@ class TopK:
         array = arrays.take("x", x)
         if array.size == 0:
             return self.stored or 0.0
-        if self._refreshes():
+        if self.stored is None or self._refreshes():
             self.stored = topk_threshold(array, self.sparsity, num_threads=num_threads)
         self.steps += 1
         return self.stored
 
-    def mask(self, x: Any, *, num_threads: int | None = None) -> np.ndarray:
+    def mask(self, x: Array, *, num_threads: int | None = None) -> Bools:
         """`topk_mask` of `x` at a refresh, exactly K elements, otherwise those above the stored threshold.
 
         Parameters
@@ -207,7 +210,7 @@ class TopK:
         array = arrays.take("x", x)
         if array.size == 0:
             return np.empty(array.shape, np.bool_)
-        if self._refreshes():
+        if self.stored is None or self._refreshes():
             self.stored, mask = _largest("x", array, self.sparsity, num_threads)
         else:
             mask = masks.above(array, self.stored, _threads_for(array.size, num_threads))
@@ -221,7 +224,7 @@ class TopK:
         return f"TopK(sparsity={self.sparsity}, period={self.period}, steps={self.steps}, stored={self.stored})"
 
 
-def channel_mask(weight: Any, sparsity: float) -> np.ndarray:
+def channel_mask(weight: Array, sparsity: float) -> Bools:
     """The mask of the (filter, channel) slices of a weight that have the largest L1 norms.
 
     Of the K * C slices ``weight[k, c]``, ceil((1 - sparsity) * K * C) are kept whole: those with the largest sums of

@@ -7,12 +7,15 @@ With such a mask the weights of forward and, transposed, those of backward_data 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._core import _pruning, checks
 from .nm import check_divides, checked_pattern, checked_weight, threads_for
+
+if TYPE_CHECKING:
+    from ..typing import Array, BlockMethod, Bools
 
 LARGEST_M = 32  # SC_MAX_BLOCK: a row of a block is a word of 32 bits
 # Of the entropy method. On a 512 x 512 matrix of normal weights the kept magnitude is 0.9998, 0.9995 and 0.9996 of the
@@ -21,8 +24,8 @@ SHARPNESS, ITERATIONS = 25.0, 50
 
 
 def transposable_nm_mask(
-    w: Any, n: int, m: int, method: str = "exact", *, pad: bool = False, num_threads: int | None = None
-) -> np.ndarray:
+    w: Array, n: int, m: int, method: BlockMethod = "exact", *, pad: bool = False, num_threads: int | None = None
+) -> Bools:
     """The mask that keeps `n` weights in every row and every column of `m` x `m` blocks, of largest total magnitude.
 
     Per block, with S the mask: maximise ``sum(S * abs(W))`` subject to row sums = column sums = n, S binary.

@@ -25,7 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(arguments.threads)
     model = load_model(arguments.model, arguments.train)
     if arguments.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks the word
     sample = tuple(load_sample(text, arguments.channels_last) for text in arguments.sample)
     config = Config(backward=arguments.train, seconds=arguments.seconds)
     try:

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -20,6 +20,9 @@ from . import fold as folding
 from .modules import COUNTERPARTS, DEFAULTS, OURS, as_torch, become, counterpart
 from .observe import Observer, preserved, run, step
 from .report import LayerReport, Report
+
+if TYPE_CHECKING:
+    from ..typing import Keep, Skip
 
 __all__ = ["Config", "convert", "convert_", "revert_", "sparsity_report"]
 
@@ -48,9 +51,9 @@ class Config:
     """
 
     backward: bool | None = None
-    skip: str = "auto"
+    skip: Skip = "auto"
     threshold: float = 0.0
-    keep: str = "dense"
+    keep: Keep = "dense"
     input_is_relu: bool | None = None
     margin: float = 0.02
     seconds: float = 0.05
@@ -203,11 +206,13 @@ def _checked(model: Any, filter_fn: Any, config: Any) -> Config:
 
 def _layers(model: nn.Module, filter_fn: Filter | None) -> tuple[dict[str, nn.Module], Report]:
     """The layers of a model by name, and a report that says of each why it cannot be converted, or nothing."""
-    layers, report = {}, Report(threads=torch.get_num_threads(), isa=cpu.isa())
+    layers: dict[str, Any] = {}
+    report = Report(threads=torch.get_num_threads(), isa=cpu.isa())
+    module: Any
     for name, module in model.named_modules():
         kind = counterpart(module)
         if kind is None:
-            if isinstance(module, tuple(COUNTERPARTS)):
+            if issubclass(type(module), tuple(COUNTERPARTS)):
                 layers[name] = module
                 reason = f"{type(module).__name__} is a subclass, whose forward may be its own"
                 if isinstance(module.weight, UninitializedParameter):
@@ -223,7 +228,7 @@ def _layers(model: nn.Module, filter_fn: Filter | None) -> tuple[dict[str, nn.Mo
     return layers, report
 
 
-def _obstacle(module: nn.Module) -> str:
+def _obstacle(module: Any) -> str:
     """Why a layer cannot be converted; "" if it can."""
     for which, parameter in (("weight", module.weight), ("bias", module.bias)):
         if parameter is None:
@@ -251,7 +256,7 @@ def _nothing(model: nn.Module, report: Report) -> str:
     )
 
 
-def _to_ours(module: nn.Module, words: dict[str, Any]) -> None:
+def _to_ours(module: Any, words: dict[str, Any]) -> None:
     become(module, counterpart(module))
     module.set_words(words)
 

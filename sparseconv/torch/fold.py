@@ -332,7 +332,7 @@ def unfold(model: nn.Module) -> None:
 def find_sites(owner: nn.Module, graph: fx.Graph) -> list[Site]:
     """Replaces chains of nodes by sites, in place."""
     modules = dict(owner.named_modules())
-    sites = []
+    sites: list[Site] = []
     for node in list(graph.nodes):
         layer = modules.get(node.target) if node.op == "call_module" else None
         if layer is None or not can_fold(layer) or len(node.args) != 1 or node.kwargs:

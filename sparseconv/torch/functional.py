@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
@@ -12,8 +11,9 @@ from torch.overrides import handle_torch_function, has_torch_function
 from ..packed import PackedWeight
 from . import ops, packed
 
-Size = int | Sequence[int]
-Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
+if TYPE_CHECKING:
+    from ..typing import Activation, Keep, Padding, Size, Skip
+
 KEEP = ("dense", "compressed")
 
 _convolution = ops.convolution.layer.overload
@@ -22,8 +22,8 @@ _linear = ops.linear.layer.overload
 
 def conv2d(
     input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, *, activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
-    keep: str = "dense", input_is_relu: bool | None = None, num_threads: int | None = None,
+    dilation: Size = 1, groups: int = 1, *, activation: Activation | None = None, skip: Skip = "auto",
+    threshold: float = 0.0, keep: Keep = "dense", input_is_relu: bool | None = None, num_threads: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Two-dimensional convolution that skips zeros, as torch.nn.functional.conv2d; differentiable.
 
@@ -87,8 +87,8 @@ def conv2d(
 
 def conv1d(
     input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, *, activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
-    keep: str = "dense", input_is_relu: bool | None = None, num_threads: int | None = None,
+    dilation: Size = 1, groups: int = 1, *, activation: Activation | None = None, skip: Skip = "auto",
+    threshold: float = 0.0, keep: Keep = "dense", input_is_relu: bool | None = None, num_threads: int | None = None,
 ) -> Tensor:  # fmt: skip
     """`conv2d` with one spatial dimension."""
     return _conv(
@@ -99,8 +99,8 @@ def conv1d(
 
 def conv3d(
     input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, *, activation: str | None = None, skip: str = "auto", threshold: float = 0.0,
-    keep: str = "dense", input_is_relu: bool | None = None, num_threads: int | None = None,
+    dilation: Size = 1, groups: int = 1, *, activation: Activation | None = None, skip: Skip = "auto",
+    threshold: float = 0.0, keep: Keep = "dense", input_is_relu: bool | None = None, num_threads: int | None = None,
 ) -> Tensor:  # fmt: skip
     """`conv2d` with three spatial dimensions."""
     return _conv(
@@ -111,8 +111,8 @@ def conv3d(
 
 def conv_transpose2d(
     input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, stride: Size = 1, padding: Size = 0,
-    output_padding: Size = 0, groups: int = 1, dilation: Size = 1, *, activation: str | None = None,
-    skip: str = "auto", threshold: float = 0.0, keep: str = "dense", input_is_relu: bool | None = None,
+    output_padding: Size = 0, groups: int = 1, dilation: Size = 1, *, activation: Activation | None = None,
+    skip: Skip = "auto", threshold: float = 0.0, keep: Keep = "dense", input_is_relu: bool | None = None,
     num_threads: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Two-dimensional transposed convolution that skips zeros, as torch.nn.functional.conv_transpose2d.
@@ -139,8 +139,8 @@ def conv_transpose2d(
 
 def conv_transpose1d(
     input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, stride: Size = 1, padding: Size = 0,
-    output_padding: Size = 0, groups: int = 1, dilation: Size = 1, *, activation: str | None = None,
-    skip: str = "auto", threshold: float = 0.0, keep: str = "dense", input_is_relu: bool | None = None,
+    output_padding: Size = 0, groups: int = 1, dilation: Size = 1, *, activation: Activation | None = None,
+    skip: Skip = "auto", threshold: float = 0.0, keep: Keep = "dense", input_is_relu: bool | None = None,
     num_threads: int | None = None,
 ) -> Tensor:  # fmt: skip
     """`conv_transpose2d` with one spatial dimension."""
@@ -152,8 +152,8 @@ def conv_transpose1d(
 
 def conv_transpose3d(
     input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, stride: Size = 1, padding: Size = 0,
-    output_padding: Size = 0, groups: int = 1, dilation: Size = 1, *, activation: str | None = None,
-    skip: str = "auto", threshold: float = 0.0, keep: str = "dense", input_is_relu: bool | None = None,
+    output_padding: Size = 0, groups: int = 1, dilation: Size = 1, *, activation: Activation | None = None,
+    skip: Skip = "auto", threshold: float = 0.0, keep: Keep = "dense", input_is_relu: bool | None = None,
     num_threads: int | None = None,
 ) -> Tensor:  # fmt: skip
     """`conv_transpose2d` with three spatial dimensions."""
@@ -164,8 +164,8 @@ def conv_transpose3d(
 
 
 def linear(
-    input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, *, activation: str | None = None,
-    skip: str = "auto", threshold: float = 0.0, keep: str = "dense", input_is_relu: bool | None = None,
+    input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, *, activation: Activation | None = None,
+    skip: Skip = "auto", threshold: float = 0.0, keep: Keep = "dense", input_is_relu: bool | None = None,
     num_threads: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Linear layer that skips zeros, as torch.nn.functional.linear.
@@ -195,16 +195,17 @@ def linear(
 
 def _conv(
     dims: int, input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None, stride: Size, padding: Padding,
-    dilation: Size, groups: int, activation: str | None, skip: str, threshold: float, keep: str,
+    dilation: Size, groups: int, activation: Activation | None, skip: Skip, threshold: float, keep: Keep,
     input_is_relu: bool | None, num_threads: int | None, transposed: bool = False, output_padding: Size = 0,
 ) -> Tensor:  # fmt: skip
     """All of them."""
     if not _are_tensors(input, weight, bias):
-        words = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        function: Any = _PUBLIC[dims, transposed]
+        words: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         words |= {"output_padding": output_padding} if transposed else {}
         words |= {"activation": activation, "skip": skip, "threshold": threshold, "keep": keep}
         words |= {"input_is_relu": input_is_relu, "num_threads": num_threads}
-        return handle_torch_function(_PUBLIC[dims, transposed], (input, weight, bias), input, weight, bias, **words)
+        return handle_torch_function(function, (input, weight, bias), input, weight, bias, **words)
     geometry = geometry_of(dims, weight, stride, padding, dilation, transposed, output_padding, groups)
     single = input.dim() == dims + 1
     if single:
@@ -222,7 +223,7 @@ def _conv(
 def geometry_of(
     dims: int, weight: Any, stride: Size, padding: Padding, dilation: Size, transposed: bool, output_padding: Size,
     groups: int,
-) -> tuple:  # fmt: skip
+) -> tuple[list[int], list[int], list[int], bool, list[int], int]:  # fmt: skip
     """What the operators take behind their tensors."""
     steps = _per_dim("stride", stride, dims, 1), _per_dim("dilation", dilation, dims, 1)
     if type(groups) is not int or groups < 1:

@@ -8,7 +8,7 @@ and class of the module stay, and the optimiser goes on with the dense weight.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ GRADIENTS = ("input", "output")
 
 def attach(
     model: nn.Module, method: Method, *, filter_fn: Callable[[nn.Module, str], bool] | None = None,
-    gradients: str = "input",
+    gradients: Literal["input", "output"] = "input",
 ) -> list[str]:  # fmt: skip
     """Trains a model's convolutions and linear layers under a method.
 
@@ -87,7 +87,7 @@ def attach(
     if not layers:
         raise ValueError(f"model: got {type(model).__name__} without layers to train under it, expected some")
     for name, module in layers.items():
-        module.forward = _Forward(module, name, method, gradients)  # type: ignore[method-assign]
+        module.forward = _Forward(module, name, method, gradients)
     return list(layers)
 
 

@@ -8,14 +8,18 @@ parameters, hooks, buffers of pruning and everybody's references to the module s
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as theirs
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from . import functional as ours
+
+if TYPE_CHECKING:
+    from ..typing import Activation, Keep, Skip
 
 __all__ = [
     "Conv1d",
@@ -35,7 +39,7 @@ DEFAULTS = {"activation": None, "skip": "auto", "threshold": 0.0, "keep": "dense
 
 
 def convolve(
-    module: nn.Module, function: Any, input: Tensor, weight: Tensor, bias: Tensor | None, **words: Any
+    module: Any, function: Any, input: Tensor, weight: Tensor, bias: Tensor | None, **words: Any
 ) -> Tensor:
     """What `_conv_forward` of torch.nn does, with any function for the convolution."""
     padding = module.padding
@@ -46,7 +50,7 @@ def convolve(
 
 
 def convolve_transposed(
-    module: nn.Module, function: Any, input: Tensor, weight: Tensor, bias: Tensor | None, output_size: Any = None,
+    module: Any, function: Any, input: Tensor, weight: Tensor, bias: Tensor | None, output_size: Any = None,
     **words: Any,
 ) -> Tensor:  # fmt: skip
     """What `forward` of torch.nn's transposed convolutions does, with any function."""
@@ -61,7 +65,7 @@ def convolve_transposed(
 
 
 def multiply(
-    module: nn.Module, function: Any, input: Tensor, weight: Tensor, bias: Tensor | None, **words: Any
+    module: Any, function: Any, input: Tensor, weight: Tensor, bias: Tensor | None, **words: Any
 ) -> Tensor:
     return function(input, weight, bias, **words)
 
@@ -72,10 +76,10 @@ class _Words:
     They are class attributes until they are set, so that a module of torch.nn needs nothing but another class.
     """
 
-    activation: str | None = None
-    skip: str = "auto"
+    activation: Activation | None = None
+    skip: Skip = "auto"
     threshold: float = 0.0
-    keep: str = "dense"
+    keep: Keep = "dense"
     input_is_relu: bool | None = None
 
     plain: ClassVar[type[nn.Module]]  # the class of torch.nn
@@ -97,7 +101,7 @@ class _Words:
 
     def extra_repr(self) -> str:
         given = [f"{name}={value!r}" for name, value in self.words().items() if value != DEFAULTS[name]]
-        return ", ".join([super().extra_repr(), *given])
+        return ", ".join([super().extra_repr(), *given])  # type: ignore[misc]  # of the class of torch.nn
 
 
 def _constructor(plain: type[nn.Module]) -> Any:
@@ -112,12 +116,38 @@ def _constructor(plain: type[nn.Module]) -> Any:
 class _Conv(_Words):
     operation = staticmethod(convolve)
 
+    if TYPE_CHECKING:  # what `_constructor` makes of torch.nn's
+
+        def __init__(
+            self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, ...],
+            stride: int | tuple[int, ...] = 1, padding: int | tuple[int, ...] | Literal["same", "valid"] = 0,
+            dilation: int | tuple[int, ...] = 1, groups: int = 1, bias: bool = True,
+            padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+            device: torch.device | str | None = None, dtype: torch.dtype | None = None, *,
+            activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0, keep: Keep = "dense",
+            input_is_relu: bool | None = None,
+        ) -> None: ...  # fmt: skip
+
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return convolve(self, self.ours, input, weight, bias, **self.words())
 
 
 class _ConvTranspose(_Words):
     operation = staticmethod(convolve_transposed)
+
+    if TYPE_CHECKING:
+        weight: Tensor  # as in torch.nn
+        bias: Tensor | None
+
+        def __init__(
+            self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, ...],
+            stride: int | tuple[int, ...] = 1, padding: int | tuple[int, ...] = 0,
+            output_padding: int | tuple[int, ...] = 0, groups: int = 1, bias: bool = True,
+            dilation: int | tuple[int, ...] = 1, padding_mode: Literal["zeros"] = "zeros",
+            device: torch.device | str | None = None, dtype: torch.dtype | None = None, *,
+            activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0, keep: Keep = "dense",
+            input_is_relu: bool | None = None,
+        ) -> None: ...  # fmt: skip
 
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
         return convolve_transposed(self, self.ours, input, self.weight, self.bias, output_size, **self.words())
@@ -127,7 +157,8 @@ class Conv1d(_Conv, nn.Conv1d):
     """torch.nn.Conv1d with the zeros left out; see `Conv2d`."""
 
     plain, ours, theirs = nn.Conv1d, staticmethod(ours.conv1d), staticmethod(theirs.conv1d)
-    __init__ = _constructor(nn.Conv1d)
+    if not TYPE_CHECKING:
+        __init__ = _constructor(nn.Conv1d)
 
 
 class Conv2d(_Conv, nn.Conv2d):
@@ -146,14 +177,16 @@ class Conv2d(_Conv, nn.Conv2d):
     """
 
     plain, ours, theirs = nn.Conv2d, staticmethod(ours.conv2d), staticmethod(theirs.conv2d)
-    __init__ = _constructor(nn.Conv2d)
+    if not TYPE_CHECKING:
+        __init__ = _constructor(nn.Conv2d)
 
 
 class Conv3d(_Conv, nn.Conv3d):
     """torch.nn.Conv3d with the zeros left out; see `Conv2d`."""
 
     plain, ours, theirs = nn.Conv3d, staticmethod(ours.conv3d), staticmethod(theirs.conv3d)
-    __init__ = _constructor(nn.Conv3d)
+    if not TYPE_CHECKING:
+        __init__ = _constructor(nn.Conv3d)
 
 
 class ConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d):
@@ -162,7 +195,8 @@ class ConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d):
     plain, ours, theirs = (
         nn.ConvTranspose1d, staticmethod(ours.conv_transpose1d), staticmethod(theirs.conv_transpose1d),
     )  # fmt: skip
-    __init__ = _constructor(nn.ConvTranspose1d)
+    if not TYPE_CHECKING:
+        __init__ = _constructor(nn.ConvTranspose1d)
 
 
 class ConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):
@@ -171,7 +205,8 @@ class ConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):
     plain, ours, theirs = (
         nn.ConvTranspose2d, staticmethod(ours.conv_transpose2d), staticmethod(theirs.conv_transpose2d),
     )  # fmt: skip
-    __init__ = _constructor(nn.ConvTranspose2d)
+    if not TYPE_CHECKING:
+        __init__ = _constructor(nn.ConvTranspose2d)
 
 
 class ConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d):
@@ -180,7 +215,8 @@ class ConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d):
     plain, ours, theirs = (
         nn.ConvTranspose3d, staticmethod(ours.conv_transpose3d), staticmethod(theirs.conv_transpose3d),
     )  # fmt: skip
-    __init__ = _constructor(nn.ConvTranspose3d)
+    if not TYPE_CHECKING:
+        __init__ = _constructor(nn.ConvTranspose3d)
 
 
 class Linear(_Words, nn.Linear):
@@ -188,14 +224,23 @@ class Linear(_Words, nn.Linear):
 
     plain, ours, theirs = nn.Linear, staticmethod(ours.linear), staticmethod(theirs.linear)
     operation = staticmethod(multiply)
-    __init__ = _constructor(nn.Linear)
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, in_features: int, out_features: int, bias: bool = True, device: torch.device | str | None = None,
+            dtype: torch.dtype | None = None, *,
+            activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0, keep: Keep = "dense",
+            input_is_relu: bool | None = None,
+        ) -> None: ...  # fmt: skip
+    else:
+        __init__ = _constructor(nn.Linear)
 
     def forward(self, input: Tensor) -> Tensor:
         return self.ours(input, self.weight, self.bias, **self.words())
 
 
-OURS = (Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Linear)
-COUNTERPARTS: dict[type, type] = {kind.plain: kind for kind in OURS}
+OURS: tuple[Any, ...] = (Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Linear)
+COUNTERPARTS: dict[type, Any] = {kind.plain: kind for kind in OURS}
 COOPERATIVE = frozenset({"spikingjelly"})  # its layers fold time into the batch and call super().forward
 
 
@@ -204,7 +249,7 @@ def plain_class(module: nn.Module) -> type:
     return type(module).__bases__[0] if parametrize.is_parametrized(module) else type(module)
 
 
-def counterpart(module: nn.Module) -> type | None:
+def counterpart(module: nn.Module) -> Any:
     """Our class for a module of torch.nn, or of a subclass that leaves the arithmetic to it, or of ours; else None."""
     found = plain_class(module)
     if found in OURS or "plain" in vars(found):
@@ -213,7 +258,7 @@ def counterpart(module: nn.Module) -> type | None:
 
 
 @lru_cache(maxsize=256)
-def _combined(kind: type) -> type | None:
+def _combined(kind: type) -> Any:
     """A subclass of torch.nn's with our arithmetic below its own code; None where that code may do anything.
 
     It comes before ours in the order of bases, so its `super().forward` is ours. That is all of it where a subclass has

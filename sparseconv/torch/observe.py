@@ -38,7 +38,8 @@ def run(model: nn.Module, sample: Any) -> Any:
     if callable(sample) and not isinstance(sample, Tensor):
         return sample(model) if _takes_argument(sample) else sample()
     if isinstance(sample, Tensor):
-        arguments, keywords = (sample,), {}
+        arguments: tuple = (sample,)
+        keywords: dict = {}
     elif isinstance(sample, tuple | list):
         arguments, keywords = tuple(sample), {}
     elif isinstance(sample, dict):

@@ -10,7 +10,7 @@ the gradient of the masked weight for all of its elements ("straight through"), 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from .._core import checks
 from ..pruning import channel_mask, nm_mask, topk_mask, transposable_nm_mask
+
+if TYPE_CHECKING:
+    from ..typing import BlockMethod
 
 __all__ = ["NMWeight", "TopKWeight", "TransposableNMWeight"]
 
@@ -37,7 +40,7 @@ class _Straight(torch.autograd.Function):
 class _Masked(nn.Module):
     """A weight under a mask that is searched anew in every `period`-th forward of training."""
 
-    mask: Tensor
+    mask: Tensor | None
 
     def __init__(self, period: int) -> None:
         super().__init__()
@@ -129,7 +132,7 @@ class TransposableNMWeight(_Masked):
         Whether layers whose sizes `m` does not divide are padded.
     """
 
-    def __init__(self, n: int, m: int, *, method: str = "greedy", period: int = 40, pad: bool = False) -> None:
+    def __init__(self, n: int, m: int, *, method: BlockMethod = "greedy", period: int = 40, pad: bool = False) -> None:
         super().__init__(period)
         self.n, self.m, self.method, self.pad = n, m, method, pad
 

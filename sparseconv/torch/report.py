@@ -129,10 +129,11 @@ class Report:
     def __str__(self) -> str:
         lines = [f"{self.converted} of {len(self.layers)} layers with sparseconv ({self.isa}, {self.threads} threads)"]
         lines += _table([_header(self), *map(_row, self.layers)])
-        if self.speedup is not None:
+        before, after = self.model_seconds_before, self.model_seconds_after
+        if self.speedup is not None and before is not None and after is not None:
             lines.append(
-                f"whole model: {1e3 * self.model_seconds_before:.2f} ms before, "
-                f"{1e3 * self.model_seconds_after:.2f} ms after: {self.speedup:.2f} times as fast"
+                f"whole model: {1e3 * before:.2f} ms before, {1e3 * after:.2f} ms after: "
+                f"{self.speedup:.2f} times as fast"
             )
         return "\n".join([*lines, *self.notes])
 

@@ -100,7 +100,7 @@ def test_modules():
     assert sorted(sc.masks.__all__) == sorted(MASKS)
 
 
-@pytest.mark.parametrize("name", ["data", "pruning", "reference"])
+@pytest.mark.parametrize("name", ["data", "pruning", "reference", "typing"])
 def test_modules_that_are_imported_later(name):
     """They are there after `import sparseconv`, which does not import them."""
     assert name in dir(sc)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..._core import checks
+from ...compressed import CompressedArray
 from ...packed import PackedWeight, pack_weight
 
 
@@ -119,7 +120,7 @@ class Method:
         self._in_forward(layer)
         return weight
 
-    def after_forward(self, layer: str, x: np.ndarray) -> tuple[Any, dict[str, Any]]:
+    def after_forward(self, layer: str, x: np.ndarray) -> tuple[np.ndarray | CompressedArray, dict[str, Any]]:
         """What is kept of a layer's input for backward_weight.
 
         Parameters

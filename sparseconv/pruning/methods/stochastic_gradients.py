@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..._core import checks
 from ..stochastic import GradientPruner, generator
 from .method import Method
+
+if TYPE_CHECKING:
+    from ...typing import Seed
 
 
 class StochasticGradientPruning(Method):
@@ -50,7 +53,9 @@ class StochasticGradientPruning(Method):
     On top of the passes, a step reads and writes each gradient once.
     """
 
-    def __init__(self, sparsity: float, *, window: int = 4, rng: Any = None, dense: Collection[str] = ()) -> None:
+    def __init__(
+        self, sparsity: float, *, window: int = 4, rng: Seed | None = None, dense: Collection[str] = ()
+    ) -> None:
         super().__init__(dense=dense)
         self._rng = generator(rng)
         self.sparsity = checks.sparsity("sparsity", sparsity)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..._core import arrays, checks
-from ...compressed import compress
+from ...compressed import CompressedArray, compress
 from ...packed import PackedWeight
 from ..topk import channel_mask, threshold_of, topk_threshold
 from .method import Method, PackedLayers, Periodic
@@ -67,6 +67,7 @@ class SWAT(Method):
         dense: Collection[str] = (),
     ) -> None:
         super().__init__(dense=dense)
+        self.sparsity: float | dict[str, float]
         if isinstance(sparsity, Mapping):
             self.sparsity = {name: checks.sparsity(f"sparsity[{name!r}]", one) for name, one in sparsity.items()}
         else:
@@ -94,7 +95,7 @@ class SWAT(Method):
         threshold = self._of_weights.get(layer, lambda: threshold_of("weight", weight, sparsity), training=training)
         return self._packed.pack(layer, weight, groups, threshold=threshold)
 
-    def after_forward(self, layer: str, x: np.ndarray) -> tuple[Any, dict[str, Any]]:
+    def after_forward(self, layer: str, x: np.ndarray) -> tuple[np.ndarray | CompressedArray, dict[str, Any]]:
         """The layer's input for backward_weight, and the threshold under which its elements do not count there.
 
         Parameters are those of `Method.after_forward`. With `compress`, what is kept is a `CompressedArray` of the

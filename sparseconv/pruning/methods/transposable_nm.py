@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from ..._core import _pruning, checks
 from ...packed import PackedWeight
 from ..transposable import checked_block, transposable_nm_mask
 from .method import Method, PackedLayers, Periodic
+
+if TYPE_CHECKING:
+    from ...typing import BlockMethod
 
 
 class TransposableNM(Method):
@@ -62,7 +66,7 @@ class TransposableNM(Method):
         m: int,
         *,
         period: int = 40,
-        method: str = "greedy",
+        method: BlockMethod = "greedy",
         pad: bool = False,
         dense: Collection[str] = (),
     ) -> None:
