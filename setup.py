@@ -31,6 +31,7 @@ ISA_FLAGS = {
 }
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 KERNELS = "sparseconv/kernels"
+MODULES = ["_conv", "_weights", "_groups", "_masks", "_pruning", "_prepared"]  # beside _cpu, which has the kernels
 # Left out where the compiler or its assembler is too old: a line that it must accept, and a macro that tells
 # kernels/runtime/dispatch.cpp.
 OPTIONAL = {"amx": ('void f() { asm("tdpbf16ps %tmm0, %tmm1, %tmm2"); }', "SC_WITHOUT_AMX")}
@@ -100,17 +101,20 @@ class Wheel(bdist_wheel):
         super().finalize_options()
 
 
+headers = ["sparseconv/include/sparseconv.h", *glob(f"{KERNELS}/*/*.h")]
+
+
 def extension(name, *sources):
     return Extension(
         f"sparseconv._core.{name}",
         [f"sparseconv/_core/{name}.pyx", *sources],
         language="c++",
-        include_dirs=["sparseconv", KERNELS],
+        include_dirs=["sparseconv", "sparseconv/include", KERNELS],
         define_macros=limited,
         py_limited_api=not free_threaded,
         extra_compile_args=COMMON,
         extra_link_args=LINK if sys.platform == "linux" else [],
-        depends=["sparseconv/_core/_kernels.pxd", f"{KERNELS}/runtime/exports.map", *glob(f"{KERNELS}/*/*.h")],
+        depends=[*glob("sparseconv/**/*.pxd", recursive=True), f"{KERNELS}/runtime/exports.map", *headers],
     )
 
 
@@ -118,7 +122,7 @@ units = [*sorted(glob(f"{KERNELS}/runtime/*.cpp")), *(f"{KERNELS}/isa/{isa}.cpp"
 setup(
     cmdclass={"build_ext": BuildExt, "bdist_wheel": Wheel},
     ext_modules=cythonize(
-        [extension("_cpu", *units), *map(extension, ("_conv", "_weights", "_groups", "_masks", "_pruning"))],
+        [extension("_cpu", *units), *map(extension, MODULES)],
         build_dir="build/cython",
     ),
 )

@@ -1,7 +1,9 @@
 # What _weights.pyx and _groups.pyx need of _conv.pyx.
 from libc.stdint cimport int64_t
 
-from ._kernels cimport sc_map, sc_view, sc_weight_view
+from sparseconv cimport sc_view
+
+from ._kernels cimport sc_map, sc_weight_view
 
 # What a bound kernel takes beside its tables: its struct, and the Python objects that come and go with it. Measured as
 # the growth of a process by 2000 small problems in three passes: 8 KB for each pass, small tables included.

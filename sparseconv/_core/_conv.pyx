@@ -5,11 +5,12 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from ._cpu cimport (
-    active_table, address, call_bias_gradient, call_gradient, call_rows, gradient_scratch, packed_bytes, rows_scratch,
-)
+from sparseconv cimport sc_bias_task
+
+from ._cpu cimport address, api, check, convolutions, signals
 from ._kernels cimport (
-    sc_bias_task, sc_gap, sc_gradient_task, sc_mask, sc_pass, sc_rows_task, sc_table, sc_tap, sc_weight_view,
+    SC_CALL_GRADIENT, SC_CALL_ROWS, sc_bytes, sc_call, sc_gap, sc_gradient_task, sc_mask, sc_pass, sc_rows_task,
+    sc_table, sc_tap, sc_weight_view,
 )
 
 cdef extern from "Python.h":
@@ -184,7 +185,7 @@ cdef class WeightView:
 
 cdef const sc_table *table_for(parts) except NULL:
     """The kernels of a call: those in use when it is prepared."""
-    cdef const sc_table *table = active_table()
+    cdef const sc_table *table = convolutions().active()
     if parts and table.tiles == NULL:
         raise ValueError(f"parts: got {parts}, expected 0 on an instruction set without tile registers")
     return table
@@ -223,7 +224,14 @@ cdef class Rows:
     @property
     def scratch_bytes(self):
         """Memory beside the arrays: (packed weights, once; scratch, per thread)."""
-        return packed_bytes(&self.c), rows_scratch(self.table, &self.c)
+        cdef sc_bytes bytes = convolutions().rows_bytes(self.table, &self.c)
+        return bytes.once, bytes.each
+
+    def bind(self, size_t call, float threshold, lists):
+        """Fills the sc_call at this address, which needs the tables of this object."""
+        cdef sc_call *to = <sc_call *>call
+        to.kind, to.table, to.task.rows = SC_CALL_ROWS, self.table, self.c
+        to.task.rows.threshold = threshold
 
     def run(self, source, weight, bias, target, int threads, float threshold=0, mask=None, needed=None, live=None):
         cdef sc_rows_task task = self.c
@@ -240,7 +248,7 @@ cdef class Rows:
             task.live.data = address(live, PyBUF_STRIDED_RO)
         task.out.data = <float *>address(target, PyBUF_STRIDED)
         with nogil:
-            call_rows(self.table, &task, threads)
+            check(convolutions().rows(self.table, &task, threads, signals))
 
 
 cdef class Gradient:
@@ -273,7 +281,8 @@ cdef class Gradient:
     @property
     def scratch_bytes(self):
         """Memory beside the arrays: (0, scratch per thread)."""
-        return 0, gradient_scratch(self.table, &self.c)
+        cdef sc_bytes bytes = convolutions().gradient_bytes(self.table, &self.c)
+        return bytes.once, bytes.each
 
     def needed(self, pairs):
         """The share of (channel, lane block) pairs that have any of the needed (out channel, in channel) pairs."""
@@ -281,10 +290,16 @@ cdef class Gradient:
         task.pairs = <const uint8_t *>address(pairs, PyBUF_STRIDED_RO)
         cdef int64_t needed
         with nogil:
-            needed = self.table.gradient_needed(&task)
+            needed = convolutions().gradient_needed(self.table, &task)
         vectors = (self.c.lanes + 15) // 16
         blocks = (vectors + self.c.lane_vectors - 1) // self.c.lane_vectors
         return needed / (self.c.groups * self.c.channels * blocks)
+
+    def bind(self, size_t call, float threshold, lists):
+        """As Rows.bind."""
+        cdef sc_call *to = <sc_call *>call
+        to.kind, to.table, to.task.gradient = SC_CALL_GRADIENT, self.table, self.c
+        to.task.gradient.threshold = threshold
 
     def run(self, a, b, gradient, int threads, float threshold=0, mask=None, pairs=None, live=None):
         cdef sc_gradient_task task = self.c
@@ -299,7 +314,7 @@ cdef class Gradient:
         task.b.data = <float *>address(b, PyBUF_STRIDED_RO)
         task.gradient.data = <float *>address(gradient, PyBUF_STRIDED)
         with nogil:
-            call_gradient(self.table, &task, threads)
+            check(convolutions().gradient(self.table, &task, threads, signals))
 
 
 def bias_gradient(View view not None, source, target, int64_t batch, int64_t rows, int64_t columns, int64_t channels,
@@ -311,4 +326,4 @@ def bias_gradient(View view not None, source, target, int64_t batch, int64_t row
     task.batch, task.rows, task.columns, task.channels = batch, rows, columns, channels
     task.out = <float *>address(target, PyBUF_STRIDED)
     with nogil:
-        call_bias_gradient(&task, threads)
+        check(api().bias_gradient(&task, threads, signals))

@@ -3,19 +3,15 @@
 
 from libc.stdint cimport int64_t, uint32_t
 
-from ._kernels cimport (
-    active, gradient_scratch_bytes, isa_entry, isas, rows_packed_bytes, rows_scratch_bytes, run_above_mask,
-    run_bias_gradient, run_compress, run_count_blocks, run_expand, run_gradient, run_groups, run_groups_gradient,
-    run_lists, run_nm_mask, run_rows, run_stochastic_prune, run_topk, run_transposable_mask, run_weights,
-    sc_bias_task, sc_compress_task, sc_gradient_task, sc_groups_gradient_task, sc_groups_task, sc_lists_task,
-    sc_nm_task, sc_rows_task, sc_stochastic_task, sc_table, sc_topk_task, sc_transposable_task, sc_weights_task,
-    set_active, topk_result, vendor as cpu_vendor,
-)
+from sparseconv cimport SC_API_CAPSULE, SC_NO_MEMORY, SC_OK, sc_api
+
+from ._kernels cimport sc_convolutions, sc_table, sc_tile_table
 
 cdef extern from "Python.h":
     ctypedef struct Py_buffer:
         void *buf
     int PyErr_CheckSignals() noexcept
+    object PyCapsule_New(void *, const char *, void *)
     int PyBUF_SIMPLE
     int PyObject_GetBuffer(object, Py_buffer *, int) except -1
     void PyBuffer_Release(Py_buffer *)
@@ -24,11 +20,17 @@ cdef extern from "kernels/runtime/threads.h" nogil:
     int sparseconv_get_num_threads()
     void sparseconv_set_num_threads(int)
 
-cdef extern from "kernels/isa/table.h":
-    ctypedef struct sc_tile_table:
-        pass
+cdef extern from "kernels/runtime/run.h" nogil:
+    const sc_api *sparseconv_api()
 
 cdef extern from "kernels/runtime/dispatch.h" namespace "sparseconv" nogil:
+    ctypedef struct isa_entry "sparseconv::isa":
+        const sc_table *table
+        bint (*supported)() noexcept nogil
+    const isa_entry *isas(int *count)
+    const sc_table *active()
+    void set_active(const sc_table *)
+    const char *cpu_vendor "sparseconv::vendor"()
     int cpu_family "sparseconv::family"()
     bint cpu_simulate_tiles "sparseconv::simulate_tiles"(const sc_tile_table *)
 
@@ -58,27 +60,30 @@ cdef extern from *:
     """
     const char *SC_COMPILER
 
-# enum status of kernels/runtime/threads.h
-cdef enum:
-    OK, NO_MEMORY, INTERRUPTED
+# For everybody else: include/sparseconv.h.
+C_API = PyCapsule_New(<void *>sparseconv_api(), SC_API_CAPSULE, NULL)
+
+
+cdef const sc_api *api() noexcept nogil:
+    return sparseconv_api()
+
+
+cdef const sc_convolutions *convolutions() noexcept nogil:
+    return <const sc_convolutions *>sparseconv_api().convolutions
 
 
 cdef int signals() noexcept with gil:
     return PyErr_CheckSignals()
 
 
-cdef int finish(int status) except -1 nogil:
-    if status == OK:
+cdef int check(int status) except -1 nogil:
+    if status == SC_OK:
         return 0
     with gil:
-        if status == NO_MEMORY:
+        if status == SC_NO_MEMORY:
             raise MemoryError("no memory for scratch buffers")
         PyErr_CheckSignals()  # the exception that a signal handler raised is already set
         return -1
-
-
-cdef const sc_table *active_table() noexcept nogil:
-    return active()
 
 
 cdef void *address(object array, int flags) except? NULL:
@@ -88,78 +93,6 @@ cdef void *address(object array, int flags) except? NULL:
     cdef void *data = buffer.buf
     PyBuffer_Release(&buffer)
     return data
-
-
-cdef int call_rows(const sc_table *table, sc_rows_task *task, int threads) except -1 nogil:
-    return finish(run_rows(table[0], task[0], threads, signals))
-
-
-cdef int call_gradient(const sc_table *table, sc_gradient_task *task, int threads) except -1 nogil:
-    return finish(run_gradient(table[0], task[0], threads, signals))
-
-
-cdef int call_groups(const sc_table *table, sc_groups_task *task, int threads) except -1 nogil:
-    return finish(run_groups(table[0], task[0], threads, signals))
-
-
-cdef int call_groups_gradient(const sc_table *table, sc_groups_gradient_task *task, int threads) except -1 nogil:
-    return finish(run_groups_gradient(table[0], task[0], threads, signals))
-
-
-cdef int call_lists(const sc_table *table, sc_lists_task *task, int step, int threads) except -1 nogil:
-    return finish(run_lists(table[0], task[0], step, threads, signals))
-
-
-cdef int call_weights(const sc_table *table, sc_weights_task *task, int threads) except -1 nogil:
-    return finish(run_weights(table[0], task[0], threads, signals))
-
-
-cdef int call_bias_gradient(sc_bias_task *task, int threads) except -1 nogil:
-    return finish(run_bias_gradient(active()[0], task[0], threads, signals))
-
-
-cdef int call_count_blocks(const sc_compress_task *task, int threads) except -1 nogil:
-    return finish(run_count_blocks(active()[0], task[0], threads, signals))
-
-
-cdef int call_compress(const sc_compress_task *task, int threads) except -1 nogil:
-    return finish(run_compress(active()[0], task[0], threads, signals))
-
-
-cdef int call_expand(const sc_compress_task *task, int threads) except -1 nogil:
-    return finish(run_expand(active()[0], task[0], threads, signals))
-
-
-cdef int call_nm_mask(sc_nm_task *task, int threads) except -1 nogil:
-    return finish(run_nm_mask(active()[0], task[0], threads, signals))
-
-
-cdef int call_transposable_mask(sc_transposable_task *task, int threads) except -1 nogil:
-    return finish(run_transposable_mask(active()[0], task[0], threads, signals))
-
-
-cdef int call_topk(sc_topk_task *task, int64_t k, topk_result *result, int threads) except -1 nogil:
-    return finish(run_topk(active()[0], task[0], k, result[0], threads, signals))
-
-
-cdef int call_above_mask(sc_topk_task *task, int threads) except -1 nogil:
-    return finish(run_above_mask(active()[0], task[0], threads, signals))
-
-
-cdef int call_stochastic_prune(sc_stochastic_task *task, int threads) except -1 nogil:
-    return finish(run_stochastic_prune(active()[0], task[0], threads, signals))
-
-
-cdef int64_t packed_bytes(const sc_rows_task *task) noexcept nogil:
-    return rows_packed_bytes(task[0])
-
-
-cdef int64_t rows_scratch(const sc_table *table, const sc_rows_task *task) noexcept nogil:
-    return rows_scratch_bytes(table[0], task[0])
-
-
-cdef int64_t gradient_scratch(const sc_table *table, const sc_gradient_task *task) noexcept nogil:
-    return gradient_scratch_bytes(table[0], task[0])
 
 
 def address_of(array):
@@ -210,7 +143,7 @@ def family():
 def registers():
     """What fits into the registers of the instruction set in use: (accumulators, dense pixels, dense vectors)."""
     cdef const sc_table *table = active()
-    return table.accumulators, table.dense_pixels, table.dense_vectors
+    return table.limits.accumulators, table.limits.dense_pixels, table.limits.dense_vectors
 
 
 def has_tiles():

@@ -4,8 +4,10 @@
 from libc.stdint cimport int64_t, uint16_t
 
 from ._conv cimport TASK_BYTES, Map, View, WeightView, filled, hold, released
-from ._cpu cimport active_table, address, call_groups, call_groups_gradient
-from ._kernels cimport sc_groups_gradient_task, sc_groups_task, sc_table
+from ._cpu cimport address, check, convolutions, signals
+from ._kernels cimport (
+    SC_CALL_GROUPS, SC_CALL_GROUPS_GRADIENT, sc_bytes, sc_call, sc_groups_gradient_task, sc_groups_task, sc_table,
+)
 
 cdef extern from "Python.h":
     int PyBUF_STRIDED_RO, PyBUF_STRIDED, PyBUF_WRITABLE
@@ -24,7 +26,7 @@ cdef class Groups:
     def __init__(self, Map map not None, View source not None, View target not None, WeightView weight not None, *,
                  batch, groups, channels, lanes, relu, stream, spread, overlap, in_place, out_place, phases,
                  phase_passes, most_passes, chunk_rows, segment, segments, in_segment, shares, ahead):
-        self.kept, self.table = (map, source, target, weight), active_table()
+        self.kept, self.table = (map, source, target, weight), convolutions().active()
         self.c.map, self.c.in_, self.c.out, self.c.weight = map.c, source.c, target.c, weight.c
         self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
         self.c.relu, self.c.stream, self.c.spread, self.c.overlap = relu, stream, spread, overlap
@@ -42,7 +44,13 @@ cdef class Groups:
     @property
     def scratch_bytes(self):
         """Memory beside the arrays: (packed weights, once; scratch, per thread)."""
-        return self.table.pack_groups_bytes(&self.c), self.table.groups_scratch(&self.c)
+        cdef sc_bytes bytes = convolutions().groups_bytes(self.table, &self.c)
+        return bytes.once, bytes.each
+
+    def bind(self, size_t call, float threshold, lists):
+        """As _conv.Rows.bind."""
+        cdef sc_call *to = <sc_call *>call
+        to.kind, to.table, to.task.groups = SC_CALL_GROUPS, self.table, self.c
 
     def run(self, source, weight, bias, target, int threads, float threshold=0, mask=None, needed=None, live=None):
         """As Rows.run; every element is computed, whatever `threshold`, `needed` and `live` say."""
@@ -55,7 +63,7 @@ cdef class Groups:
             task.bias = <float *>address(bias, PyBUF_STRIDED_RO)
         task.out.data = <float *>address(target, PyBUF_STRIDED)
         with nogil:
-            call_groups(self.table, &task, threads)
+            check(convolutions().groups(self.table, &task, threads, signals))
 
 
 cdef class GroupsGradient:
@@ -74,7 +82,7 @@ cdef class GroupsGradient:
     def __init__(self, Map map not None, View a not None, View b not None, WeightView gradient not None, *,
                  batch, groups, channels, lanes, spread, overlap, a_place, b_place, a_ahead, b_ahead, chunk_rows,
                  segment, segments, in_segment, parts, shares):
-        self.kept, self.table = (map, a, b, gradient), active_table()
+        self.kept, self.table = (map, a, b, gradient), convolutions().active()
         self.c.map, self.c.a, self.c.b, self.c.gradient = map.c, a.c, b.c, gradient.c
         self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
         self.c.spread, self.c.overlap, self.c.a_place, self.c.b_place = spread, overlap, a_place, b_place
@@ -85,11 +93,17 @@ cdef class GroupsGradient:
     @property
     def scratch_bytes(self):
         """Memory beside the arrays: (sums, once; scratch, per thread)."""
-        return self.table.groups_gradient_sums_bytes(&self.c), self.table.groups_gradient_scratch(&self.c)
+        cdef sc_bytes bytes = convolutions().groups_gradient_bytes(self.table, &self.c)
+        return bytes.once, bytes.each
 
     def needed(self, pairs):
         """As Gradient.needed: a mask of the result saves nothing."""
         return 1.0
+
+    def bind(self, size_t call, float threshold, lists):
+        """As _conv.Rows.bind."""
+        cdef sc_call *to = <sc_call *>call
+        to.kind, to.table, to.task.groups_gradient = SC_CALL_GROUPS_GRADIENT, self.table, self.c
 
     def run(self, a, b, gradient, int threads, float threshold=0, mask=None, pairs=None, live=None):
         """As Gradient.run; every element is computed, whatever `threshold`, `mask`, `pairs` and `live` say."""
@@ -98,4 +112,4 @@ cdef class GroupsGradient:
         task.b.data = <float *>address(b, PyBUF_STRIDED_RO)
         task.gradient.data = <float *>address(gradient, PyBUF_STRIDED)
         with nogil:
-            call_groups_gradient(self.table, &task, threads)
+            check(convolutions().groups_gradient(self.table, &task, threads, signals))

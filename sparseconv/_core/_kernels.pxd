@@ -1,5 +1,7 @@
-# What kernels/*.h declare, for Cython.
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
+# What kernels/*.h declare, for Cython: what is not in include/sparseconv.h, which __init__.pxd declares.
+from libc.stdint cimport int64_t, uint8_t, uint16_t
+
+from sparseconv cimport sc_signals, sc_view
 
 cdef extern from "kernels/common/problem.h" nogil:
     ctypedef struct sc_pass:
@@ -25,11 +27,6 @@ cdef extern from "kernels/common/problem.h" nogil:
         const sc_gap *gaps
         int64_t gap_count
         const sc_tap *taps
-
-    ctypedef struct sc_view:
-        float *data
-        int64_t image_stride, column_stride, channel_stride, block_stride
-        const int64_t *rows
 
     ctypedef struct sc_mask:
         sc_view view
@@ -121,104 +118,49 @@ cdef extern from "kernels/common/problem.h" nogil:
         const int64_t *tap_places
         int64_t channel_block, chunk_steps, shares
 
-    ctypedef struct sc_bias_task:
-        sc_view in_ "in"
-        int64_t batch, rows, columns, channels
-        float *out
-
-    enum: SC_COMPRESSED_BLOCK, SC_COMPRESSED_ITEM
-    ctypedef struct sc_compress_task:
-        float *dense
-        int64_t count
-        uint8_t *bits
-        float *packed
-        int64_t *offsets
-        int64_t counted
-
-    ctypedef struct sc_magnitudes:
-        const float *single
-        const double *wide
-
-    ctypedef struct sc_nm_task:
-        sc_magnitudes weight
-        uint8_t *mask
-        int64_t length, inner, groups, n, m
-
-    enum: SC_STOCHASTIC_ITEM
-    ctypedef struct sc_stochastic_task:
-        sc_magnitudes gradient
-        void *out
-        int64_t count
-        uint64_t key
-        double threshold
-        double *sums
-        int64_t *nonzeros
-
-    enum sc_transposable_method:
-        SC_GREEDY, SC_ENTROPY, SC_EXACT
-
-    ctypedef struct sc_transposable_task:
-        sc_magnitudes weight
-        double scale
-        uint8_t *mask
-        int64_t rows, columns, n, m, method, iterations
-        double sharpness
-
-    ctypedef struct sc_topk_task:
-        const float *data
-        int64_t count
-        float high
-        uint8_t *mask
-
 cdef extern from "kernels/isa/table.h" nogil:
     ctypedef struct sc_tile_table:
         pass
 
+    ctypedef struct sc_limits:
+        int64_t accumulators, dense_pixels, dense_vectors
+
     ctypedef struct sc_table:
         const char *name
-        int64_t accumulators, dense_pixels, dense_vectors
-        int64_t (*count_above)(const float *, int64_t, float) noexcept nogil
-        void (*mask_nonzero)(const float *, int64_t, uint8_t *) noexcept nogil
-        void (*mask_relu)(const float *, int64_t, float *, uint8_t *) noexcept nogil
-        void (*mask_unpack)(const uint8_t *, int64_t, uint8_t *) noexcept nogil
-        int64_t (*mask_live_vectors)(const float *, int64_t, int64_t) noexcept nogil
-        void (*mask_any)(const uint8_t *, int64_t, int64_t, uint8_t *) noexcept nogil
-        int64_t (*gradient_needed)(const sc_gradient_task *) noexcept nogil
-        int64_t (*pack_groups_bytes)(const sc_groups_task *) noexcept nogil
-        int64_t (*groups_scratch)(const sc_groups_task *) noexcept nogil
-        int64_t (*groups_gradient_scratch)(const sc_groups_gradient_task *) noexcept nogil
-        int64_t (*groups_gradient_sums_bytes)(const sc_groups_gradient_task *) noexcept nogil
-        int64_t (*weights_scratch)(const sc_weights_task *) noexcept nogil
+        sc_limits limits
         const sc_tile_table *tiles
 
-cdef extern from "kernels/runtime/dispatch.h" namespace "sparseconv" nogil:
-    ctypedef struct isa_entry "sparseconv::isa":
-        const sc_table *table
-        bint (*supported)() noexcept nogil
-    const isa_entry *isas(int *count)
-    const sc_table *active()
-    void set_active(const sc_table *)
-    const char *vendor()
+cdef extern from "kernels/runtime/run.h" nogil:
+    ctypedef struct sc_bytes:
+        int64_t once, each
 
-cdef extern from "kernels/runtime/run.h" namespace "sparseconv" nogil:
-    int run_rows(const sc_table &, sc_rows_task &, int, int (*)() noexcept)
-    int run_gradient(const sc_table &, sc_gradient_task &, int, int (*)() noexcept)
-    int run_groups(const sc_table &, sc_groups_task &, int, int (*)() noexcept)
-    int run_groups_gradient(const sc_table &, sc_groups_gradient_task &, int, int (*)() noexcept)
-    int run_lists(const sc_table &, sc_lists_task &, int, int, int (*)() noexcept)
-    int run_weights(const sc_table &, sc_weights_task &, int, int (*)() noexcept)
-    int run_bias_gradient(const sc_table &, sc_bias_task &, int, int (*)() noexcept)
-    int run_count_blocks(const sc_table &, const sc_compress_task &, int, int (*)() noexcept)
-    int run_compress(const sc_table &, const sc_compress_task &, int, int (*)() noexcept)
-    int run_expand(const sc_table &, const sc_compress_task &, int, int (*)() noexcept)
-    int run_nm_mask(const sc_table &, sc_nm_task &, int, int (*)() noexcept)
-    int run_transposable_mask(const sc_table &, sc_transposable_task &, int, int (*)() noexcept)
-    ctypedef struct topk_result:
-        float magnitude
-        int64_t passes
-    int run_topk(const sc_table &, sc_topk_task &, int64_t, topk_result &, int, int (*)() noexcept)
-    int run_above_mask(const sc_table &, sc_topk_task &, int, int (*)() noexcept)
-    int run_stochastic_prune(const sc_table &, sc_stochastic_task &, int, int (*)() noexcept)
-    int64_t rows_packed_bytes(const sc_rows_task &)
-    int64_t rows_scratch_bytes(const sc_table &, const sc_rows_task &)
-    int64_t gradient_scratch_bytes(const sc_table &, const sc_gradient_task &)
+    enum: SC_CALL_ROWS, SC_CALL_GRADIENT, SC_CALL_GROUPS, SC_CALL_GROUPS_GRADIENT, SC_CALL_WEIGHTS
+
+    ctypedef union sc_call_task:
+        sc_rows_task rows
+        sc_gradient_task gradient
+        sc_groups_task groups
+        sc_groups_gradient_task groups_gradient
+        sc_weights_task weights
+
+    ctypedef struct sc_call:
+        const sc_table *table
+        int64_t kind
+        size_t source, weight, bias, live, needed, mask
+        sc_call_task task
+
+    ctypedef struct sc_convolutions:
+        const sc_table *(*active)() noexcept nogil
+        int (*rows)(const sc_table *, sc_rows_task *, int, sc_signals) noexcept nogil
+        int (*gradient)(const sc_table *, sc_gradient_task *, int, sc_signals) noexcept nogil
+        int (*groups)(const sc_table *, sc_groups_task *, int, sc_signals) noexcept nogil
+        int (*groups_gradient)(const sc_table *, sc_groups_gradient_task *, int, sc_signals) noexcept nogil
+        int (*weights)(const sc_table *, sc_weights_task *, int, sc_signals) noexcept nogil
+        int (*count_lists)(const sc_table *, sc_lists_task *, int, sc_signals) noexcept nogil
+        int (*fill_lists)(const sc_table *, sc_lists_task *, int, sc_signals) noexcept nogil
+        sc_bytes (*rows_bytes)(const sc_table *, const sc_rows_task *) noexcept nogil
+        sc_bytes (*gradient_bytes)(const sc_table *, const sc_gradient_task *) noexcept nogil
+        sc_bytes (*groups_bytes)(const sc_table *, const sc_groups_task *) noexcept nogil
+        sc_bytes (*groups_gradient_bytes)(const sc_table *, const sc_groups_gradient_task *) noexcept nogil
+        sc_bytes (*weights_bytes)(const sc_table *, const sc_weights_task *) noexcept nogil
+        int64_t (*gradient_needed)(const sc_table *, const sc_gradient_task *) noexcept nogil

@@ -4,11 +4,12 @@
 And the samples by which choice.py knows densities, of arrays of any strides.
 """
 
-from libc.math cimport fabsf
+from libc.math cimport INFINITY, fabsf
 from libc.stdint cimport int64_t, uint8_t
 
-from ._cpu cimport active_table, address, call_compress, call_count_blocks, call_expand
-from ._kernels cimport SC_COMPRESSED_BLOCK, SC_COMPRESSED_ITEM, sc_compress_task
+from sparseconv cimport SC_COMPRESSED_BLOCK, SC_COMPRESSED_ITEM, sc_compress_task
+
+from ._cpu cimport address, api, check, signals
 
 cdef extern from *:
     """
@@ -31,7 +32,7 @@ cdef extern from "Python.h":
 def count_nonzero(array, int64_t count):
     cdef const float *data = <const float *>address(array, PyBUF_ANY_CONTIGUOUS)
     with nogil:
-        count = active_table().count_above(data, count, 0)
+        count = api().count_above(data, count, 0)
     return count
 
 
@@ -39,7 +40,7 @@ def nonzero(array, int64_t count, bits):
     cdef const float *data = <const float *>address(array, PyBUF_ANY_CONTIGUOUS)
     cdef uint8_t *to = <uint8_t *>address(bits, PyBUF_ANY_CONTIGUOUS | PyBUF_WRITABLE)
     with nogil:
-        active_table().mask_nonzero(data, count, to)
+        api().mask_nonzero(data, count, to)
 
 
 def relu(array, int64_t count, out, bits):
@@ -47,31 +48,36 @@ def relu(array, int64_t count, out, bits):
     cdef float *result = <float *>address(out, PyBUF_ANY_CONTIGUOUS | PyBUF_WRITABLE)
     cdef uint8_t *to = <uint8_t *>address(bits, PyBUF_ANY_CONTIGUOUS | PyBUF_WRITABLE)
     with nogil:
-        active_table().mask_relu(data, count, result, to)
+        api().mask_relu(data, count, result, to)
 
 
 def unpack(bits, int64_t count, bools):
     cdef const uint8_t *data = <const uint8_t *>address(bits, PyBUF_ANY_CONTIGUOUS)
     cdef uint8_t *to = <uint8_t *>address(bools, PyBUF_ANY_CONTIGUOUS | PyBUF_WRITABLE)
     with nogil:
-        active_table().mask_unpack(data, count, to)
+        api().mask_unpack(data, count, to)
 
 
 def any_of(bools, int64_t count, int64_t width, found):
     cdef const uint8_t *data = <const uint8_t *>address(bools, PyBUF_ANY_CONTIGUOUS)
     cdef uint8_t *to = <uint8_t *>address(found, PyBUF_ANY_CONTIGUOUS | PyBUF_WRITABLE)
     with nogil:
-        active_table().mask_any(data, count, width, to)
+        api().mask_any(data, count, width, to)
 
 
 def live_vectors(array, int64_t count, int64_t width):
     cdef const float *data = <const float *>address(array, PyBUF_ANY_CONTIGUOUS)
     with nogil:
-        count = active_table().mask_live_vectors(data, count, width)
+        count = api().mask_live_vectors(data, count, width)
     return count
 
 
 def sampled_density(array, int most_runs, float threshold=0):
+    """The share of elements above `threshold` in a sample of an array; see `sample`."""
+    return sample(array, most_runs, threshold)
+
+
+cdef double sample(array, int most_runs, float threshold) except -1:
     """The share of elements above `threshold` in runs of up to 64 elements, spread over an array of any strides.
 
     There are at most `most_runs` of them, and fewer in small arrays, of which they see about 3%. Each run starts at a
@@ -127,7 +133,7 @@ def sampled_density(array, int most_runs, float threshold=0):
                 for i in range(length):
                     nonzero += start[i * offset] != 0
             elif offset == 1:
-                nonzero += active_table().count_above(<const float *>start, length, threshold)
+                nonzero += api().count_above(<const float *>start, length, threshold)
             else:
                 for i in range(length):
                     nonzero += not fabsf((<const float *>start)[i * offset]) <= threshold
@@ -135,7 +141,26 @@ def sampled_density(array, int most_runs, float threshold=0):
     return nonzero / <double>seen
 
 
-# What kernels/common/problem.h says of packed nonzeros: elements of a block, and of what one thread does at a time.
+def cheapest(str skip, dict candidates, int most_runs, float threshold):
+    """The operand that is cheapest to skip of those that `skip` names: (densities, it, its cost).
+
+    Candidates are (array, or its density if that is known; cost of all elements; fixed cost), see planning.choose.
+    """
+    cdef dict densities = {}
+    cdef double density, cost, least = INFINITY
+    cdef object best = "", operand, array, each, fixed
+    cdef bint any_of_them = skip == "auto"
+    for operand, (array, each, fixed) in candidates.items():
+        if any_of_them or skip == operand:
+            density = array if type(array) is float else sample(array, most_runs, threshold)
+            densities[operand] = density
+            cost = <double>each * density + <double>fixed
+            if cost < least:
+                best, least = operand, cost
+    return densities, best, least
+
+
+# What include/sparseconv.h says of packed nonzeros: elements of a block, and of what one thread does at a time.
 COMPRESSED_BLOCK = SC_COMPRESSED_BLOCK
 COMPRESSED_ITEM = SC_COMPRESSED_ITEM
 
@@ -146,7 +171,7 @@ def count_blocks(array, int64_t count, offsets, int threads):
     task.count = count
     task.offsets = <int64_t *>address(offsets, PyBUF_ANY_CONTIGUOUS | PyBUF_WRITABLE)
     with nogil:
-        call_count_blocks(&task, threads)
+        check(api().count_blocks(&task, threads, signals))
 
 
 def compress(array, int64_t count, bits, packed, offsets, bint counted, int threads):
@@ -158,7 +183,7 @@ def compress(array, int64_t count, bits, packed, offsets, bint counted, int thre
     task.offsets = <int64_t *>address(offsets, PyBUF_ANY_CONTIGUOUS | PyBUF_WRITABLE)
     task.counted = counted
     with nogil:
-        call_compress(&task, threads)
+        check(api().compress(&task, threads, signals))
 
 
 def expand(bits, packed, offsets, array, int64_t count, int threads):
@@ -169,4 +194,4 @@ def expand(bits, packed, offsets, array, int64_t count, int threads):
     task.packed = <float *>address(packed, PyBUF_ANY_CONTIGUOUS)
     task.offsets = <int64_t *>address(offsets, PyBUF_ANY_CONTIGUOUS)
     with nogil:
-        call_expand(&task, threads)
+        check(api().expand(&task, threads, signals))

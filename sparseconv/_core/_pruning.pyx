@@ -3,13 +3,12 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from ._cpu cimport (
-    address, call_above_mask, call_nm_mask, call_stochastic_prune, call_topk, call_transposable_mask,
+from sparseconv cimport (
+    SC_ENTROPY, SC_EXACT, SC_GREEDY, SC_STOCHASTIC_ITEM, sc_magnitudes, sc_nm_task, sc_stochastic_task,
+    sc_topk_result, sc_topk_task, sc_transposable_task,
 )
-from ._kernels cimport (
-    SC_ENTROPY, SC_EXACT, SC_GREEDY, SC_STOCHASTIC_ITEM, sc_magnitudes, sc_nm_task, sc_stochastic_task, sc_topk_task,
-    sc_transposable_task, topk_result,
-)
+
+from ._cpu cimport address, api, check, signals
 
 cdef extern from "Python.h":
     int PyBUF_SIMPLE, PyBUF_WRITABLE
@@ -36,7 +35,7 @@ def nm_mask(weight, mask, int64_t length, int64_t inner, int64_t groups, int64_t
     task.mask = <uint8_t *>address(mask, PyBUF_WRITABLE)
     task.length, task.inner, task.groups, task.n, task.m = length, inner, groups, n, m
     with nogil:
-        call_nm_mask(&task, threads)
+        check(api().nm_mask(&task, threads, signals))
 
 
 def transposable_mask(weight, double scale, mask, int64_t n, int64_t m, str method, int64_t iterations,
@@ -49,20 +48,20 @@ def transposable_mask(weight, double scale, mask, int64_t n, int64_t m, str meth
     task.n, task.m = n, m
     task.method, task.iterations, task.sharpness = METHODS[method], iterations, sharpness
     with nogil:
-        call_transposable_mask(&task, threads)
+        check(api().transposable_mask(&task, threads, signals))
 
 
 def topk(x, int64_t count, int64_t k, mask, int threads):
     """(The k-th largest magnitude, or NaN where any element is; passes over memory); fills `mask` unless it is None."""
     cdef sc_topk_task task
-    cdef topk_result result
+    cdef sc_topk_result result
     task.data = <float *>address(x, PyBUF_SIMPLE)
     task.count = count
     task.mask = NULL
     if mask is not None:
         task.mask = <uint8_t *>address(mask, PyBUF_WRITABLE)
     with nogil:
-        call_topk(&task, k, &result, threads)
+        check(api().topk(&task, k, &result, threads, signals))
     return result.magnitude, result.passes
 
 
@@ -74,10 +73,10 @@ def above_mask(x, int64_t count, float threshold, mask, int threads):
     task.high = threshold
     task.mask = <uint8_t *>address(mask, PyBUF_WRITABLE)
     with nogil:
-        call_above_mask(&task, threads)
+        check(api().above_mask(&task, threads, signals))
 
 
-# Elements of what one thread does at a time (kernels/common/problem.h): as many sums and counts are given back.
+# Elements of what one thread does at a time (include/sparseconv.h): as many sums and counts are given back.
 STOCHASTIC_ITEM = SC_STOCHASTIC_ITEM
 
 
@@ -89,4 +88,4 @@ def stochastic_prune(gradient, out, double threshold, uint64_t key, sums, nonzer
     task.sums = <double *>address(sums, PyBUF_WRITABLE)
     task.nonzeros = <int64_t *>address(nonzeros, PyBUF_WRITABLE)
     with nogil:
-        call_stochastic_prune(&task, threads)
+        check(api().stochastic_prune(&task, threads, signals))

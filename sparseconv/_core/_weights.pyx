@@ -7,8 +7,10 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc, realloc
 
 from ._conv cimport TASK_BYTES, Map, View, filled, hold, released
-from ._cpu cimport active_table, address, call_lists, call_weights
-from ._kernels cimport sc_lists, sc_lists_task, sc_nonzero, sc_table, sc_weights_task
+from ._cpu cimport address, check, convolutions, signals
+from ._kernels cimport (
+    SC_CALL_WEIGHTS, sc_bytes, sc_call, sc_lists, sc_lists_task, sc_nonzero, sc_table, sc_weights_task,
+)
 
 cdef extern from "Python.h":
     int PyBUF_STRIDED_RO, PyBUF_STRIDED
@@ -64,14 +66,14 @@ cdef class Lists:
         """Makes the lists of these weights, a C-contiguous array; memory is taken anew only if they do not fit."""
         self.finite = False  # whatever ends this early
         cdef sc_lists_task task = self.filling
-        cdef const sc_table *table = active_table()
+        cdef const sc_table *table = convolutions().active()
         cdef int64_t lists = self.c.classes * self.c.rows, place = 0, count, i, block
         cdef int64_t *starts = self.c.starts
         cdef sc_nonzero *memory
         task.data = <const float *>address(weight, PyBUF_STRIDED_RO)
         task.lists = self.c
         with nogil:
-            call_lists(table, &task, 0, threads)
+            check(convolutions().count_lists(table, &task, threads, signals))
             for i in range(lists):
                 for block in range(self.c.blocks):
                     count = starts[block]
@@ -87,7 +89,7 @@ cdef class Lists:
             self.c.nonzeros, self.capacity = memory, place
             task.lists = self.c
         with nogil:
-            call_lists(table, &task, 1, threads)
+            check(convolutions().fill_lists(table, &task, threads, signals))
         self.count, self.finite, self.c.whole_rows = place - BEHIND_LIST * lists, True, True
         for i in range(self.items):
             self.finite = self.finite and task.not_finite[i] == 0
@@ -107,7 +109,7 @@ cdef class Weights:
     def __init__(self, Map map not None, View source not None, View target not None, *, batch, groups, channels,
                  filters, relu, stream, phases, tile, segments, in_advance, columns, column_places, width,
                  tap_places, channel_block, chunk_steps, shares):
-        self.kept, self.table = (map, source, target), active_table()
+        self.kept, self.table = (map, source, target), convolutions().active()
         self.c.map, self.c.in_, self.c.out = map.c, source.c, target.c
         self.c.batch, self.c.groups, self.c.channels, self.c.filters = batch, groups, channels, filters
         self.c.relu, self.c.stream = relu, stream
@@ -127,7 +129,14 @@ cdef class Weights:
     @property
     def scratch_bytes(self):
         """Memory beside the arrays and lists: (0, scratch per thread)."""
-        return 0, self.table.weights_scratch(&self.c)
+        cdef sc_bytes bytes = convolutions().weights_bytes(self.table, &self.c)
+        return bytes.once, bytes.each
+
+    def bind(self, size_t call, float threshold, Lists lists not None):
+        """As _conv.Rows.bind; the call needs the lists, too."""
+        cdef sc_call *to = <sc_call *>call
+        to.kind, to.table, to.task.weights = SC_CALL_WEIGHTS, self.table, self.c
+        to.task.weights.lists = lists.c
 
     def run(self, source, Lists lists not None, bias, target, int threads):
         cdef sc_weights_task task = self.c
@@ -137,7 +146,7 @@ cdef class Weights:
             task.bias = <float *>address(bias, PyBUF_STRIDED_RO)
         task.out.data = <float *>address(target, PyBUF_STRIDED)
         with nogil:
-            call_weights(self.table, &task, threads)
+            check(convolutions().weights(self.table, &task, threads, signals))
 
 
 cdef class Guard:

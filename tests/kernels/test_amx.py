@@ -25,7 +25,6 @@ from helpers import (
     sparse_floats,
     sparse_ints,
 )
-from places import KERNELS
 from task_structs import forget_plans
 
 import sparseconv as sc
@@ -456,9 +455,6 @@ def test_gains_are_ordered(precision):
     assert several > one > gradient > 1
 
 
-def test_sizes_agree():
-    """What blocking_tiles.py, runtime/run.cpp and the kernels must agree on."""
-    assert blocking_tiles.SUMMED == 2 * blocking_tiles.TILE == 32
-    assert "TILE_CHANNELS = 2 * PAIRS" in (KERNELS / "amx/weights.h").read_text(encoding="utf-8")
-    runtime = (KERNELS / "runtime/run.cpp").read_text(encoding="utf-8")
-    assert "ceil_div(task.channels, 32) * task.parts * 1024 + 64" in runtime
+def test_sizes_agree(built):
+    """How many channels a tile product sums, which block sizes are made of."""
+    assert blocking_tiles.SUMMED == 2 * blocking_tiles.TILE == built.library.emulated_summed()

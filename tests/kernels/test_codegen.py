@@ -3,7 +3,6 @@
 The kernels are compiled anew, with the flags of setup.py, and looked at with nm and objdump.
 """
 
-import ast
 import os
 import platform
 import re
@@ -15,9 +14,9 @@ import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from places import KERNELS, ROOT
+from places import KERNELS, ROOT, setup_constants
 
-from sparseconv._core import _conv, _cpu, _masks, _pruning, _weights
+from sparseconv._core import _conv, _cpu, _groups, _masks, _prepared, _pruning, _weights
 
 COMPILER = shlex.split(os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "g++")
 VECTOR_ISAS = ("avx512", "avx2")
@@ -25,9 +24,11 @@ ISAS = (*VECTOR_ISAS, "scalar")
 UNITS = ("amx", *ISAS)  # amx has the kernels on tile registers alone
 PLAIN = ("dispatch", "run", "threads", "openmp_team")  # what runs on every x86-64
 EXPORTED = {
-    _cpu: {"PyInit__cpu", "sparseconv_get_num_threads", "sparseconv_set_num_threads"},
+    _cpu: {"PyInit__cpu", "sparseconv_api", "sparseconv_get_num_threads", "sparseconv_set_num_threads"},
     _conv: {"PyInit__conv"},
+    _groups: {"PyInit__groups"},
     _masks: {"PyInit__masks"},
+    _prepared: {"PyInit__prepared"},
     _pruning: {"PyInit__pruning"},
     _weights: {"PyInit__weights"},
 }
@@ -49,18 +50,6 @@ needs_sources = pytest.mark.skipif(
 
 def output(*command):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def setup_constants():
-    """The constants of setup.py, without running it."""
-    found = {}
-    for node in ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        if not isinstance(target, ast.Name) or not target.id.isupper():
-            continue
-        value = ast.literal_eval(node.value)
-        found[target.id] = found[target.id] + value if isinstance(node, ast.AugAssign) else value
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +109,7 @@ def stack_accesses(code):
 
 @pytest.mark.parametrize("module", EXPORTED, ids=lambda module: module.__name__.rpartition(".")[2])
 def test_exported_symbols(module):
-    """An extension exports its initialisation and what threadpoolctl needs; no kernel, nothing of the C++ library."""
+    """Its initialisation, the C interface and what threadpoolctl needs; no kernel, nothing of the C++ library."""
     assert {name for _, name in symbols(module.__file__, "-D", "--defined-only")} == EXPORTED[module]
 
 

@@ -4,6 +4,7 @@
 #include "tiles_emulated.h"
 #include "amx/kernels.h"
 
+#include "runtime/dispatch.h"
 #include "runtime/run.h"
 
 extern "C" {
@@ -25,18 +26,24 @@ const sc_table &table() {
     return made;
 }
 
+const sc_convolutions &calls() { return *sparseconv_api()->convolutions; }
+
 }  // namespace
 
+// What the runtime takes where a call names no table.
+namespace sparseconv {
+const sc_table *active() { return &table(); }
+}
+
 extern "C" {
-int emulated_rows(sc_rows_task *task, int threads) {
-    return sparseconv::run_rows(table(), *task, threads, signals);
-}
+int emulated_rows(sc_rows_task *task, int threads) { return calls().rows(&table(), task, threads, signals); }
 int emulated_gradient(sc_gradient_task *task, int threads) {
-    return sparseconv::run_gradient(table(), *task, threads, signals);
+    return calls().gradient(&table(), task, threads, signals);
 }
-int64_t emulated_rows_scratch(sc_rows_task *task) { return sparseconv::rows_scratch_bytes(table(), *task); }
-int64_t emulated_rows_packed(sc_rows_task *task) { return sparseconv::rows_packed_bytes(*task); }
-int64_t emulated_gradient_scratch(sc_gradient_task *task) { return sparseconv::gradient_scratch_bytes(table(), *task); }
+int64_t emulated_rows_scratch(sc_rows_task *task) { return calls().rows_bytes(&table(), task).each; }
+int64_t emulated_rows_packed(sc_rows_task *task) { return calls().rows_bytes(&table(), task).once; }
+int64_t emulated_gradient_scratch(sc_gradient_task *task) { return calls().gradient_bytes(&table(), task).each; }
+int64_t emulated_summed() { return sparseconv::SC_ISA::TILE_CHANNELS; }
 const sc_tile_table *emulated_tiles() { return table().tiles; }
 int64_t emulated_works() { return table().tiles->works(); }
 int64_t emulated_size(int which) { return which ? sizeof(sc_gradient_task) : sizeof(sc_rows_task); }

@@ -45,7 +45,7 @@ class Emulation:
     def __init__(self, library, vector_isa):
         self.library, self.vector_isa, self.types = library, vector_isa, structs()
         self.calls = []  # ("rows" or "gradient", fields) of each call
-        for name in ("works", "size", "rows_scratch", "rows_packed", "gradient_scratch"):
+        for name in ("works", "size", "summed", "rows_scratch", "rows_packed", "gradient_scratch"):
             getattr(library, f"emulated_{name}").restype = ctypes.c_int64
         assert library.emulated_size(0) == ctypes.sizeof(self.types["sc_rows_task"])
         assert library.emulated_size(1) == ctypes.sizeof(self.types["sc_gradient_task"])

@@ -24,25 +24,27 @@ static void expect(bool good, const char *name, const char *table, const char *w
 }
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static int no_signals() { return 0; }
 
 // --- recorded calls ---
 
-template <class Task, int (*RUN)(const sc_table &, Task &, int, int (*)())>
+// Entries of the interface: those of convolutions are told the table, the others take the one in use.
+template <class Task, int (*sc_convolutions::*CALL)(const sc_table *, Task *, int, sc_signals)>
 static int run(const sc_table &table, void *task, int threads) {
-    return RUN(table, *(Task *)task, threads, no_signals);
+    return (sparseconv_api()->convolutions->*CALL)(&table, (Task *)task, threads, nullptr);
 }
-template <int STEP>
-static int run_lists_step(const sc_table &table, void *task, int threads) {
-    return run_lists(table, *(sc_lists_task *)task, STEP, threads, no_signals);
+template <class Task, int (*sc_api::*CALL)(Task *, int, sc_signals)>
+static int run(const sc_table &table, void *task, int threads) {
+    set_active(&table);
+    return (sparseconv_api()->*CALL)((Task *)task, threads, nullptr);
 }
 
-// The record has k in a field that run_topk fills, and in another where the magnitude goes.
-static int run_recorded_topk(const sc_table &table, void *record, int threads) {
+// The record has k in a field that the call fills, and in another where the magnitude goes.
+static int run_topk(const sc_table &table, void *record, int threads) {
     sc_topk_task task = *(sc_topk_task *)record;
     float *const magnitude = task.kept;
-    topk_result found;
-    const int done = run_topk(table, task, task.tie_count, found, threads, no_signals);
+    sc_topk_result found;
+    set_active(&table);
+    const int done = sparseconv_api()->topk(&task, task.tie_count, &found, threads, nullptr);
     *magnitude = found.magnitude;
     return done;
 }
@@ -51,19 +53,19 @@ static const struct {
     const char *kind;
     int (*run)(const sc_table &, void *task, int threads);
 } runs[] = {
-    {"Rows", run<sc_rows_task, run_rows>},
-    {"Gradient", run<sc_gradient_task, run_gradient>},
-    {"Groups", run<sc_groups_task, run_groups>},
-    {"GroupsGradient", run<sc_groups_gradient_task, run_groups_gradient>},
-    {"Weights", run<sc_weights_task, run_weights>},
-    {"count_lists", run_lists_step<0>},
-    {"fill_lists", run_lists_step<1>},
-    {"bias_gradient", run<sc_bias_task, run_bias_gradient>},
-    {"nm_mask", run<sc_nm_task, run_nm_mask>},
-    {"transposable_mask", run<sc_transposable_task, run_transposable_mask>},
-    {"topk", run_recorded_topk},
-    {"above_mask", run<sc_topk_task, run_above_mask>},
-    {"stochastic_prune", run<sc_stochastic_task, run_stochastic_prune>},
+    {"Rows", run<sc_rows_task, &sc_convolutions::rows>},
+    {"Gradient", run<sc_gradient_task, &sc_convolutions::gradient>},
+    {"Groups", run<sc_groups_task, &sc_convolutions::groups>},
+    {"GroupsGradient", run<sc_groups_gradient_task, &sc_convolutions::groups_gradient>},
+    {"Weights", run<sc_weights_task, &sc_convolutions::weights>},
+    {"count_lists", run<sc_lists_task, &sc_convolutions::count_lists>},
+    {"fill_lists", run<sc_lists_task, &sc_convolutions::fill_lists>},
+    {"bias_gradient", run<sc_bias_task, &sc_api::bias_gradient>},
+    {"nm_mask", run<sc_nm_task, &sc_api::nm_mask>},
+    {"transposable_mask", run<sc_transposable_task, &sc_api::transposable_mask>},
+    {"topk", run_topk},
+    {"above_mask", run<sc_topk_task, &sc_api::above_mask>},
+    {"stochastic_prune", run<sc_stochastic_task, &sc_api::stochastic_prune>},
 };
 
 static int replay(const char *kind, const sc_table &table, void *task, int threads) {
@@ -128,12 +130,12 @@ static void check_masks() {
         int64_t counts[2][2], vectors[2][3];
         for (int i = 0; i < 2; ++i) {
             const sc_table &table = i ? scalar::table : neon::table;
-            for (int t = 0; t < 2; ++t) counts[i][t] = table.count_above(x.data(), size, (float)t);
-            table.mask_nonzero(x.data(), size, (uint8_t *)masks[i].data());
-            table.mask_relu(x.data(), size, (float *)relus[i].data(), (uint8_t *)relu_masks[i].data());
-            table.mask_unpack((const uint8_t *)masks[i].data(), size, (uint8_t *)bools[i].data());
-            table.mask_any((const uint8_t *)bools[i].data(), size / 3, 3, (uint8_t *)anys[i].data());
-            for (int w = 0; w < 3; ++w) vectors[i][w] = table.mask_live_vectors(x.data(), size, widths[w]);
+            for (int t = 0; t < 2; ++t) counts[i][t] = table.arrays.count_above(x.data(), size, (float)t);
+            table.arrays.mask_nonzero(x.data(), size, (uint8_t *)masks[i].data());
+            table.arrays.mask_relu(x.data(), size, (float *)relus[i].data(), (uint8_t *)relu_masks[i].data());
+            table.arrays.mask_unpack((const uint8_t *)masks[i].data(), size, (uint8_t *)bools[i].data());
+            table.arrays.mask_any((const uint8_t *)bools[i].data(), size / 3, 3, (uint8_t *)anys[i].data());
+            for (int w = 0; w < 3; ++w) vectors[i][w] = table.arrays.mask_live_vectors(x.data(), size, widths[w]);
             for (const block *one : {&masks[i], &relu_masks[i], &relus[i], &bools[i], &anys[i]}) {
                 expect(one->intact(), "masks", table.name, "memory around a result was written");
             }
@@ -170,19 +172,23 @@ static void check_compressed() {
             std::vector<int64_t> known((size_t)blocks + 1), found((size_t)blocks + 1);
             block bits(ceil_div(size, 8)), dense(4 * size);
             sc_compress_task task = {x.data(), size, (uint8_t *)bits.data(), nullptr, known.data(), 1};
-            table->count_blocks(&task, 0, items, nullptr);
+            table->arrays.count_blocks.run(&task, 0, items, nullptr);
             for (int64_t i = 0; i < blocks; ++i) known[(size_t)i + 1] += known[(size_t)i];
             block packed(4 * known.back()), loose(4 * (size + 16)), slack(4 * (known.back() + 16));
             task.packed = (float *)packed.data();
-            for (int64_t item = items - 1; item >= 0; --item) table->compress_blocks(&task, item, item + 1, nullptr);
+            for (int64_t item = items - 1; item >= 0; --item) {
+                table->arrays.compress_blocks.run(&task, item, item + 1, nullptr);
+            }
             task.packed = (float *)loose.data(), task.offsets = found.data(), task.counted = 0;
-            table->compress_blocks(&task, 0, items, nullptr);
+            table->arrays.compress_blocks.run(&task, 0, items, nullptr);
             expect(known == found, "compress_blocks", table->name, "offsets are not the counts");
             expect(!memcmp(packed.data(), loose.data(), (size_t)known.back() * 4), "compress_blocks", table->name,
                    "counted or not makes a difference");
             memcpy(slack.data(), packed.data(), (size_t)known.back() * 4);
             task.packed = (float *)slack.data(), task.dense = (float *)dense.data();
-            for (int64_t item = items - 1; item >= 0; --item) table->expand_blocks(&task, item, item + 1, nullptr);
+            for (int64_t item = items - 1; item >= 0; --item) {
+                table->arrays.expand_blocks.run(&task, item, item + 1, nullptr);
+            }
             expect(!memcmp(dense.data(), x.data(), (size_t)size * 4), "expand_blocks", table->name,
                    "not what was packed");
             for (const block *one : {&bits, &packed, &loose, &slack, &dense}) {
@@ -244,7 +250,7 @@ int main(int argc, char **argv) {
         check_compressed();
         for (const int64_t *word = words; word < end;) word = replay(word, image, scalar::table, threads);
     }
-    for (const int64_t *word = words; word < end; ++calls) word = replay(word, image, *active(), threads);
+    for (const int64_t *word = words; word < end; ++calls) word = replay(word, image, neon::table, threads);
     printf("%lld calls, %d failures\n", (long long)calls, failures);
     return failures != 0;
 }

@@ -1,4 +1,4 @@
-"""C structs of common/problem.h, filled with what extension modules are told, for tests that run kernels elsewhere."""
+"""C structs, filled with what extension modules are told, for tests that run kernels elsewhere."""
 
 import ctypes
 import functools
@@ -12,13 +12,15 @@ from sparseconv._core import _conv, _groups, _pruning, _weights, binding, geomet
 
 @functools.cache
 def structs():
-    """{name: ctypes.Structure} of common/problem.h, whose fields are numbers, pointers and structs before them."""
+    """{name: ctypes.Structure} of the tasks, whose fields are numbers, pointers and structs before them."""
     found = {}
     scalars = {
         "int64_t": ctypes.c_int64, "uint64_t": ctypes.c_uint64, "uint32_t": ctypes.c_uint32,
-        "float": ctypes.c_float, "double": ctypes.c_double,
+        "size_t": ctypes.c_size_t, "float": ctypes.c_float, "double": ctypes.c_double,
     }  # fmt: skip
-    text = re.sub(r"//.*", "", (KERNELS / "common/problem.h").read_text(encoding="utf-8"))
+    headers = (KERNELS.parent / "include/sparseconv.h", KERNELS / "common/problem.h")
+    text = "".join(header.read_text(encoding="utf-8") for header in headers)
+    text = re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
     for body, name in re.findall(r"typedef struct \{(.*?)\} (\w+);", text, re.DOTALL):
         fields = []
         for line in filter(None, map(str.strip, body.replace("\n", " ").split(";"))):

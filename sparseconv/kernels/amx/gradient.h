@@ -80,7 +80,7 @@ struct tile_gradient_scratch {
                 task.lane_blocks * lanes, PAIRS * channel_pitch(steps),
                 tiles * task.parts * steps * TILE_PAIRS, (extent.lines + PAIRS) * lanes,
                 task.lane_vectors * task.parts * extent.lines * PAIRS, 4 * TILE_PAIRS,
-                line(vector_table.gradient_scratch(&vectors) / (int64_t)sizeof(float) + 16)};
+                line(vector_table.gradient.gradient.scratch(&vectors) / (int64_t)sizeof(float) + 16)};
     }
     tile_gradient_scratch(const sc_gradient_task &task, void *memory) {
         const sizes size = measure(task);
@@ -104,7 +104,7 @@ struct tile_gradient_scratch {
         sc_gradient_task vectors = task;
         vectors.parts = 0, vectors.points = 0, vectors.dense = 1, vectors.outer_group = 1;
         vectors.lane_blocks = 1, vectors.channel_block = UNIT_CHANNELS;
-        vectors.lane_vectors = task.lane_vectors <= vector_table.dense_vectors ? task.lane_vectors : 1;
+        vectors.lane_vectors = task.lane_vectors <= vector_table.limits.dense_vectors ? task.lane_vectors : 1;
         return vectors;
     }
 };
@@ -326,7 +326,7 @@ static void repair_with_vectors(const sc_gradient_task &task, const gradient_sha
                 if (parts.begin(part) < vector || parts.begin(part) >= end) continue;
                 const int64_t unit = (share.channel + channel) / UNIT_CHANNELS;
                 const int64_t index = (share.group * parts.count + part) * units + unit;
-                vector_table.gradient(&vectors, index, index + 1, scratch.vectors);
+                vector_table.gradient.gradient.run(&vectors, index, index + 1, scratch.vectors);
             }
         }
     }
@@ -373,5 +373,9 @@ static void tile_gradient(const sc_gradient_task *task, int64_t begin, int64_t e
         else tile_gradient_item<1>(*task, item, parts, scratch);
     }
 }
+
+static constexpr sc_gradient_table tile_gradient_table = {
+    {tile_gradient, gradient_items, tile_gradient_scratch_bytes}, nullptr,
+};
 
 SC_CLOSE

@@ -51,9 +51,7 @@ namespace sparseconv { namespace SC_ISA {
 // The only symbol of the translation unit. Constant: nothing runs when the library is loaded.
 extern const sc_tile_table tiles;
 constexpr sc_tile_table tiles = {
-    tiles_work,
-    pack_weight_tiles, pack_weight_tiles_bytes, tile_rows, tile_rows_scratch_bytes,
-    tile_gradient, tile_gradient_scratch_bytes,
+    tiles_work, tile_rows_table, tile_gradient_table,
 };
 
 }}

@@ -79,7 +79,7 @@ struct tile_row_scratch {
                 task.pack_ahead ? 0 : task.lane_vectors * PAIRS,
                 channel_tiles(task) * task.parts * columns * PAIRS,
                 line(positions * task.lane_vectors * 16 + 16),
-                line(vector_table.rows_scratch(&vectors) / (int64_t)sizeof(float) + 16), columns * PAIRS};
+                line(vector_table.rows.rows.scratch(&vectors) / (int64_t)sizeof(float) + 16), columns * PAIRS};
     }
     tile_row_scratch(const sc_rows_task &task, void *memory) {
         const sizes size = measure(task);
@@ -99,7 +99,7 @@ struct tile_row_scratch {
     static sc_rows_task vector_task(const sc_rows_task &task) {
         sc_rows_task vectors = task;
         vectors.parts = 0, vectors.stream = 0, vectors.dense = 1, vectors.pack_ahead = 0;
-        vectors.lane_vectors = task.lane_vectors <= vector_table.dense_vectors ? task.lane_vectors : 1;
+        vectors.lane_vectors = task.lane_vectors <= vector_table.limits.dense_vectors ? task.lane_vectors : 1;
         vectors.channel_block = smaller(task.channels, SC_MAX_CHANNEL_BLOCK);
         vectors.lane_groups = lane_blocks(task.lanes, vectors.lane_vectors).count;
         return vectors;

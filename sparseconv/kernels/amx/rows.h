@@ -190,7 +190,7 @@ static void leave_to_vectors(const sc_rows_task &task, int64_t chunk, int64_t ch
     while (blocks.begin(index) < block.vector) ++index;
     for (; index < blocks.count && blocks.begin(index) < block.vector + block.vectors; ++index) {
         const int64_t item = (block.group * chunks + chunk) * blocks.count + index;
-        vector_table.rows(&vectors, item, item + 1, memory);
+        vector_table.rows.rows.run(&vectors, item, item + 1, memory);
     }
 }
 
@@ -234,5 +234,10 @@ static void tile_rows(const sc_rows_task *task, int64_t begin, int64_t end, void
         else tile_rows_item<1>(*task, item, parts, scratch);
     }
 }
+
+static constexpr sc_rows_table tile_rows_table = {
+    {pack_weight_tiles, weight_lane_blocks, pack_weight_tiles_scratch},
+    {tile_rows, rows_items, tile_rows_scratch_bytes}, packed_weight_tiles_bytes,
+};
 
 SC_CLOSE

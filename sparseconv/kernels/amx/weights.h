@@ -8,7 +8,6 @@ SC_OPEN
 enum { TILE_CHANNELS = 2 * PAIRS };  // that one tile product sums
 
 SC_INLINE int64_t channel_tiles(const sc_rows_task &task) { return ceil_div(task.channels, TILE_CHANNELS); }
-SC_INLINE int64_t all_taps(const sc_map &map) { return map.outer_taps * map.inner_taps; }
 
 // Weights of one lane block: tiles [vector][32 channels][outer tap][tap][part], and the largest |w| of each lane.
 struct lane_weights {
@@ -17,6 +16,10 @@ struct lane_weights {
 
 SC_INLINE int64_t weight_tile_pairs(const sc_rows_task &task) {  // of one lane vector
     return channel_tiles(task) * all_taps(task.map) * task.parts * TILE_PAIRS;
+}
+
+static int64_t packed_weight_tiles_bytes(const sc_rows_task *task) {
+    return task->groups * ceil_div(task->lanes, 16) * (weight_tile_pairs(*task) + PAIRS) * (int64_t)sizeof(uint32_t);
 }
 
 // If they are packed ahead: all tiles, then all tops.
@@ -73,7 +76,7 @@ static void pack_weight_tiles(const sc_rows_task *whole, int64_t begin, int64_t 
     }
 }
 
-static int64_t pack_weight_tiles_bytes(const sc_rows_task *task) {
+static int64_t pack_weight_tiles_scratch(const sc_rows_task *task) {
     return weight_floats(*task) * (int64_t)sizeof(float);
 }
 

@@ -61,4 +61,6 @@ static void bias_gradient(const sc_bias_task *whole, int64_t begin, int64_t end,
     }
 }
 
+static int64_t bias_gradient_items(const sc_bias_task *task) { return ceil_div(task->channels, BIAS_CHANNELS); }
+
 SC_CLOSE

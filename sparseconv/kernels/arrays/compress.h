@@ -93,4 +93,7 @@ static void expand_blocks(const sc_compress_task *whole, int64_t begin, int64_t 
     if (stream) end_streams();
 }
 
+// Where nothing was counted they are to be done one after the other.
+static int64_t compress_items(const sc_compress_task *task) { return ceil_div(task->count, SC_COMPRESSED_ITEM); }
+
 SC_CLOSE

@@ -13,3 +13,13 @@
 #define SC_PIN(pointer) asm("" : "+r"(pointer))
 #define SC_OPEN namespace sparseconv { namespace SC_ISA { namespace {
 #define SC_CLOSE }}}
+
+SC_OPEN
+
+SC_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// What kernels say that need no scratch memory.
+template <class Task>
+SC_INLINE int64_t no_scratch(const Task *) { return 0; }
+
+SC_CLOSE

@@ -13,7 +13,16 @@
 //
 // Offsets and strides are in elements, not bytes.
 #pragma once
-#include <stdint.h>
+#include "../include/sparseconv.h"  // views, and the tasks that others can fill
+
+// A kernel as the runtime knows it: what it does, how the work falls into items that do not meet, and how many bytes of
+// scratch memory each thread needs.
+template <class Task>
+struct sc_kernel {
+    void (*run)(const Task *, int64_t begin, int64_t end, void *scratch);
+    int64_t (*items)(const Task *);
+    int64_t (*scratch)(const Task *);
+};
 
 // A unit-stride, undilated piece of a row correlation:
 //   out column  out_start + m * out_step,  0 <= m < out_count
@@ -59,15 +68,6 @@ typedef struct {
     const sc_tap *taps;  // [inner_taps]
 } sc_map;
 
-// Activations or gradients of any layout:
-//   data[image * image_stride + rows[row] + column * column_stride + (channel / 16) * block_stride
-//        + (channel % 16) * channel_stride]
-typedef struct {
-    float *data;
-    int64_t image_stride, column_stride, channel_stride, block_stride;
-    const int64_t *rows;
-} sc_view;
-
 // Which elements of a tensor count: those that are not zero. Offsets and strides of the view, whose own data is not
 // used, are in elements, whatever an element is; bits are numbered from the lowest one of the first byte.
 enum { SC_MASK_FLOATS, SC_MASK_BYTES, SC_MASK_BITS };
@@ -85,12 +85,6 @@ typedef struct {
     const int64_t *outer_taps;  // offset of each outer tap
     int64_t flat_taps;          // 1: outer tap t begins inner_taps * tap_stride elements behind outer tap t - 1
 } sc_weight_view;
-
-// The calling thread looks for signals now and then; nonzero means: stop, the result is not wanted any more.
-typedef struct {
-    int (*poll)(void *context);
-    void *context;
-} sc_interrupt;
 
 // forward and backward_data
 typedef struct {
@@ -123,6 +117,12 @@ typedef struct {
     sc_interrupt interrupt;
 } sc_rows_task;
 
+// Three kinds of kernels fill it: rows/rows.h, outputs/outputs.h for tasks with `outputs`, amx/rows.h for `parts`.
+struct sc_rows_table {
+    sc_kernel<sc_rows_task> pack, rows;
+    int64_t (*packed_bytes)(const sc_rows_task *);  // of task.packed, where weights are packed ahead
+};
+
 // backward_weight: weight gradient of channels `a` (scalar operand, map.out) by lanes `b` (map.in)
 typedef struct {
     sc_map map;
@@ -146,6 +146,11 @@ typedef struct {
     int64_t chunk_rows, segment, segments;
     sc_interrupt interrupt;
 } sc_gradient_task;
+
+struct sc_gradient_table {
+    sc_kernel<sc_gradient_task> gradient;
+    int64_t (*needed)(const sc_gradient_task *);  // (channel, lane block) pairs that `pairs` needs
+};
 
 // Convolutions of many narrow groups, dense: 16 lanes are channels of `out` that follow one another, of any groups.
 // kernels/groups/lanes.h says how lanes find the channels of `in` that their groups have.
@@ -194,6 +199,13 @@ typedef struct {
     float *sums;     // [part][vector][weights of a vector]
     sc_interrupt interrupt;
 } sc_groups_gradient_task;
+
+struct sc_groups_table {
+    sc_kernel<sc_groups_task> pack, rows;
+    int64_t (*packed_bytes)(const sc_groups_task *);  // of task.packed
+    sc_kernel<sc_groups_gradient_task> gradient, store_gradient;
+    int64_t (*sums_bytes)(const sc_groups_gradient_task *);  // of task.sums
+};
 
 // A nonzero weight: its value, and its place channel * taps + tap among the weights of its row.
 typedef struct {
@@ -254,91 +266,7 @@ typedef struct {
     sc_interrupt interrupt;
 } sc_weights_task;
 
-// bias gradient: sum over images, rows and columns, for every channel
-typedef struct {
-    sc_view in;
-    int64_t batch, rows, columns, channels;
-    float *out;
-    sc_interrupt interrupt;
-} sc_bias_task;
-
-// Packed nonzeros of an array whose elements lie side by side: sizes in elements.
-enum {
-    SC_COMPRESSED_BLOCK = 4096,      // of these the offset is kept
-    SC_COMPRESSED_ITEM = 1 << 16,    // of a work item
-    SC_COMPRESSED_STREAM = 1 << 23,  // arrays of so many are expanded past the caches
+struct sc_weights_table {
+    sc_kernel<sc_lists_task> count, fill;  // lists are counted first, then filled
+    sc_kernel<sc_weights_task> rows;
 };
-typedef struct {
-    float *dense;
-    int64_t count;
-    uint8_t *bits;     // (count + 7) / 8: which elements are not zero, lowest bit first
-    float *packed;     // their values; 16 more may be read
-    int64_t *offsets;  // blocks + 1: nonzeros before each block, and in all
-    int64_t counted;   // 1: offsets are known. 0: they are found on the way, and packed has room for count + 16 values
-} sc_compress_task;
-
-// Weights whose magnitudes decide a mask, in C order and in one of two types; the other pointer is NULL.
-typedef struct {
-    const float *single;
-    const double *wide;
-} sc_magnitudes;
-
-// N:M masks: the n largest of every m elements along an axis
-typedef struct {
-    sc_magnitudes weight;
-    uint8_t *mask;          // one bool per element
-    int64_t length, inner;  // sizes of the axis and of all dimensions behind it
-    int64_t groups;         // of m elements, in the whole array; the last one along the axis may be shorter
-    int64_t n, m;
-    sc_interrupt interrupt;
-} sc_nm_task;
-
-// stochastic pruning of gradients whose elements lie side by side
-enum { SC_STOCHASTIC_ITEM = 1 << 15 };  // elements of a work item; a multiple of what pruning/philox.h draws at a time
-typedef struct {
-    sc_magnitudes gradient;
-    void *out;          // as many elements of the same type, or the gradient's own; NULL: it is measured, not pruned
-    int64_t count;
-    uint64_t key;       // of the random numbers
-    double threshold;   // above zero
-    double *sums;       // [items]: of the gradient's magnitudes
-    int64_t *nonzeros;  // [items]: in `out`, or in the gradient where there is none
-    sc_interrupt interrupt;
-} sc_stochastic_task;
-
-enum { SC_MAX_BLOCK = 32 };  // largest m of a transposable mask: a row of a block is a word of 32 bits
-enum sc_transposable_method { SC_GREEDY, SC_ENTROPY, SC_EXACT };
-
-// transposable N:M masks of a matrix that is tiled with m x m blocks, those at the edges padded with zeros
-typedef struct {
-    sc_magnitudes weight;
-    double scale;   // takes every magnitude to [0, 1)
-    uint8_t *mask;  // one bool per element
-    int64_t rows, columns, n, m;
-    int64_t method;      // a sc_transposable_method
-    int64_t iterations;  // of SC_ENTROPY
-    double sharpness;    // of SC_ENTROPY: S begins as exp(sharpness * weight / largest weight of the block)
-    sc_interrupt interrupt;
-} sc_transposable_task;
-
-// Top-K of the magnitudes of float32 elements that lie side by side
-enum { SC_TOPK_ITEM = 1 << 14 };  // elements of a work item: some 2 us, 64 KB
-typedef struct {
-    int64_t reached;  // elements whose magnitude is above `low`, NaN included
-    int64_t inside;   // of these, those that are not above `high`
-    int64_t nan;      // 1 if there is any
-} sc_topk_count;
-typedef struct {
-    const float *data;
-    int64_t count;
-    float low, high;  // the bracket: magnitudes above low and not above high. A NaN is below all.
-    // a pass: its counts, and the elements inside the bracket in any order, unless they are more than `room`
-    sc_topk_count *counts;  // [items]
-    float *kept;
-    int64_t room;
-    int64_t *taken;  // 0 at the beginning
-    // the mask: ties, which are what the bracket holds, are kept before tie_item, and the first tie_count of that item
-    uint8_t *mask;  // one bool per element
-    int64_t tie_item, tie_count;
-    sc_interrupt interrupt;
-} sc_topk_task;

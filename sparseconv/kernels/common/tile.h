@@ -12,7 +12,6 @@ SC_OPEN
 
 SC_INLINE constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 SC_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-SC_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 SC_INLINE int64_t line(int64_t floats) { return ceil_div(floats, 16) * 16; }  // in whole cache lines
 SC_INLINE int64_t part_begin(int64_t total, int64_t parts, int64_t part) {  // balanced: sizes differ by one at most
     return total / parts * part + smaller(part, total % parts);

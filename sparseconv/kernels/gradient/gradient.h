@@ -189,4 +189,8 @@ static void gradient(const sc_gradient_task *task, int64_t begin, int64_t end, v
     }
 }
 
+static constexpr sc_gradient_table gradient_table = {
+    {gradient, gradient_items, gradient_scratch_bytes}, gradient_needed,
+};
+
 SC_CLOSE

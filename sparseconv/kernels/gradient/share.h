@@ -5,6 +5,12 @@
 
 SC_OPEN
 
+// Items: groups * lane superblocks * channel blocks.
+SC_INLINE int64_t gradient_items(const sc_gradient_task *task) {
+    const int64_t supers = ceil_div(lane_blocks(task->lanes, task->lane_vectors).count, task->lane_blocks);
+    return task->groups * supers * ceil_div(task->channels, task->channel_block);
+}
+
 struct gradient_share {
     lane_blocks blocks;
     int64_t group, channel, channels;  // of A, within the group

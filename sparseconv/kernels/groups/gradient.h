@@ -445,4 +445,12 @@ static void store_groups_gradient(const sc_groups_gradient_task *task, int64_t b
     }
 }
 
+static int64_t groups_gradient_items(const sc_groups_gradient_task *task) { return task->parts * task->shares; }
+
+static constexpr sc_groups_table groups_table = {
+    {pack_groups, group_vectors, no_scratch}, {groups, groups_items, groups_scratch_bytes}, pack_groups_bytes,
+    {groups_gradient, groups_gradient_items, groups_gradient_scratch_bytes},
+    {store_groups_gradient, group_vectors, no_scratch}, groups_gradient_sums_bytes,
+};
+
 SC_CLOSE

@@ -389,4 +389,12 @@ static void groups(const sc_groups_task *task, int64_t begin, int64_t end, void 
     if (task->stream) end_streams();
 }
 
+// Items of packing, and of storing the gradient of backward_weight.
+template <class Task>
+static int64_t group_vectors(const Task *task) { return ceil_div(task->groups * task->lanes, 16); }
+
+static int64_t groups_items(const sc_groups_task *task) {
+    return ceil_div(task->batch * task->map.out_rows, task->chunk_rows) * task->segments * task->shares;
+}
+
 SC_CLOSE

@@ -183,4 +183,13 @@ static void outputs(const sc_rows_task *task, int64_t begin, int64_t end, void *
     if (task->stream) end_streams();
 }
 
+static int64_t packed_outputs_bytes(const sc_rows_task *task) {
+    const int64_t taps = all_taps(task->map), weights = task->groups * task->lanes * packed_pitch(*task) * taps;
+    return (weights + OUTPUTS_HEAD * weight_tiles(task)) * (int64_t)sizeof(float);
+}
+
+static constexpr sc_rows_table outputs_table = {
+    {pack_outputs_weights, weight_tiles, no_scratch}, {outputs, rows_items, rows_scratch_bytes}, packed_outputs_bytes,
+};
+
 SC_CLOSE

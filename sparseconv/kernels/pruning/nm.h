@@ -110,4 +110,6 @@ static int64_t nm_mask_scratch(const sc_nm_task *task) {
     return task->m * GROUP_LANES * (int64_t)(sizeof(double) + sizeof(int32_t));
 }
 
+static int64_t nm_mask_items(const sc_nm_task *task) { return ceil_div(task->groups, GROUP_LANES); }
+
 SC_CLOSE

@@ -101,4 +101,8 @@ static void stochastic_prune(const sc_stochastic_task *task, int64_t begin, int6
     else stochastic_items<false, lane_sums>(*task, gradient.wide, begin, end);
 }
 
+static int64_t stochastic_prune_items(const sc_stochastic_task *task) {
+    return ceil_div(task->count, SC_STOCHASTIC_ITEM);
+}
+
 SC_CLOSE

@@ -88,4 +88,6 @@ static void topk_mask(const sc_topk_task *whole, int64_t begin, int64_t end, voi
     }
 }
 
+static int64_t topk_items(const sc_topk_task *task) { return ceil_div(task->count, SC_TOPK_ITEM); }
+
 SC_CLOSE

@@ -35,4 +35,8 @@ static int64_t transposable_mask_scratch(const sc_transposable_task *task) {
     return task->m * task->m * BLOCK_LANES * (int64_t)sizeof(float) * (task->method == SC_GREEDY ? 2 : 4);
 }
 
+static int64_t transposable_mask_items(const sc_transposable_task *task) {
+    return ceil_div(ceil_div(task->rows, task->m) * ceil_div(task->columns, task->m), BLOCK_LANES);
+}
+
 SC_CLOSE

@@ -15,6 +15,22 @@ SC_INLINE lane_block lane_block_of(const sc_rows_task &task, const lane_blocks &
     return {group, vector, vectors, smaller(vectors * 16, task.lanes - vector * 16)};
 }
 
+SC_INLINE int64_t all_taps(const sc_map &map) { return map.outer_taps * map.inner_taps; }
+
+// Items of packing ahead: lane blocks of all groups, and where they are packed by channel blocks these, too.
+SC_INLINE int64_t weight_lane_blocks(const sc_rows_task *task) {
+    return task->groups * lane_blocks(task->lanes, task->lane_vectors).count;
+}
+SC_INLINE int64_t weight_tiles(const sc_rows_task *task) {
+    return weight_lane_blocks(task) * ceil_div(task->channels, task->channel_block);
+}
+
+// Items of all row kernels: groups * chunks * lane groups.
+SC_INLINE int64_t rows_items(const sc_rows_task *task) {
+    const int64_t chunks = ceil_div(task->batch * task->map.out_rows, task->chunk_rows) * task->segments;
+    return task->groups * chunks * task->lane_groups;
+}
+
 // Calls pack(lane block, its index in the group, first channel) for items of packing ahead: lane block x channel block.
 template <class Pack>
 SC_INLINE void for_each_weight_tile(const sc_rows_task &task, int64_t begin, int64_t end, Pack pack) {

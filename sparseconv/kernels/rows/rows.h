@@ -437,4 +437,12 @@ static void rows(const sc_rows_task *task, int64_t begin, int64_t end, void *mem
     if (task->stream) end_streams();
 }
 
+static int64_t packed_weights_bytes(const sc_rows_task *task) {
+    return task->groups * ceil_div(task->lanes, 16) * task->channels * all_taps(task->map) * 64;
+}
+
+static constexpr sc_rows_table rows_table = {
+    {pack_weights, weight_tiles, no_scratch}, {rows, rows_items, rows_scratch_bytes}, packed_weights_bytes,
+};
+
 SC_CLOSE

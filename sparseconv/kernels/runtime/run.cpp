@@ -1,8 +1,11 @@
 #include "runtime/run.h"
 
+#include <string.h>
+
 #include <utility>
 
 #include "pruning/topk_search.h"
+#include "runtime/dispatch.h"
 #include "runtime/threads.h"
 
 namespace sparseconv {
@@ -14,200 +17,227 @@ constexpr int64_t PACK_ALONE = 1 << 18;  // waking a thread costs more than pack
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class Task>
-struct bound {  // a table entry with its task, as parallel() takes them
-    void (*entry)(const Task *, int64_t, int64_t, void *);
+struct bound {  // a kernel with its task, as parallel() takes them
+    const sc_kernel<Task> *kernel;
     const Task *task;
     static void work(const void *self, int64_t begin, int64_t end, void *scratch) {
         const bound *call = static_cast<const bound *>(self);
-        call->entry(call->task, begin, end, scratch);
+        call->kernel->run(call->task, begin, end, scratch);
     }
 };
 
 template <class Task>
-status spread(void (*entry)(const Task *, int64_t, int64_t, void *), const Task &task, int64_t items, int threads,
-              int64_t scratch_bytes, void *scratch, interruption &interrupt) {
-    const bound<Task> call = {entry, &task};
-    return parallel(bound<Task>::work, &call, items, threads, scratch_bytes, scratch, interrupt);
+status spread(const sc_kernel<Task> &kernel, const Task &task, int threads, void *scratch, interruption &interrupt) {
+    const bound<Task> call = {&kernel, &task};
+    const int64_t bytes = kernel.scratch(&task);
+    return parallel(bound<Task>::work, &call, kernel.items(&task), threads, bytes, scratch, interrupt);
+}
+
+// Bytes that the caller leases for itself; at least a line, since the lease marks the call.
+int64_t leased(int64_t bytes) { return std::max<int64_t>(bytes, 64); }
+
+// A call of one kernel.
+template <class Task>
+int run_kernel(const sc_kernel<Task> &kernel, Task *task, int threads, sc_signals signals) {
+    interruption interrupt(signals);
+    task->interrupt = {interruption::poll, &interrupt};
+    const scratch_lease lease(leased(kernel.scratch(task)));
+    if (!lease.memory()) return SC_NO_MEMORY;
+    return spread(kernel, *task, threads, lease.memory(), interrupt);
+}
+
+
+// The same as an entry of sc_api, and of sc_convolutions: of a kernel that is found in the table.
+template <auto FAMILY, auto KERNEL, class Task>
+int run(Task *task, int threads, sc_signals signals) {
+    return run_kernel(active()->*FAMILY.*KERNEL, task, threads, signals);
+}
+
+template <auto FAMILY, auto KERNEL, class Task>
+int run_bound(const sc_table *table, Task *task, int threads, sc_signals signals) {
+    return run_kernel(table->*FAMILY.*KERNEL, task, threads, signals);
+}
+
+// A call that packs weights first: into the memory in front of its scratch, which the task gets to know as `packed`.
+template <class Task>
+status pack(const sc_kernel<Task> &packing, Task &task, int64_t bytes, int threads, const scratch_lease &lease,
+            interruption &interrupt) {
+    task.packed = reinterpret_cast<float *>(lease.memory());
+    return spread(packing, task, bytes < PACK_ALONE ? 1 : threads, lease.memory() + bytes, interrupt);
 }
 
 // Copies of numbers must keep denormals, which the pool flushes: they would even count as zeros.
 struct exact_copy {
-    void (*entry)(const sc_compress_task *, int64_t, int64_t, void *);
+    const sc_kernel<sc_compress_task> *kernel;
     const sc_compress_task *task;
     static void work(const void *self, int64_t begin, int64_t end, void *scratch) {
         const float_state_scope exact(float_state() & ~flush_denormals);
         const exact_copy *call = static_cast<const exact_copy *>(self);
-        call->entry(call->task, begin, end, scratch);
+        call->kernel->run(call->task, begin, end, scratch);
     }
 };
 
-int copy(void (*entry)(const sc_compress_task *, int64_t, int64_t, void *), const sc_compress_task &task, int threads,
-         int (*signals)()) {
+template <sc_kernel<sc_compress_task> sc_arrays_table::*KERNEL>
+int copy(const sc_compress_task *task, int threads, sc_signals signals) {
     interruption interrupt(signals);
-    const scratch_lease lease(64);  // the kernels need none; the lease marks the call
-    const exact_copy call = {entry, &task};
-    const int64_t items = ceil_div(task.count, SC_COMPRESSED_ITEM);
-    return parallel(exact_copy::work, &call, items, threads, 0, lease.memory(), interrupt);
+    const scratch_lease lease(leased(0));
+    const sc_kernel<sc_compress_task> &kernel = active()->arrays.*KERNEL;
+    const exact_copy call = {&kernel, task};
+    return parallel(exact_copy::work, &call, kernel.items(task), threads, 0, lease.memory(), interrupt);
 }
 
-}  // namespace
-
-int64_t rows_packed_bytes(const sc_rows_task &task) {
-    if (!task.pack_ahead) return 0;
-    const int64_t vectors = task.groups * ceil_div(task.lanes, 16), taps = task.map.outer_taps * task.map.inner_taps;
-    if (task.outputs) {  // each tile begins with a line that says whether it is finite
-        const int64_t blocks = ceil_div(ceil_div(task.lanes, 16), task.lane_vectors);
-        const int64_t tiles = task.groups * blocks * ceil_div(task.channels, task.channel_block);
-        return 64 * (task.groups * task.lanes * ceil_div(task.channels, 16) * taps + tiles);
-    }
-    if (task.parts) return vectors * (taps * ceil_div(task.channels, 32) * task.parts * 1024 + 64);
-    return vectors * task.channels * 64 * taps;
-}
-
-int64_t rows_scratch_bytes(const sc_table &table, const sc_rows_task &task) {
-    return task.parts ? table.tiles->rows_scratch(&task) : table.rows_scratch(&task);
-}
-
-int64_t gradient_scratch_bytes(const sc_table &table, const sc_gradient_task &task) {
-    return task.parts ? table.tiles->gradient_scratch(&task) : table.gradient_scratch(&task);
-}
-
-int run_rows(const sc_table &table, sc_rows_task &task, int threads, int (*signals)()) {
-    interruption interrupt(signals);
-    task.interrupt = {interruption::poll, &interrupt};
-    const int64_t packed = rows_packed_bytes(task), scratch = rows_scratch_bytes(table, task);
-    const scratch_lease lease(packed + scratch);
-    if (!lease.memory()) return NO_MEMORY;
-    char *own = lease.memory() + packed;
-    if (task.pack_ahead) {
-        task.packed = reinterpret_cast<float *>(lease.memory());
-        const int64_t lane_blocks = ceil_div(ceil_div(task.lanes, 16), task.lane_vectors);
-        const int64_t tiles = task.groups * lane_blocks * ceil_div(task.channels, task.channel_block);
-        const int packers = packed < PACK_ALONE ? 1 : threads;
-        const auto pack_weights = task.parts     ? table.tiles->pack_weights
-                                  : task.outputs ? table.pack_outputs_weights
-                                                 : table.pack_weights;
-        const int64_t pack_scratch = task.parts ? table.tiles->pack_weights_scratch(&task) : 0;
-        const status result = spread(pack_weights, task, tiles, packers, pack_scratch, own, interrupt);
-        if (result != OK) return result;
-    }
-    const int64_t chunks = ceil_div(task.batch * task.map.out_rows, task.chunk_rows) * task.segments;
-    const auto rows = task.parts ? table.tiles->rows : task.outputs ? table.outputs : table.rows;
-    return spread(rows, task, task.groups * chunks * task.lane_groups, threads, scratch, own, interrupt);
-}
-
-int run_gradient(const sc_table &table, sc_gradient_task &task, int threads, int (*signals)()) {
-    interruption interrupt(signals);
-    task.interrupt = {interruption::poll, &interrupt};
-    const int64_t lane_blocks = ceil_div(ceil_div(task.lanes, 16), task.lane_vectors);
-    const int64_t supers = ceil_div(lane_blocks, task.lane_blocks);
-    const int64_t items = task.groups * supers * ceil_div(task.channels, task.channel_block);
-    const int64_t scratch = gradient_scratch_bytes(table, task);
-    const scratch_lease lease(scratch);
-    if (!lease.memory()) return NO_MEMORY;
-    const auto gradient = task.parts ? table.tiles->gradient : table.gradient;
-    return spread(gradient, task, items, threads, scratch, lease.memory(), interrupt);
-}
-
-int run_groups(const sc_table &table, sc_groups_task &task, int threads, int (*signals)()) {
-    interruption interrupt(signals);
-    task.interrupt = {interruption::poll, &interrupt};
-    const int64_t packed = table.pack_groups_bytes(&task), scratch = table.groups_scratch(&task);
-    const scratch_lease lease(packed + scratch);
-    if (!lease.memory()) return NO_MEMORY;
-    task.packed = reinterpret_cast<float *>(lease.memory());
-    char *own = lease.memory() + packed;
-    const int64_t vectors = ceil_div(task.groups * task.lanes, 16);
-    const int packers = packed < PACK_ALONE ? 1 : threads;
-    const status result = spread(table.pack_groups, task, vectors, packers, 0, own, interrupt);
-    if (result != OK) return result;
-    const int64_t chunks = ceil_div(task.batch * task.map.out_rows, task.chunk_rows) * task.segments;
-    return spread(table.groups, task, chunks * task.shares, threads, scratch, own, interrupt);
-}
-
-int run_groups_gradient(const sc_table &table, sc_groups_gradient_task &task, int threads, int (*signals)()) {
-    interruption interrupt(signals);
-    task.interrupt = {interruption::poll, &interrupt};
-    const int64_t sums = table.groups_gradient_sums_bytes(&task), scratch = table.groups_gradient_scratch(&task);
-    const scratch_lease lease(sums + scratch);
-    if (!lease.memory()) return NO_MEMORY;
-    task.sums = reinterpret_cast<float *>(lease.memory());
-    char *own = lease.memory() + sums;
-    const int64_t vectors = ceil_div(task.groups * task.lanes, 16);
-    const status result =
-        spread(table.groups_gradient, task, task.parts * task.shares, threads, scratch, own, interrupt);
-    if (result != OK) return result;
-    return spread(table.store_groups_gradient, task, vectors, sums < PACK_ALONE ? 1 : threads, 0, own, interrupt);
-}
-
-int run_lists(const sc_table &table, sc_lists_task &task, int step, int threads, int (*signals)()) {
-    interruption interrupt(signals);
-    task.interrupt = {interruption::poll, &interrupt};
-    const scratch_lease lease(64);  // the kernels need none; the lease marks the call
-    const sc_lists &lists = task.lists;
-    const int64_t items = lists.groups * ceil_div(lists.rows / lists.groups, task.item_rows);
-    return spread(step ? table.fill_lists : table.count_lists, task, items, threads, 0, lease.memory(), interrupt);
-}
-
-int run_weights(const sc_table &table, sc_weights_task &task, int threads, int (*signals)()) {
-    interruption interrupt(signals);
-    task.interrupt = {interruption::poll, &interrupt};
-    const int64_t steps = ceil_div(task.batch * task.segments * task.map.out_rows, 16);
-    const int64_t scratch = table.weights_scratch(&task);
-    const scratch_lease lease(scratch);
-    if (!lease.memory()) return NO_MEMORY;
-    const int64_t items = task.groups * ceil_div(steps, task.chunk_steps) * task.shares;
-    return spread(table.weights, task, items, threads, scratch, lease.memory(), interrupt);
-}
-
-int run_bias_gradient(const sc_table &table, sc_bias_task &task, int threads, int (*signals)()) {
-    interruption interrupt(signals);
-    task.interrupt = {interruption::poll, &interrupt};
-    const scratch_lease lease(64);  // the kernel needs none; the lease marks the call
-    return spread(table.bias_gradient, task, ceil_div(task.channels, 64), threads, 0, lease.memory(), interrupt);
-}
-
-int run_count_blocks(const sc_table &table, const sc_compress_task &task, int threads, int (*signals)()) {
-    task.offsets[0] = 0;
-    const int result = copy(table.count_blocks, task, threads, signals);
-    const int64_t blocks = ceil_div(task.count, SC_COMPRESSED_BLOCK);
-    for (int64_t block = 0; result == OK && block < blocks; ++block) task.offsets[block + 1] += task.offsets[block];
+int count_blocks(const sc_compress_task *task, int threads, sc_signals signals) {
+    task->offsets[0] = 0;
+    const int result = copy<&sc_arrays_table::count_blocks>(task, threads, signals);
+    const int64_t blocks = ceil_div(task->count, SC_COMPRESSED_BLOCK);
+    for (int64_t i = 0; result == SC_OK && i < blocks; ++i) task->offsets[i + 1] += task->offsets[i];
     return result;
 }
 
-int run_compress(const sc_table &table, const sc_compress_task &task, int threads, int (*signals)()) {
-    if (!task.counted) task.offsets[0] = 0, threads = 1;
-    return copy(table.compress_blocks, task, threads, signals);
+int compress(const sc_compress_task *task, int threads, sc_signals signals) {
+    if (!task->counted) task->offsets[0] = 0, threads = 1;
+    return copy<&sc_arrays_table::compress_blocks>(task, threads, signals);
 }
 
-int run_expand(const sc_table &table, const sc_compress_task &task, int threads, int (*signals)()) {
-    return copy(table.expand_blocks, task, threads, signals);
+// --- convolutions ---
+
+const sc_rows_table &rows_of(const sc_table *table, const sc_rows_task *task) {
+    return task->parts ? table->tiles->rows : task->outputs ? table->outputs : table->rows;
+}
+const sc_gradient_table &gradient_of(const sc_table *table, const sc_gradient_task *task) {
+    return task->parts ? table->tiles->gradient : table->gradient;
 }
 
-int run_nm_mask(const sc_table &table, sc_nm_task &task, int threads, int (*signals)()) {
+sc_bytes rows_bytes(const sc_table *table, const sc_rows_task *task) {
+    const sc_rows_table &kernels = rows_of(table, task);
+    return {task->pack_ahead ? kernels.packed_bytes(task) : 0, kernels.rows.scratch(task)};
+}
+sc_bytes gradient_bytes(const sc_table *table, const sc_gradient_task *task) {
+    return {0, gradient_of(table, task).gradient.scratch(task)};
+}
+sc_bytes groups_bytes(const sc_table *table, const sc_groups_task *task) {
+    return {table->groups.packed_bytes(task), table->groups.rows.scratch(task)};
+}
+sc_bytes groups_gradient_bytes(const sc_table *table, const sc_groups_gradient_task *task) {
+    return {table->groups.sums_bytes(task), table->groups.gradient.scratch(task)};
+}
+sc_bytes weights_bytes(const sc_table *table, const sc_weights_task *task) {
+    return {0, table->weights.rows.scratch(task)};
+}
+int64_t gradient_needed(const sc_table *table, const sc_gradient_task *task) { return table->gradient.needed(task); }
+
+int run_rows(const sc_table *table, sc_rows_task *task, int threads, sc_signals signals) {
     interruption interrupt(signals);
-    task.interrupt = {interruption::poll, &interrupt};
-    const int64_t scratch = table.nm_mask_scratch(&task);
-    const scratch_lease lease(scratch);
-    if (!lease.memory()) return NO_MEMORY;
-    return spread(table.nm_mask, task, ceil_div(task.groups, 16), threads, scratch, lease.memory(), interrupt);
+    task->interrupt = {interruption::poll, &interrupt};
+    const sc_rows_table &kernels = rows_of(table, task);
+    const sc_bytes bytes = rows_bytes(table, task);
+    const scratch_lease lease(bytes.once + bytes.each);
+    if (!lease.memory()) return SC_NO_MEMORY;
+    if (task->pack_ahead) {
+        const status result = pack(kernels.pack, *task, bytes.once, threads, lease, interrupt);
+        if (result != SC_OK) return result;
+    }
+    return spread(kernels.rows, *task, threads, lease.memory() + bytes.once, interrupt);
 }
 
-int run_transposable_mask(const sc_table &table, sc_transposable_task &task, int threads, int (*signals)()) {
+int run_gradient(const sc_table *table, sc_gradient_task *task, int threads, sc_signals signals) {
+    return run_kernel(gradient_of(table, task).gradient, task, threads, signals);
+}
+
+int run_groups(const sc_table *table, sc_groups_task *task, int threads, sc_signals signals) {
     interruption interrupt(signals);
-    task.interrupt = {interruption::poll, &interrupt};
-    const int64_t scratch = table.transposable_mask_scratch(&task);
-    const scratch_lease lease(scratch);
-    if (!lease.memory()) return NO_MEMORY;
-    const int64_t items = ceil_div(ceil_div(task.rows, task.m) * ceil_div(task.columns, task.m), 16);
-    return spread(table.transposable_mask, task, items, threads, scratch, lease.memory(), interrupt);
+    task->interrupt = {interruption::poll, &interrupt};
+    const sc_bytes bytes = groups_bytes(table, task);
+    const scratch_lease lease(bytes.once + bytes.each);
+    if (!lease.memory()) return SC_NO_MEMORY;
+    const status result = pack(table->groups.pack, *task, bytes.once, threads, lease, interrupt);
+    if (result != SC_OK) return result;
+    return spread(table->groups.rows, *task, threads, lease.memory() + bytes.once, interrupt);
 }
 
-namespace {
+int run_groups_gradient(const sc_table *table, sc_groups_gradient_task *task, int threads, sc_signals signals) {
+    interruption interrupt(signals);
+    task->interrupt = {interruption::poll, &interrupt};
+    const sc_bytes bytes = groups_gradient_bytes(table, task);
+    const scratch_lease lease(bytes.once + bytes.each);
+    if (!lease.memory()) return SC_NO_MEMORY;
+    task->sums = reinterpret_cast<float *>(lease.memory());
+    char *own = lease.memory() + bytes.once;
+    const status result = spread(table->groups.gradient, *task, threads, own, interrupt);
+    if (result != SC_OK) return result;
+    return spread(table->groups.store_gradient, *task, bytes.once < PACK_ALONE ? 1 : threads, own, interrupt);
+}
+
+// The arrays of a prepared call, found in the caller's struct, which may be an older and shorter one.
+class call_operands {
+public:
+    explicit call_operands(const sc_operands *given) {
+        memset(&operands_, 0, sizeof operands_);
+        memcpy(&operands_, given, std::min(given->size, sizeof operands_));
+    }
+    // `place` as in sc_call; `bytes` is what the address must be a multiple of.
+    template <class Pointer>
+    void take(size_t place, Pointer &pointer, uintptr_t bytes = sizeof(float)) {
+        if (!place) return;
+        void *address;
+        memcpy(&address, reinterpret_cast<const char *>(&operands_) + place, sizeof address);
+        good_ = good_ && address && reinterpret_cast<uintptr_t>(address) % bytes == 0;
+        pointer = static_cast<Pointer>(address);
+    }
+    void take(size_t place, sc_mask &mask) { take(place, mask.data, mask.kind == SC_MASK_FLOATS ? sizeof(float) : 1); }
+    bool good() const { return good_; }
+
+private:
+    sc_operands operands_;
+    bool good_ = true;
+};
+
+int run_call(const sc_call *call, const sc_operands *given, int threads, sc_signals signals) {
+    constexpr size_t OUT = offsetof(sc_operands, out);
+    call_operands operands(given);
+    switch (call->kind) {
+    case SC_CALL_ROWS: {
+        sc_rows_task task = call->task.rows;
+        operands.take(call->source, task.in.data), operands.take(call->weight, task.weight.data);
+        operands.take(call->bias, task.bias), operands.take(call->live, task.live);
+        operands.take(call->needed, task.needed), operands.take(call->mask, task.mask, 1);
+        operands.take(OUT, task.out.data);
+        return operands.good() ? run_rows(call->table, &task, threads, signals) : SC_BAD_OPERANDS;
+    }
+    case SC_CALL_GRADIENT: {
+        sc_gradient_task task = call->task.gradient;
+        operands.take(call->source, task.a.data), operands.take(call->weight, task.b.data);
+        operands.take(call->live, task.live), operands.take(OUT, task.gradient.data);
+        return operands.good() ? run_gradient(call->table, &task, threads, signals) : SC_BAD_OPERANDS;
+    }
+    case SC_CALL_GROUPS: {
+        sc_groups_task task = call->task.groups;
+        operands.take(call->source, task.in.data), operands.take(call->weight, task.weight.data);
+        operands.take(call->bias, task.bias), operands.take(call->mask, task.mask, 1);
+        operands.take(OUT, task.out.data);
+        return operands.good() ? run_groups(call->table, &task, threads, signals) : SC_BAD_OPERANDS;
+    }
+    case SC_CALL_GROUPS_GRADIENT: {
+        sc_groups_gradient_task task = call->task.groups_gradient;
+        operands.take(call->source, task.a.data), operands.take(call->weight, task.b.data);
+        operands.take(OUT, task.gradient.data);
+        return operands.good() ? run_groups_gradient(call->table, &task, threads, signals) : SC_BAD_OPERANDS;
+    }
+    default: {
+        sc_weights_task task = call->task.weights;
+        operands.take(call->source, task.in.data), operands.take(call->bias, task.bias);
+        operands.take(OUT, task.out.data);
+        if (!operands.good()) return SC_BAD_OPERANDS;
+        return run_bound<&sc_table::weights, &sc_weights_table::rows>(call->table, &task, threads, signals);
+    }
+    }
+}
+
+// --- Top-K ---
 
 // A Top-K: passes over an array until topk_search knows the K-th largest, then the mask.
 struct topk_call {
-    const sc_table &table;
+    const sc_pruning_table &kernels;
     sc_topk_task &task;
     const int threads;
     char *const scratch;  // of a thread
@@ -218,10 +248,10 @@ struct topk_call {
     status pass(bracket tried, int pass_threads, sc_topk_count &result) {
         int64_t taken = 0;
         task.low = value_of(tried.low), task.high = value_of(tried.high), task.taken = &taken;
-        const int64_t items = ceil_div(task.count, SC_TOPK_ITEM), bytes = table.topk_scratch(&task);
-        const status done = spread(table.topk_narrow, task, items, pass_threads, bytes, scratch, interrupt);
+        const int64_t items = kernels.topk_narrow.items(&task);
+        const status done = spread(kernels.topk_narrow, task, pass_threads, scratch, interrupt);
         result = {};
-        for (int64_t item = 0; done == OK && item < items; ++item) {
+        for (int64_t item = 0; done == SC_OK && item < items; ++item) {
             result.reached += task.counts[item].reached, result.inside += task.counts[item].inside;
             result.nan |= task.counts[item].nan;
         }
@@ -235,7 +265,7 @@ struct topk_call {
         while (!search.found()) {
             if (search.sortable()) {
                 nan = !search.sort(samples);
-                return OK;
+                return SC_OK;
             }
             const bracket tried = search.next(samples, room);
             task.data = search.data, task.count = search.count;
@@ -243,11 +273,11 @@ struct topk_call {
             sc_topk_count counted;
             const status done = pass(tried, task.data == data ? threads : 1, counted);  // later passes are short
             nan = counted.nan;
-            if (done != OK || nan) return done;
+            if (done != SC_OK || nan) return done;
             search.learn(tried, counted.reached, counted.inside, spare, counted.inside <= task.room);
             if (search.data == spare) std::swap(spare, other);
         }
-        return OK;
+        return SC_OK;
     }
 
     status mask(const topk_search &search) {
@@ -258,59 +288,89 @@ struct topk_call {
             task.room = 0;
             sc_topk_count counted;
             const status done = pass(last, threads, counted);
-            if (done != OK) return done;
+            if (done != SC_OK) return done;
             for (tie_item = 0; tie_count > task.counts[tie_item].inside; ++tie_item) {
                 tie_count -= task.counts[tie_item].inside;
             }
         }
         task.low = value_of(last.low), task.high = value_of(last.high);
         task.tie_item = tie_item, task.tie_count = tie_count;
-        return spread(table.topk_mask, task, items, threads, 0, scratch, interrupt);
+        return spread(kernels.topk_mask, task, threads, scratch, interrupt);
     }
 };
 
-}  // namespace
-
-int run_topk(const sc_table &table, sc_topk_task &task, int64_t k, topk_result &result, int threads,
-             int (*signals)()) {
+int run_topk(sc_topk_task *whole, int64_t k, sc_topk_result *result, int threads, sc_signals signals) {
+    const sc_pruning_table &kernels = active()->pruning;
+    sc_topk_task task = *whole;
     interruption interrupt(signals);
     task.interrupt = {interruption::poll, &interrupt};
     const float *const data = task.data;
     const int64_t count = task.count, room = std::min(count, count / 8 + SC_TOPK_ITEM);
     const int64_t counts_bytes = ceil_div(ceil_div(count, SC_TOPK_ITEM) * (int64_t)sizeof(sc_topk_count), 64) * 64;
     const int64_t samples_bytes = topk_search::most_samples * 4, kept_bytes = ceil_div(room, 16) * 64;
-    const scratch_lease lease(counts_bytes + samples_bytes + 2 * kept_bytes + table.topk_scratch(&task));
-    if (!lease.memory()) return NO_MEMORY;
+    const scratch_lease lease(counts_bytes + samples_bytes + 2 * kept_bytes + kernels.topk_narrow.scratch(&task));
+    if (!lease.memory()) return SC_NO_MEMORY;
     task.counts = reinterpret_cast<sc_topk_count *>(lease.memory());
     int32_t *const samples = reinterpret_cast<int32_t *>(lease.memory() + counts_bytes);
     float *const kept = reinterpret_cast<float *>(lease.memory() + counts_bytes + samples_bytes);
     float *const other = kept + kept_bytes / (int64_t)sizeof(float);
     char *const own = lease.memory() + counts_bytes + samples_bytes + 2 * kept_bytes;
 
-    topk_call call = {table, task, threads, own, interrupt, 0};
+    topk_call call = {kernels, task, threads, own, interrupt, 0};
     topk_search search(data, count, k);
     bool nan = false;
     status done = call.find(search, samples, kept, other, room, nan);
     task.data = data, task.count = count;
-    if (done == OK && !nan && task.mask) done = call.mask(search);
-    result = {nan ? NAN : value_of(search.key()), call.passes};
+    if (done == SC_OK && !nan && task.mask) done = call.mask(search);
+    *result = {nan ? NAN : value_of(search.key()), call.passes};
     return done;
 }
 
-int run_above_mask(const sc_table &table, sc_topk_task &task, int threads, int (*signals)()) {
-    interruption interrupt(signals);
-    task.interrupt = {interruption::poll, &interrupt};
-    const scratch_lease lease(64);  // the kernel needs none; the lease marks the call
-    task.low = task.high, task.tie_item = task.tie_count = 0;
-    return spread(table.topk_mask, task, ceil_div(task.count, SC_TOPK_ITEM), threads, 0, lease.memory(), interrupt);
+int run_above_mask(sc_topk_task *task, int threads, sc_signals signals) {
+    task->low = task->high, task->tie_item = task->tie_count = 0;
+    return run<&sc_table::pruning, &sc_pruning_table::topk_mask>(task, threads, signals);
 }
 
-int run_stochastic_prune(const sc_table &table, sc_stochastic_task &task, int threads, int (*signals)()) {
-    interruption interrupt(signals);
-    task.interrupt = {interruption::poll, &interrupt};
-    const scratch_lease lease(64);  // the kernel needs none; the lease marks the call
-    const int64_t items = ceil_div(task.count, SC_STOCHASTIC_ITEM);
-    return spread(table.stochastic_prune, task, items, threads, 0, lease.memory(), interrupt);
+// --- functions without a status ---
+
+int64_t count_above(const float *data, int64_t count, float threshold) {
+    return active()->arrays.count_above(data, count, threshold);
 }
+void mask_nonzero(const float *data, int64_t count, uint8_t *bits) { active()->arrays.mask_nonzero(data, count, bits); }
+void mask_relu(const float *data, int64_t count, float *out, uint8_t *bits) {
+    active()->arrays.mask_relu(data, count, out, bits);
+}
+void mask_unpack(const uint8_t *bits, int64_t count, uint8_t *bools) {
+    active()->arrays.mask_unpack(bits, count, bools);
+}
+int64_t mask_live_vectors(const float *data, int64_t count, int64_t width) {
+    return active()->arrays.mask_live_vectors(data, count, width);
+}
+void mask_any(const uint8_t *bools, int64_t count, int64_t width, uint8_t *any) {
+    active()->arrays.mask_any(bools, count, width, any);
+}
+const char *isa_name() { return active()->name; }
+
+constexpr sc_convolutions convolutions = {
+    active, run_rows, run_gradient, run_groups, run_groups_gradient,
+    run_bound<&sc_table::weights, &sc_weights_table::rows>,
+    run_bound<&sc_table::weights, &sc_weights_table::count>, run_bound<&sc_table::weights, &sc_weights_table::fill>,
+    rows_bytes, gradient_bytes, groups_bytes, groups_gradient_bytes, weights_bytes, gradient_needed,
+};
+
+constexpr sc_api api = {
+    SC_API_VERSION, sizeof(sc_api), &convolutions, isa_name, sparseconv_get_num_threads, run_call,
+    run<&sc_table::arrays, &sc_arrays_table::bias_gradient>,
+    count_above, mask_nonzero, mask_relu, mask_unpack, mask_live_vectors, mask_any,
+    count_blocks, compress, copy<&sc_arrays_table::expand_blocks>,
+    run<&sc_table::pruning, &sc_pruning_table::nm_mask>,
+    run<&sc_table::pruning, &sc_pruning_table::transposable_mask>,
+    run_topk, run_above_mask,
+    run<&sc_table::pruning, &sc_pruning_table::stochastic_prune>,
+};
+
+}  // namespace
 
 }  // namespace sparseconv
+
+const sc_api *sparseconv_api() { return &sparseconv::api; }

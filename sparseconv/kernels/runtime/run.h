@@ -1,41 +1,45 @@
-// Whole calls: what the Cython layer asks for. Kernels of the active instruction set, spread over the pool.
+// Whole calls: kernels of the active instruction set, or of the one that a call was bound to, spread over the pool.
 #pragma once
 #include "isa/table.h"
 
-namespace sparseconv {
-
-// `signals` is called on the calling thread every 50 ms; nonzero stops the call. All return a `status`.
-int run_rows(const sc_table &table, sc_rows_task &task, int threads, int (*signals)());
-int run_gradient(const sc_table &table, sc_gradient_task &task, int threads, int (*signals)());
-int run_groups(const sc_table &table, sc_groups_task &task, int threads, int (*signals)());
-int run_groups_gradient(const sc_table &table, sc_groups_gradient_task &task, int threads, int (*signals)());
-// Step 0 counts the nonzeros, step 1 fills the lists.
-int run_lists(const sc_table &table, sc_lists_task &task, int step, int threads, int (*signals)());
-int run_weights(const sc_table &table, sc_weights_task &task, int threads, int (*signals)());
-int run_bias_gradient(const sc_table &table, sc_bias_task &task, int threads, int (*signals)());
-int run_nm_mask(const sc_table &table, sc_nm_task &task, int threads, int (*signals)());
-int run_transposable_mask(const sc_table &table, sc_transposable_task &task, int threads, int (*signals)());
-int run_stochastic_prune(const sc_table &table, sc_stochastic_task &task, int threads, int (*signals)());
-
-// The k-th largest magnitude of task.data[0 .. task.count), in how many passes it was found, and, if there is
-// task.mask, the mask of the k largest ones. The magnitude is NaN, and nothing else is done, where any element is.
-struct topk_result {
-    float magnitude;
-    int64_t passes;
+// Bytes of memory that a call needs beside its arrays: once for all threads (packed weights), and for each thread.
+struct sc_bytes {
+    int64_t once, each;
 };
-int run_topk(const sc_table &table, sc_topk_task &task, int64_t k, topk_result &result, int threads,
-             int (*signals)());
-// The mask of the elements that are above task.high.
-int run_above_mask(const sc_table &table, sc_topk_task &task, int threads, int (*signals)());
 
-// Compressing: in one thread at once, in several after counting, which sets the offsets (arrays/compress.h).
-int run_count_blocks(const sc_table &table, const sc_compress_task &task, int threads, int (*signals)());
-int run_compress(const sc_table &table, const sc_compress_task &task, int threads, int (*signals)());
-int run_expand(const sc_table &table, const sc_compress_task &task, int threads, int (*signals)());
+// What the modules of convolutions call. A task is bound to the table that its block sizes were made for.
+struct sc_convolutions {
+    const sc_table *(*active)();
+    int (*rows)(const sc_table *, sc_rows_task *, int threads, sc_signals);
+    int (*gradient)(const sc_table *, sc_gradient_task *, int threads, sc_signals);
+    int (*groups)(const sc_table *, sc_groups_task *, int threads, sc_signals);
+    int (*groups_gradient)(const sc_table *, sc_groups_gradient_task *, int threads, sc_signals);
+    int (*weights)(const sc_table *, sc_weights_task *, int threads, sc_signals);
+    int (*count_lists)(const sc_table *, sc_lists_task *, int threads, sc_signals);
+    int (*fill_lists)(const sc_table *, sc_lists_task *, int threads, sc_signals);
+    sc_bytes (*rows_bytes)(const sc_table *, const sc_rows_task *);
+    sc_bytes (*gradient_bytes)(const sc_table *, const sc_gradient_task *);
+    sc_bytes (*groups_bytes)(const sc_table *, const sc_groups_task *);
+    sc_bytes (*groups_gradient_bytes)(const sc_table *, const sc_groups_gradient_task *);
+    sc_bytes (*weights_bytes)(const sc_table *, const sc_weights_task *);
+    int64_t (*gradient_needed)(const sc_table *, const sc_gradient_task *);
+};
 
-// Bytes of memory that a call needs beside its arrays: packed weights, once, and scratch, per thread.
-int64_t rows_packed_bytes(const sc_rows_task &task);
-int64_t rows_scratch_bytes(const sc_table &table, const sc_rows_task &task);
-int64_t gradient_scratch_bytes(const sc_table &table, const sc_gradient_task &task);
+// A prepared call: a task, and which of sc_operands are its arrays, as offsets in bytes; 0: there is none.
+enum sc_call_kind { SC_CALL_ROWS, SC_CALL_GRADIENT, SC_CALL_GROUPS, SC_CALL_GROUPS_GRADIENT, SC_CALL_WEIGHTS };
+union sc_call_task {
+    sc_rows_task rows;
+    sc_gradient_task gradient;
+    sc_groups_task groups;
+    sc_groups_gradient_task groups_gradient;
+    sc_weights_task weights;
+};
+struct sc_call {
+    const sc_table *table;
+    int64_t kind;  // an sc_call_kind
+    size_t source, weight, bias, live, needed, mask;  // of backward_weight: source is a, and weight is b
+    sc_call_task task;
+};
 
-}  // namespace sparseconv
+// The interface that everybody has: include/sparseconv.h. Exported for programs without Python.
+extern "C" __attribute__((visibility("default"))) const sc_api *sparseconv_api();

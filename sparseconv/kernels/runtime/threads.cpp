@@ -16,7 +16,7 @@ namespace sparseconv {
 bool interruption::check() {
     if (std::this_thread::get_id() == caller_ && clock::now() >= next_) {
         const float_state_scope as_called(caller_state_);
-        if (signals_()) stopped_ = true;
+        if (signals_ && signals_()) stopped_ = true;
         next_ = clock::now() + interval;
     }
     return stopped_.load(std::memory_order_relaxed);
@@ -110,7 +110,7 @@ struct job {
         if (lease.memory()) run(part, lease.memory());
     }
 
-    status finish() { return interrupt->check() ? INTERRUPTED : OK; }
+    status finish() { return interrupt->check() ? SC_INTERRUPTED : SC_OK; }
 
     // In a team that is not ours. The caller must not wait in the runtime, where nobody looks for signals: it stays
     // here until the others are done. Those that come later find nothing to do.
@@ -295,7 +295,7 @@ scratch_lease::~scratch_lease() {
 
 status parallel(void (*work)(const void *, int64_t, int64_t, void *), const void *context, int64_t items, int threads,
                 int64_t scratch_bytes, void *scratch, interruption &interrupt) {
-    if (items <= 0) return OK;
+    if (items <= 0) return SC_OK;
     job call;
     call.work = work, call.context = context, call.interrupt = &interrupt;
     call.scratch_bytes = scratch_bytes, call.scratch = scratch;

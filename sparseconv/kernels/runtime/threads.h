@@ -17,11 +17,12 @@
 #include <chrono>
 #include <thread>
 
+#include "../include/sparseconv.h"
 #include "runtime/float_state.h"
 
 namespace sparseconv {
 
-enum status { OK = 0, NO_MEMORY = 1, INTERRUPTED = 2 };
+using status = sc_status;
 
 // One call's way to be interrupted: the calling thread looks for signals every 50 ms, the others for its verdict.
 class interruption {

@@ -159,4 +159,9 @@ static void fill_lists(const sc_lists_task *task, int64_t begin, int64_t end, vo
     }
 }
 
+static int64_t lists_items(const sc_lists_task *task) {
+    const sc_lists &lists = task->lists;
+    return lists.groups * ceil_div(lists.rows / lists.groups, task->item_rows);
+}
+
 SC_CLOSE

@@ -22,6 +22,7 @@
 // position has a kernel of its own, weights/lone.h.
 #pragma once
 #include "weights/lane_lines.h"
+#include "weights/lists.h"
 #include "weights/lone.h"
 #include "weights/skip.h"
 
@@ -247,5 +248,15 @@ static void weights(const sc_weights_task *task, int64_t begin, int64_t end, voi
     for (int64_t item = begin; item < end; ++item) weights_item(*task, item, scratch);
     if (task->stream) end_streams();
 }
+
+static int64_t weights_items(const sc_weights_task *task) {
+    const int64_t steps = ceil_div(task->batch * task->segments * task->map.out_rows, 16);
+    return task->groups * ceil_div(steps, task->chunk_steps) * task->shares;
+}
+
+static constexpr sc_weights_table weights_table = {
+    {count_lists, lists_items, no_scratch}, {fill_lists, lists_items, no_scratch},
+    {weights, weights_items, weights_scratch_bytes},
+};
 
 SC_CLOSE

@@ -1,0 +1,29 @@
+from typing import Any
+
+import numpy as np
+
+from ._conv import Gradient, Rows
+from ._groups import Groups, GroupsGradient
+from ._weights import Lists, Weights
+
+PLACES: dict[str, int]
+
+class Form:
+    def __init__(self, array: np.ndarray) -> None: ...
+
+class Forms:
+    def __init__(self, operands: dict[str, np.ndarray], names: tuple[str, ...], result: np.ndarray) -> None: ...
+    def fit(self, arrays: tuple[Any, ...], out: Any) -> dict[str, np.ndarray] | None: ...
+
+def capsule(
+    task: Rows | Gradient | Groups | GroupsGradient | Weights,
+    lists: Lists | None,
+    threshold: float,
+    *,
+    source: str,
+    weight: str = "",
+    bias: str = "",
+    live: str = "",
+    needed: str = "",
+    mask: str = "",
+) -> Any: ...
