@@ -141,6 +141,20 @@ class Call:
         self.call()
 
 
+class Prepared:
+    """The same forward pass, prepared once."""
+
+    version = "1"
+
+    def setup(self):
+        operands = random_operands(parse("16,16,4 3x3"), {}, batch=1, layout="NHWC")
+        self.arrays, self.out = (operands.x, operands.weight), np.empty((1, 4, 4, 16), np.float32)
+        self.prepared = sparseconv.prepare("conv2d", *self.arrays, padding=1, layout="NHWC", num_threads=1)
+
+    def time_call(self):
+        self.prepared(*self.arrays, out=self.out)
+
+
 class Import:
     """In a fresh process, NumPy included and without it."""
 

@@ -11,7 +11,7 @@ The package, from the outside in (each line uses what stands below it):
 torch, jax, formats                 imported on demand: layers and operators for PyTorch, functions under JAX's
                                     transformations, pruned weights in other projects' files
 conv, transpose, linear, bias,      public functions; what a call would run
-planning
+planning, prepared                  and calls that are checked once and run many times, also from C
 masks, compressed, packed           what users hold: bit masks, arrays as bit mask and nonzero values, weights as lists
                                     of their nonzeros
 cpu, reference                      instruction sets and threads; the NumPy oracle, and the path for float64
@@ -29,8 +29,9 @@ caches                              what is kept for later calls, within 64 MB
 problem, arrays, foreign            the sizes of one convolution; views of memory, forms, aligned results; other
                                     libraries' arrays
 cgroups, machine, progress          CPU quotas; what the computer is; a line that says how far a command is
-_conv, _weights, _groups, _masks    Cython: structs filled, kernels called without the GIL; _pruning, too
+_conv, _weights, _groups, _masks    Cython: structs filled, kernels called without the GIL; _pruning and _prepared, too
 _cpu                                Cython: instruction sets, threads; the one extension that holds the kernels
+include/                            sparseconv.h: the C interface, by which these and other projects call the kernels
 kernels/                            C++: one source per kernel, compiled once per instruction set
 ==================================  ===================================================================================
 
@@ -39,6 +40,7 @@ bench``), typing (the types in public signatures), _startup (imports that fail).
 """
 
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -49,6 +51,7 @@ except (ImportError, ValueError) as error:
     from . import _startup
 
     raise _startup.explained(error) from None
+from ._core._cpu import C_API as C_API  # a capsule: see include/sparseconv.h
 from .bias import grad_bias
 from .compressed import CompressedArray, compress, decompress
 from .conv import (
@@ -65,6 +68,7 @@ from .conv import (
 from .linear import linear, linear_backward_data, linear_backward_weight
 from .packed import PackedWeight, pack_weight
 from .planning import Plan, plan
+from .prepared import PreparedCall, prepare
 from .transpose import (
     conv_transpose1d,
     conv_transpose1d_backward_data,
@@ -89,6 +93,7 @@ __all__ = [
     "CompressedArray",
     "PackedWeight",
     "Plan",
+    "PreparedCall",
     "compress",
     "conv1d",
     "conv1d_backward_data",
@@ -110,6 +115,7 @@ __all__ = [
     "conv_transpose3d_backward_weight",
     "cpu",
     "decompress",
+    "get_include",
     "grad_bias",
     "linear",
     "linear_backward_data",
@@ -117,6 +123,7 @@ __all__ = [
     "masks",
     "pack_weight",
     "plan",
+    "prepare",
     "pruning",
 ]
 
@@ -134,6 +141,22 @@ if not TYPE_CHECKING:  # for which a name that is not there is an error
         raise AttributeError(
             f"module {__name__!r} has no attribute {name!r}{hint}", name=name, obj=sys.modules[__name__]
         )  # from which Python finds the attribute that was meant
+
+
+def get_include() -> str:
+    """The folder of the C header sparseconv.h, for the include path of a compiler.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> import pathlib, sparseconv as sc
+    >>> (pathlib.Path(sc.get_include()) / "sparseconv.h").is_file()
+    True
+    """
+    return os.path.join(os.path.dirname(__file__), "include")
 
 
 def __dir__() -> list[str]:

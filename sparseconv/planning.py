@@ -7,10 +7,12 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ._core import hints, layout, prepare, shape_hints
 from ._core.choice import Plan as Plan
+from ._core.passes import Call
 
 
 def plan(operation: str | Callable[..., Any], *args: object, **keywords: object) -> Plan:
@@ -45,21 +47,43 @@ def plan(operation: str | Callable[..., Any], *args: object, **keywords: object)
     >>> sc.plan("conv2d", x, w, padding=1).kernel
     'rows_skip'
     """
+    name, call, _, _ = checked_call(operation, args, keywords)
+    made = call.plan(name)
+    notice = ""
+    if name.startswith("conv") and "layout" not in keywords:
+        notice = _ambiguous(call.operands, call.made.problem.dims)
+    return replace(made, reason=f"{made.reason}; {notice}") if notice else made
+
+
+OPERANDS = ("x", "weight", "bias", "grad_output", "input_mask", "output_mask", "grad_output_mask")
+Check = Callable[[dict[str, Any], Any], Any]  # of operands by name, and `out`
+
+
+def checked_call(
+    operation: str | Callable[..., Any], args: tuple, keywords: dict[str, Any]
+) -> tuple[str, Call, Check, tuple[str, ...]]:
+    """(Name, the call, how it is checked again with other arrays, its operands in public order) of a public call."""
     name = _operation_name(operation)
+    signature = inspect.signature(getattr(sys.modules[__package__], name))
     try:
-        inspect.signature(getattr(sys.modules[__package__], name)).bind(*args, **keywords)
+        given = signature.bind(*args, **keywords).arguments
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from None
     match = re.fullmatch(r"(conv(?:_transpose)?)([123])d(_backward_data|_backward_weight)?", name)
-    if not match:
-        return getattr(prepare, name)(*args, **keywords).plan(name)
-    kind, dims, rest = match.groups()
-    named = "layout" in keywords
-    order = keywords.setdefault("layout", f"NC{layout.SPATIAL[int(dims)]}")
-    call = getattr(prepare, kind + (rest or ""))(int(dims), *args, **keywords)
-    made = call.plan(name)
-    notice = "" if named else _ambiguous(call.operands, layout.parse(order, int(dims)))
-    return replace(made, reason=f"{made.reason}; {notice}") if notice else made
+    if match:
+        kind, dims, rest = match.groups()
+        check = partial(getattr(prepare, kind + (rest or "")), int(dims))
+        given.setdefault("layout", f"NC{layout.SPATIAL[int(dims)]}")
+    else:
+        check = getattr(prepare, name)
+    operands = {word: given.pop(word) for word in signature.parameters if word in OPERANDS and word in given}
+    names = tuple(word for word, array in operands.items() if array is not None)
+    out = given.pop("out", None)
+
+    def again(arrays: dict[str, Any], out: Any) -> Call:
+        return check(**arrays, **given, out=out)
+
+    return name, again(operands, out), again, names
 
 
 def _operation_name(operation: str | Callable[..., Any]) -> str:
@@ -79,9 +103,10 @@ def _operation_name(operation: str | Callable[..., Any]) -> str:
     raise TypeError(f"operation: got {type(operation).__name__}, {expected}, in front of its arguments")
 
 
-def _ambiguous(operands: dict[str, Any], order: layout.Layout) -> str:
+def _ambiguous(operands: dict[str, Any], dims: int) -> str:
     """What is said of an array that the layout taken by default may be wrong for."""
     name, array = next(iter(operands.items()))
+    order = layout.parse(f"NC{layout.SPATIAL[dims]}", dims)
     other = shape_hints.also_fits(array, order)
     if not other:
         return ""

@@ -1,4 +1,8 @@
+from typing import Any
+
 import numpy as np
+
+C_API: Any
 
 def address_of(array: np.ndarray) -> int: ...
 def available() -> list[str]: ...

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, prod
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -122,20 +122,16 @@ def choose(skip: str, dense: float, candidates: dict[str, Candidate], threshold:
     `dense` is what the dense kernel costs, in the candidates' units.
     """
     if skip == "none":
-        return no_choice("asked for")
-    density: dict[str, float] = {}
-    best, least = "", inf
-    for operand, (array, each, fixed) in candidates.items():
-        if skip == "auto" or skip == operand:
-            known = array if isinstance(array, float) else _masks.sampled_density(array, SAMPLED_RUNS, threshold)
-            density[operand], cost = known, each * known + fixed
-            if cost < least:
-                best, least = operand, cost
+        return NOTHING
+    density, best, least = _masks.cheapest(skip, candidates, SAMPLED_RUNS, threshold)
     gain = dense / least
     if skip != "auto":
         why = f"elements up to the threshold {threshold:g} count as zeros" if threshold else "asked for"
         return Choice(skip, density, best, gain, why)
     return Choice(best if gain > 1 else "none", density, best, gain)
+
+
+NOTHING = Choice("none", {}, "", 1.0, "asked for")
 
 
 def no_choice(why: str) -> Choice:

@@ -98,9 +98,13 @@ class Layout(NamedTuple):
             return mask
         return mask[..., np.newaxis] if self.kind == "last" else np.expand_dims(mask, self.channel_axes)
 
+    def pads(self, channels: int) -> bool:
+        """Whether an array of so many channels has lanes that are none."""
+        return self.kind == "blocked" and channels % BLOCK != 0
+
     def clear_padding(self, array: np.ndarray, channels: int) -> None:
         """Zeros in the lanes of a blocked array that are no channels."""
-        if self.kind == "blocked" and channels % BLOCK:
+        if self.pads(channels):
             array[:, -1, ..., channels % BLOCK :] = 0
 
 

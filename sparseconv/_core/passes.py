@@ -21,6 +21,7 @@ from . import _cpu, _weights, binding, caches, lines, reduction
 from .arrays import Form
 from .binding import Mask, Prepared
 from .choice import (
+    NOTHING,
     WEIGHT_MACS,
     WEIGHT_PAYS,
     Candidate,
@@ -52,18 +53,24 @@ class Rows:
     skip: str
     scalar: str  # what `skip` calls the source
     mask_in_order: bool  # the kernels write whole vectors in the order of the result's mask
+    pads: bool  # the result has lanes that are no channels
+    weighs: bool  # the work is worth a look at plain weights
     kernels: Callable[[int, str], Callable[[str], Prepared]]  # by threads and instruction set, and by variant
 
     def decide(self, operands: Operands, threads: int, threshold: float) -> tuple[Choice, Prepared]:
         """What to skip in these arrays, and the kernel for it."""
-        source, weight, *_ = operands.values()
         kernels = self.kernels(threads_for(self.problem, threads), _cpu.current())
+        if self.skip == "none":
+            return NOTHING, kernels("dense")
+        source = next(iter(operands.values()))
         kernel = kernels("skip")
         candidates = {self.scalar: (operands.get(KNOWN_ZEROS[self.scalar], source), kernel.each, kernel.fixed)}
         if "output_mask" in operands:
             output = kernels("output")
             candidates["output"] = operands["output_mask"], output.each, output.fixed
-        self._consider_weight(candidates, operands, kernels)
+        weight = operands["weight"]
+        if self.skip == "weight" or (self.skip == "auto" and (self.weighs or isinstance(weight, PackedWeight))):
+            self._consider_weight(candidates, operands, kernels)
         skip = self.scalar if threshold and self.skip == "auto" else self.skip
         choice = choose(skip, kernel.dense, candidates, threshold)
         if choice.skip == "weight":
@@ -81,14 +88,9 @@ class Rows:
     def _consider_weight(
         self, candidates: dict[str, Candidate], operands: Operands, kernels: Callable[[str], Prepared]
     ) -> None:
-        """Adds what `choose` asks of skipping zero weights, where that may pay at all."""
+        """Adds what `choose` asks of skipping zero weights, where that may pay."""
         weight = operands["weight"]
         is_packed = isinstance(weight, PackedWeight)
-        if self.skip == "auto":
-            if not is_packed and self.problem.met_macs < WEIGHT_MACS:
-                return
-        elif self.skip != "weight":
-            return
         density = weight.density if is_packed else weight_density(weight)
         if density > WEIGHT_PAYS and self.skip == "auto":
             return
@@ -110,7 +112,7 @@ class Rows:
     ) -> np.ndarray | None:
         """Writes the result to `out`; returns its mask, if it is wanted and the kernel can write it."""
         _, kernel = self.decide(operands, threads, threshold)
-        source, weight, *_ = operands.values()
+        source, weight = next(iter(operands.values())), operands["weight"]
         bias = np.ascontiguousarray(operands["bias"]) if "bias" in operands else None
         needed, mask = operands.get("output_mask"), None
         if kernel.lists:
@@ -123,8 +125,13 @@ class Rows:
             kernel.task.run(source, dense, bias, out, kernel.threads, threshold, mask, needed, live)
         if needed is not None and not kernel.masks_result:
             masks.keep(out, self.layout.over_channels(needed, out.ndim))
-        self.layout.clear_padding(out, self.problem.in_channels if self.backward else self.problem.out_channels)
+        if self.pads:
+            self.layout.clear_padding(out, self.problem.in_channels if self.backward else self.problem.out_channels)
         return mask
+
+
+# What `skip` calls an operand, its mask of known zeros, its role; `each`, `fixed` and `dense` of its skipping kernel.
+OperandCosts = tuple[str, str, str, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,8 @@ class Gradient:
     skip: str
     roles: dict[str, str]  # "input" and "grad_output", by what `skip` calls them: themselves, or each other
     reduced: Reduced
-    kernels: Callable[[int, str], Callable[[str, str], Prepared]]  # by threads and instruction set; role and variant
+    # By threads and instruction set: the kernels by role and variant, and the costs of each operand's skipping kernel.
+    kernels: Callable[[int, str], tuple[Callable[[str, str], Prepared], tuple[OperandCosts, ...]]]
 
     def decide(self, operands: Operands, threads: int, threshold: float) -> tuple[Choice, Prepared]:
         """What to skip in these arrays, and the kernel for it."""
@@ -156,18 +164,16 @@ class Gradient:
     def _decide(
         self, operands: Operands, pairs: np.ndarray | None, threads: int, threshold: float
     ) -> tuple[Choice, Prepared]:
-        kernels = self.kernels(threads_for(self.problem, threads), _cpu.current())
+        kernels, costs = self.kernels(threads_for(self.problem, threads), _cpu.current())
         candidates, dense, least = {}, "", inf
-        for (name, role), array in zip(self.roles.items(), operands.values(), strict=False):
-            kernel = kernels(role, "skip")
-            share = dense_share = 1.0
+        for (name, known, role, each, fixed, by_dense), array in zip(costs, operands.values(), strict=False):
             if pairs is not None:
-                share = binding.needed_share(kernel, pairs)
-                dense_share = binding.needed_share(kernels(role, "dense"), pairs)
-            seen = operands.get(KNOWN_ZEROS[name], array)
-            candidates[name] = seen, share * kernel.each, share * kernel.fixed
-            if dense_share * kernel.dense < least:
-                dense, least = role, dense_share * kernel.dense
+                share = binding.needed_share(kernels(role, "skip"), pairs)
+                each, fixed = share * each, share * fixed
+                by_dense *= binding.needed_share(kernels(role, "dense"), pairs)
+            candidates[name] = operands.get(known, array), each, fixed
+            if by_dense < least:
+                dense, least = role, by_dense
         skip = "input" if threshold and self.skip == "auto" else self.skip
         choice = choose(skip, least, candidates, threshold)
         if choice.skip == "none":
@@ -210,6 +216,23 @@ class WithoutKernel:
         out[...] = self.compute(operands, threshold)
 
 
+def run(
+    made: Rows | Gradient | WithoutKernel, operands: Operands, out: np.ndarray, threads: int, threshold: float,
+    return_mask: bool = False, guard: _weights.Guard | None = None,
+) -> Any:  # fmt: skip
+    """Does a checked call, whose parts `Call` names; returns the result, and its mask if that is wanted."""
+    if guard is None:
+        mask = made.run(operands, out, threads, threshold, return_mask)
+    else:
+        with guard:
+            mask = made.run(operands, out, threads, threshold, return_mask)
+    if caches.full:
+        caches.empty()
+    if not return_mask:
+        return out
+    return out, masks.nonzero_mask(out) if mask is None else mask
+
+
 class Call(NamedTuple):
     """One checked call: a pass and its arrays."""
 
@@ -223,23 +246,19 @@ class Call(NamedTuple):
 
     def run(self) -> Any:
         """Does it; returns the result, and its mask if that is wanted."""
-        if self.guard is None:
-            mask = self.made.run(self.operands, self.out, self.threads, self.threshold, self.return_mask)
-        else:
-            with self.guard:
-                mask = self.made.run(self.operands, self.out, self.threads, self.threshold, self.return_mask)
-        if caches.full:
-            caches.empty()
-        if not self.return_mask:
-            return self.out
-        return self.out, masks.nonzero_mask(self.out) if mask is None else mask
+        return run(*self)
 
-    def plan(self, operation: str) -> Plan:
-        """Says what it would do."""
+    def decide(self) -> tuple[Choice, Prepared]:
+        """What it would skip, and the kernel for it."""
         with self.guard or contextlib.nullcontext():
-            choice, kernel = self.made.decide(self.operands, self.threads, self.threshold)
+            decided = self.made.decide(self.operands, self.threads, self.threshold)
         if caches.full:
             caches.empty()
+        return decided
+
+    def plan(self, operation: str, decided: tuple[Choice, Prepared] | None = None) -> Plan:
+        """Says what it would do, if that is not decided yet."""
+        choice, kernel = decided or self.decide()
         once, each = kernel.task.scratch_bytes if kernel.task else (0, 0)
         reason = f"{choice.reason}; {kernel.note}" if kernel.note else choice.reason
         return Plan(
@@ -260,7 +279,11 @@ def rows(
     mask_in_order = relu and lanes % BLOCK == 0 and target.contiguous_channels and result.c_contiguous
     masks_of = _mask(layout, needed), _mask(layout, live)
     kernels = partial(binding.rows_kernels, problem, backward, source, target, weight.steps, *masks_of, relu, precision)
-    return Rows(problem, result, layout, backward, skip, scalar, mask_in_order, lru_cache(BOUND)(kernels))
+    pads = layout.pads(problem.in_channels if backward else problem.out_channels)
+    weighs = problem.met_macs >= WEIGHT_MACS
+    return Rows(
+        problem, result, layout, backward, skip, scalar, mask_in_order, pads, weighs, lru_cache(BOUND)(kernels)
+    )
 
 
 def gradient(
@@ -278,8 +301,17 @@ def gradient(
     found = zip(live_masks, (made.x[1], made.y[1]), strict=True)
     masks_of = tuple(mask and mask._replace(strides=strides) for mask, strides in found)
     steps = made.x[0], made.y[0], made.weight, made.offset
-    kernels = partial(binding.gradient_kernels, made.problem, *steps, masks_of, precision)
-    return Gradient(problem, result, skip, roles, made, lru_cache(BOUND)(kernels))
+
+    @lru_cache(BOUND)
+    def kernels(threads: int, isa: str) -> tuple[Callable[[str, str], Prepared], tuple[OperandCosts, ...]]:
+        bound = binding.gradient_kernels(made.problem, *steps, masks_of, precision, threads, isa)
+        costs = []
+        for name, role in roles.items():
+            kernel = bound(role, "skip")
+            costs.append((name, KNOWN_ZEROS[name], role, kernel.each, kernel.fixed, kernel.dense))
+        return bound, tuple(costs)
+
+    return Gradient(problem, result, skip, roles, made, kernels)
 
 
 def _mask(layout: Layout, mask: Form | None) -> Mask | None:

@@ -107,7 +107,7 @@ def test_not_available(convolutions, monkeypatch, change, message):
 
 
 @pytest.mark.parametrize(
-    "name", ["Masks", "Compressed", "Packing", "Threshold", "ReturnMask", "Call", "Import", "Memory"]
+    "name", ["Masks", "Compressed", "Packing", "Threshold", "ReturnMask", "Call", "Prepared", "Import", "Memory"]
 )
 def test_overheads(overheads, name):
     run(getattr(overheads, name))

@@ -368,7 +368,7 @@ def test_errors_are_not_kept():
 def tiles_by_variant(name):
     """The tiles of a call's kernels, for an instruction set that may not be the one in use."""
     x = np.zeros((1, 64, 9, 9), np.float32)
-    kernels = prepare.conv_backward_weight(2, x, x, 3, padding=1, layout="NCHW").made.kernels(1, name)
+    kernels = prepare.conv_backward_weight(2, x, x, 3, padding=1, layout="NCHW").made.kernels(1, name)[0]
     return {variant: kernels("input", variant).tiles for variant in ("dense", "skip", "sparse")}
 
 

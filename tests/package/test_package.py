@@ -22,7 +22,7 @@ CONVOLUTIONS = {
     for rest in ("", "_backward_data", "_backward_weight")
 }
 LINEAR = {"linear", "linear_backward_data", "linear_backward_weight"}
-FUNCTIONS = sorted(CONVOLUTIONS | LINEAR | {"grad_bias", "plan", "compress", "decompress"})
+FUNCTIONS = sorted(CONVOLUTIONS | LINEAR | {"compress", "decompress", "get_include", "grad_bias", "plan", "prepare"})
 MASKS = ("density", "nonzero_mask", "pack", "relu", "unpack", "vector_density")
 PRUNING = (
     "SWAT", "GradientPruner", "Layer", "Method", "Pruned", "StochasticGradientPruning", "TopK", "TransposableNM",
@@ -48,6 +48,7 @@ PACKED = {"PackedWeight", "pack_weight"}
 def test_public_names():
     """The contract: no name is missing, none is there by accident."""
     others = {"grad_bias", "plan", "Plan", "compress", "decompress", "CompressedArray", "masks", "pruning", "cpu"}
+    others |= {"prepare", "PreparedCall", "get_include"}
     assert set(sc.__all__) == CONVOLUTIONS | LINEAR | PACKED | others
     assert list(sc.__all__) == sorted(sc.__all__)
     assert len(set(sc.__all__)) == len(sc.__all__)
