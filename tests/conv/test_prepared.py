@@ -348,6 +348,35 @@ def test_capsule_has_what_it_needs(api):
     np.testing.assert_array_equal(out, expected)
 
 
+def test_capsule_in_many_threads(api):
+    """ctypes releases the GIL, so these calls overlap."""
+    prepared = sc.prepare("conv2d", X, W, padding=1)
+    capsule = prepared.capsule()
+    inputs = [others((X,))[0] for _ in range(6)]
+    results = [np.full(prepared.shape, np.nan, np.float32) for _ in inputs]
+    statuses = []
+
+    def work(x, out):
+        for _ in range(50):
+            statuses.append(api.run(capsule, 2, x=x, weight=W, out=out))
+
+    workers = [threading.Thread(target=work, args=pair) for pair in zip(inputs, results, strict=True)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert statuses == [0] * 300
+    for x, out in zip(inputs, results, strict=True):
+        np.testing.assert_array_equal(out, prepared(x, W))
+
+
+def test_api_says_what_is_in_use(isa, api):
+    struct = api.struct
+    assert (struct.version, struct.size) == (1, ctypes.sizeof(struct))
+    assert ctypes.CFUNCTYPE(ctypes.c_char_p)(struct.isa)().decode() == sc.cpu.isa()
+    assert ctypes.CFUNCTYPE(ctypes.c_int)(struct.num_threads)() == sc.cpu.num_threads()
+
+
 def test_operands_that_are_missing(api):
     prepared = sc.prepare("conv2d", X, W, B, padding=1)
     capsule = prepared.capsule()
