@@ -23,6 +23,7 @@ cdef extern from "sparseconv.h" nogil:
         const void *output_mask
         float *out
         uint8_t *mask
+        const float *residual
 
     ctypedef struct sc_view:
         float *data

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     def conv2d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
         dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW", activation: Activation | None = None,
-        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
         return_mask: Literal[False] = False, precision: Precision = "highest", num_threads: int | None = None,
         out: Array | None = None,
     ) -> np.ndarray: ...  # fmt: skip
@@ -47,25 +47,26 @@ if TYPE_CHECKING:
     @overload
     def conv2d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
-        dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW", activation: Activation, skip: Skip = "auto",
-        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: Literal[True],
-        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+        dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW", activation: Activation,
+        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+        return_mask: Literal[True], precision: Precision = "highest", num_threads: int | None = None,
+        out: Array | None = None,
     ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
 
     @overload
     def conv2d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
         dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW", activation: Activation | None = None,
-        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool,
-        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+        return_mask: bool, precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
 
 
 def conv2d(
     x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: Layout2d = "NCHW", activation: Activation | None = None, skip: Skip = "auto",
-    threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool = False, precision: Precision = "highest",
-    num_threads: int | None = None, out: Array | None = None,
+    groups: int = 1, layout: Layout2d = "NCHW", activation: Activation | None = None, residual: Array | None = None,
+    skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool = False,
+    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """Two-dimensional convolution (cross-correlation, as in every CNN framework) that skips zeros of `x` or `weight`.
 
@@ -87,6 +88,10 @@ def conv2d(
         Of `x` and the result. "NCHW16c" is (N, ceil(C/16), H, W, 16).
     activation : {None, "relu"}
         Fused into the last store. NaN stays NaN.
+    residual : array like the result, optional
+        Added before the activation: ``activation(conv + bias + residual)``, in the last store, as the addition of a
+        residual network. Shape, layout and dtype of the result, any strides. It may be `out` itself, which is then
+        overwritten.
     skip : {"auto", "none", "input", "weight"}
         What is exploited. "auto" measures the densities of `x` and `weight` on samples and takes the kernel that a cost
         model says is faster; `plan` shows the decision. Weights that are used more often are better packed once:
@@ -109,7 +114,7 @@ def conv2d(
     num_threads : int, optional
         Default `sparseconv.cpu.num_threads()`. The result does not depend on it, bit for bit.
     out : array like the result, optional
-        Written and returned. Must not overlap an input.
+        Written and returned. Must not overlap an input, but may be `residual`, element by element.
 
     Returns
     -------
@@ -151,8 +156,8 @@ def conv2d(
     """
     return prepare.conv(
         2, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        activation=activation, skip=skip, threshold=threshold, input_mask=input_mask, return_mask=return_mask,
-        precision=precision, num_threads=num_threads, out=out,
+        activation=activation, residual=residual, skip=skip, threshold=threshold, input_mask=input_mask,
+        return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -271,7 +276,7 @@ if TYPE_CHECKING:
     def conv1d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
         dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW", activation: Activation | None = None,
-        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
         return_mask: Literal[False] = False, precision: Precision = "highest", num_threads: int | None = None,
         out: Array | None = None,
     ) -> np.ndarray: ...  # fmt: skip
@@ -279,25 +284,26 @@ if TYPE_CHECKING:
     @overload
     def conv1d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
-        dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW", activation: Activation, skip: Skip = "auto",
-        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: Literal[True],
-        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+        dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW", activation: Activation,
+        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+        return_mask: Literal[True], precision: Precision = "highest", num_threads: int | None = None,
+        out: Array | None = None,
     ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
 
     @overload
     def conv1d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
         dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW", activation: Activation | None = None,
-        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool,
-        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+        return_mask: bool, precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
 
 
 def conv1d(
     x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: Layout1d = "NCW", activation: Activation | None = None, skip: Skip = "auto",
-    threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool = False, precision: Precision = "highest",
-    num_threads: int | None = None, out: Array | None = None,
+    groups: int = 1, layout: Layout1d = "NCW", activation: Activation | None = None, residual: Array | None = None,
+    skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool = False,
+    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """One-dimensional convolution: `conv2d` for x (N, C, W) and weight (K, C/groups, S).
 
@@ -305,8 +311,8 @@ def conv1d(
     """
     return prepare.conv(
         1, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        activation=activation, skip=skip, threshold=threshold, input_mask=input_mask, return_mask=return_mask,
-        precision=precision, num_threads=num_threads, out=out,
+        activation=activation, residual=residual, skip=skip, threshold=threshold, input_mask=input_mask,
+        return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -351,7 +357,7 @@ if TYPE_CHECKING:
     def conv3d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
         dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW", activation: Activation | None = None,
-        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
         return_mask: Literal[False] = False, precision: Precision = "highest", num_threads: int | None = None,
         out: Array | None = None,
     ) -> np.ndarray: ...  # fmt: skip
@@ -359,25 +365,26 @@ if TYPE_CHECKING:
     @overload
     def conv3d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
-        dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW", activation: Activation, skip: Skip = "auto",
-        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: Literal[True],
-        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+        dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW", activation: Activation,
+        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+        return_mask: Literal[True], precision: Precision = "highest", num_threads: int | None = None,
+        out: Array | None = None,
     ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
 
     @overload
     def conv3d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
         dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW", activation: Activation | None = None,
-        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool,
-        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+        return_mask: bool, precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
 
 
 def conv3d(
     x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: Layout3d = "NCDHW", activation: Activation | None = None, skip: Skip = "auto",
-    threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool = False, precision: Precision = "highest",
-    num_threads: int | None = None, out: Array | None = None,
+    groups: int = 1, layout: Layout3d = "NCDHW", activation: Activation | None = None, residual: Array | None = None,
+    skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool = False,
+    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """Three-dimensional convolution: `conv2d` for x (N, C, D, H, W) and weight (K, C/groups, T, R, S).
 
@@ -385,8 +392,8 @@ def conv3d(
     """
     return prepare.conv(
         3, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        activation=activation, skip=skip, threshold=threshold, input_mask=input_mask, return_mask=return_mask,
-        precision=precision, num_threads=num_threads, out=out,
+        activation=activation, residual=residual, skip=skip, threshold=threshold, input_mask=input_mask,
+        return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 

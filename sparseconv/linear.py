@@ -28,30 +28,31 @@ if TYPE_CHECKING:
     @overload
     def linear(
         x: Array, weight: Weight, bias: Array | None = None, *, activation: Activation | None = None,
-        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
         return_mask: Literal[False] = False, precision: Precision = "highest", num_threads: int | None = None,
         out: Array | None = None,
     ) -> np.ndarray: ...  # fmt: skip
 
     @overload
     def linear(
-        x: Array, weight: Weight, bias: Array | None = None, *, activation: Activation, skip: Skip = "auto",
-        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: Literal[True],
+        x: Array, weight: Weight, bias: Array | None = None, *, activation: Activation, residual: Array | None = None,
+        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None, return_mask: Literal[True],
         precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
 
     @overload
     def linear(
         x: Array, weight: Weight, bias: Array | None = None, *, activation: Activation | None = None,
-        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool,
-        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+        return_mask: bool, precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
 
 
 def linear(
-    x: Array, weight: Weight, bias: Array | None = None, *, activation: Activation | None = None, skip: Skip = "auto",
-    threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool = False, precision: Precision = "highest",
-    num_threads: int | None = None, out: Array | None = None,
+    x: Array, weight: Weight, bias: Array | None = None, *, activation: Activation | None = None,
+    residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+    return_mask: bool = False, precision: Precision = "highest", num_threads: int | None = None,
+    out: Array | None = None,
 ) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """``x @ weight.T + bias``, skipping zeros of `x` or `weight`.
 
@@ -60,7 +61,7 @@ def linear(
     x : (..., features in) float32 or float64
     weight : (features out, features in), same dtype, or PackedWeight
     bias : (features out,), same dtype, optional
-    activation, skip, threshold, return_mask, precision, num_threads, out
+    activation, residual, skip, threshold, return_mask, precision, num_threads, out
         As in `sparseconv.conv2d`.
     input_mask : array like `x`, or bit mask, optional
         As in `sparseconv.conv2d`.
@@ -72,8 +73,8 @@ def linear(
         With `return_mask`, as `sparseconv.conv2d`.
     """
     return prepare.linear(
-        x, weight, bias, activation=activation, skip=skip, threshold=threshold, input_mask=input_mask,
-        return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
+        x, weight, bias, activation=activation, residual=residual, skip=skip, threshold=threshold,
+        input_mask=input_mask, return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 

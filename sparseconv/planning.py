@@ -55,7 +55,7 @@ def plan(operation: str | Callable[..., Any], *args: object, **keywords: object)
     return replace(made, reason=f"{made.reason}; {notice}") if notice else made
 
 
-OPERANDS = ("x", "weight", "bias", "grad_output", "input_mask", "output_mask", "grad_output_mask")
+OPERANDS = ("x", "weight", "bias", "residual", "grad_output", "input_mask", "output_mask", "grad_output_mask")
 Check = Callable[[dict[str, Any], Any], Any]  # of operands by name, and `out`
 
 

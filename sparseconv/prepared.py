@@ -65,7 +65,7 @@ class PreparedCall:
             As many as `operands` names, in that order or by name, with the shapes, strides and dtypes of those that the
             call was prepared with.
         out : array like the result, optional
-            Written and returned. Must not overlap an operand.
+            Written and returned. Must not overlap an operand, but may be the residual.
 
         Returns
         -------
@@ -155,7 +155,7 @@ class PreparedCall:
         channels = made.problem.in_channels if made.backward else made.problem.out_channels
         if made.layout.pads(channels):
             raise ValueError(f"capsule: got {channels} channels of {made.layout.name}, expected a multiple of 16")
-        roles = {"source": self._order[0], "bias": "bias" if "bias" in self._order else ""}
+        roles = {name: name for name in ("bias", "residual") if name in self._order} | {"source": self._order[0]}
         if self._return_mask:
             if kernel.lists or not made.mask_in_order or kernel.tiles["parts"]:
                 raise ValueError(f"capsule: got return_mask, which {kernel.name} does not write here, expected none")

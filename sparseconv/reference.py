@@ -326,8 +326,8 @@ def _weight_result(grad, output_mask, layout, dtype, out):
     return _finish(_masked(grad.reshape(-1, *grad.shape[2:]), output_mask), layout, dtype, out)
 
 
-def _add_bias(y, bias, activation):
-    """Bias and activation of an array whose channels are axis 1."""
+def _add_bias(y, bias, residual, activation):
+    """Bias, residual and activation of an array whose channels are axis 1; the residual is one like it."""
     if activation not in (None, "relu"):
         raise ValueError(f"activation: got {activation!r}, expected None or 'relu'")
     if bias is not None:
@@ -335,6 +335,10 @@ def _add_bias(y, bias, activation):
         if bias.shape != (y.shape[1],):
             raise ValueError(f"bias: got shape {bias.shape}, expected ({y.shape[1]},)")
         y = y + bias.astype(np.float64).reshape(-1, *(1,) * (y.ndim - 2))
+    if residual is not None:
+        if residual.shape != y.shape:
+            raise ValueError(f"residual: got shape {residual.shape}, expected {y.shape}")
+        y = y + residual
     return np.maximum(y, 0) if activation == "relu" else y  # np.maximum keeps NaN
 
 
@@ -365,6 +369,7 @@ def _functions(ndim):
         groups=1,
         layout=default,
         activation=None,
+        residual=None,
         skip="auto",
         threshold=0.0,
         num_threads=None,
@@ -380,7 +385,9 @@ def _functions(ndim):
         geometry = geometry_of(kernel, images.shape[2:], stride, padding, dilation)
         out_size = _out_size(images.shape[2:], kernel, *geometry)
         y = _forward(_split_groups(images, groups), _weight_groups(weight, groups), out_size, *geometry)
-        return _finish(_add_bias(_join_groups(y), bias, activation), layout, x.dtype, out)
+        if residual is not None:
+            residual = _channels_first(np.asarray(residual), layout, out_c)
+        return _finish(_add_bias(_join_groups(y), bias, residual, activation), layout, x.dtype, out)
 
     @_silent
     def conv_backward_data(
@@ -452,6 +459,7 @@ def _functions(ndim):
         groups=1,
         layout=default,
         activation=None,
+        residual=None,
         skip="auto",
         threshold=0.0,
         num_threads=None,
@@ -472,7 +480,9 @@ def _functions(ndim):
         if min(out_size) < 0:
             raise ValueError(f"x: got spatial size {images.shape[2:]}, which gives an output of size {out_size}")
         y = _backward_data(_split_groups(images, groups), _weight_groups(weight, groups), out_size, *geometry)
-        return _finish(_add_bias(_join_groups(y), bias, activation), layout, x.dtype, out)
+        if residual is not None:
+            residual = _channels_first(np.asarray(residual), layout, weight.shape[1] * groups)
+        return _finish(_add_bias(_join_groups(y), bias, residual, activation), layout, x.dtype, out)
 
     @_silent
     def conv_transpose_backward_data(
@@ -572,13 +582,21 @@ def _functions(ndim):
 
 
 @_silent
-def linear(x, weight, bias=None, *, activation=None, skip="auto", threshold=0.0, num_threads=None, out=None):
+def linear(
+    x, weight, bias=None, *, activation=None, residual=None, skip="auto", threshold=0.0, num_threads=None, out=None
+):
     """`x` (..., in) times `weight` (out, in) transposed."""
     x, weight = _thresholded(skip, threshold, input=x, weight=weight)
     out_c, in_c = weight.shape
     _check_channels("x", x.shape[-1], in_c)
     rows = _rows(x)
-    y = _add_bias(rows @ weight.astype(np.float64).T, bias, activation)
+    y = rows @ weight.astype(np.float64).T
+    if residual is not None:
+        shape = (*x.shape[:-1], out_c)
+        if np.shape(residual) != shape:
+            raise ValueError(f"residual: got shape {np.shape(residual)}, expected {shape}")
+        residual = np.reshape(residual, y.shape)
+    y = _add_bias(y, bias, residual, activation)
     return _finish(y.reshape(*x.shape[:-1], out_c), "", x.dtype, out)
 
 

@@ -39,26 +39,26 @@ if TYPE_CHECKING:
     def conv_transpose2d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
         output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW",
-        activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0,
-        input_mask: Mask | None = None, return_mask: Literal[False] = False, precision: Precision = "highest",
-        num_threads: int | None = None, out: Array | None = None,
+        activation: Activation | None = None, residual: Array | None = None, skip: Skip = "auto",
+        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: Literal[False] = False,
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray: ...  # fmt: skip
 
     @overload
     def conv_transpose2d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
         output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW",
-        activation: Activation, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
-        return_mask: Literal[True], precision: Precision = "highest", num_threads: int | None = None,
-        out: Array | None = None,
+        activation: Activation, residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, return_mask: Literal[True], precision: Precision = "highest",
+        num_threads: int | None = None, out: Array | None = None,
     ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
 
     @overload
     def conv_transpose2d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
         output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW",
-        activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0,
-        input_mask: Mask | None = None, return_mask: bool, precision: Precision = "highest",
+        activation: Activation | None = None, residual: Array | None = None, skip: Skip = "auto",
+        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool, precision: Precision = "highest",
         num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
 
@@ -66,9 +66,9 @@ if TYPE_CHECKING:
 def conv_transpose2d(
     x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
     output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW",
-    activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
-    return_mask: bool = False, precision: Precision = "highest", num_threads: int | None = None,
-    out: Array | None = None,
+    activation: Activation | None = None, residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0,
+    input_mask: Mask | None = None, return_mask: bool = False, precision: Precision = "highest",
+    num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """Two-dimensional transposed convolution that skips the zeros of `x`.
 
@@ -81,7 +81,7 @@ def conv_transpose2d(
     bias : (K,), same dtype, optional
     output_padding : int or (int, int)
         Columns added behind the result, fewer than the larger of stride and dilation.
-    stride, padding, dilation, groups, layout, activation, precision, num_threads, out
+    stride, padding, dilation, groups, layout, activation, residual, precision, num_threads, out
         As in `sparseconv.conv2d`; padding takes columns away from the result, and "same" is not defined.
     skip : {"auto", "none", "input", "weight"}
         What is exploited.
@@ -102,8 +102,8 @@ def conv_transpose2d(
     """
     return prepare.conv_transpose(
         2, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
-        groups=groups, layout=layout, activation=activation, skip=skip, threshold=threshold, input_mask=input_mask,
-        return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
+        groups=groups, layout=layout, activation=activation, residual=residual, skip=skip, threshold=threshold,
+        input_mask=input_mask, return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -178,25 +178,26 @@ if TYPE_CHECKING:
     def conv_transpose1d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
         output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW",
-        activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0,
-        input_mask: Mask | None = None, return_mask: Literal[False] = False, precision: Precision = "highest",
-        num_threads: int | None = None, out: Array | None = None,
+        activation: Activation | None = None, residual: Array | None = None, skip: Skip = "auto",
+        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: Literal[False] = False,
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray: ...  # fmt: skip
 
     @overload
     def conv_transpose1d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
         output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW", activation: Activation,
-        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None, return_mask: Literal[True],
-        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+        return_mask: Literal[True], precision: Precision = "highest", num_threads: int | None = None,
+        out: Array | None = None,
     ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
 
     @overload
     def conv_transpose1d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
         output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW",
-        activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0,
-        input_mask: Mask | None = None, return_mask: bool, precision: Precision = "highest",
+        activation: Activation | None = None, residual: Array | None = None, skip: Skip = "auto",
+        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool, precision: Precision = "highest",
         num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
 
@@ -204,15 +205,15 @@ if TYPE_CHECKING:
 def conv_transpose1d(
     x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
     output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW",
-    activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
-    return_mask: bool = False, precision: Precision = "highest", num_threads: int | None = None,
-    out: Array | None = None,
+    activation: Activation | None = None, residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0,
+    input_mask: Mask | None = None, return_mask: bool = False, precision: Precision = "highest",
+    num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """`conv_transpose2d` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
     return prepare.conv_transpose(
         1, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
-        groups=groups, layout=layout, activation=activation, skip=skip, threshold=threshold, input_mask=input_mask,
-        return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
+        groups=groups, layout=layout, activation=activation, residual=residual, skip=skip, threshold=threshold,
+        input_mask=input_mask, return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -251,26 +252,26 @@ if TYPE_CHECKING:
     def conv_transpose3d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
         output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW",
-        activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0,
-        input_mask: Mask | None = None, return_mask: Literal[False] = False, precision: Precision = "highest",
-        num_threads: int | None = None, out: Array | None = None,
+        activation: Activation | None = None, residual: Array | None = None, skip: Skip = "auto",
+        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: Literal[False] = False,
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray: ...  # fmt: skip
 
     @overload
     def conv_transpose3d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
         output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW",
-        activation: Activation, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
-        return_mask: Literal[True], precision: Precision = "highest", num_threads: int | None = None,
-        out: Array | None = None,
+        activation: Activation, residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, return_mask: Literal[True], precision: Precision = "highest",
+        num_threads: int | None = None, out: Array | None = None,
     ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
 
     @overload
     def conv_transpose3d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
         output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW",
-        activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0,
-        input_mask: Mask | None = None, return_mask: bool, precision: Precision = "highest",
+        activation: Activation | None = None, residual: Array | None = None, skip: Skip = "auto",
+        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool, precision: Precision = "highest",
         num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
 
@@ -278,15 +279,15 @@ if TYPE_CHECKING:
 def conv_transpose3d(
     x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
     output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW",
-    activation: Activation | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
-    return_mask: bool = False, precision: Precision = "highest", num_threads: int | None = None,
-    out: Array | None = None,
+    activation: Activation | None = None, residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0,
+    input_mask: Mask | None = None, return_mask: bool = False, precision: Precision = "highest",
+    num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """`conv_transpose2d` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
     return prepare.conv_transpose(
         3, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
-        groups=groups, layout=layout, activation=activation, skip=skip, threshold=threshold, input_mask=input_mask,
-        return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
+        groups=groups, layout=layout, activation=activation, residual=residual, skip=skip, threshold=threshold,
+        input_mask=input_mask, return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 

@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t
 
 from sparseconv cimport sc_view
 
-from ._kernels cimport sc_map, sc_weight_view
+from ._kernels cimport sc_epilogue, sc_map, sc_weight_view
 
 # What a bound kernel takes beside its tables: its struct, and the Python objects that come and go with it. Measured as
 # the growth of a process by 2000 small problems in three passes: 8 KB for each pass, small tables included.
@@ -13,6 +13,7 @@ cdef enum:
 cdef void hold(int64_t bytes) noexcept
 cdef void *filled(values) except NULL
 cdef void released(const void *table) noexcept
+cdef int bind_epilogue(sc_epilogue *c, bias, residual, mask) except -1
 
 
 cdef class Map:
@@ -25,3 +26,8 @@ cdef class View:
 
 cdef class WeightView:
     cdef sc_weight_view c
+
+
+cdef class Epilogue:
+    cdef sc_epilogue c
+    cdef View residual

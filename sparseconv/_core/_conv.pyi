@@ -47,6 +47,9 @@ class WeightView:
         self, group: int, lane: int, channel: int, tap: int, outer_taps: Sequence[int], flat: bool
     ) -> None: ...
 
+class Epilogue:
+    def __init__(self, *, relu: bool, residual: View | None = None, stream: int = 0) -> None: ...
+
 class Rows:
     def __init__(
         self,
@@ -55,13 +58,13 @@ class Rows:
         target: View,
         weight: WeightView,
         *,
+        epilogue: Epilogue,
         needed: Mask | None = None,
         live: Mask | None = None,
         batch: int,
         groups: int,
         channels: int,
         lanes: int,
-        relu: bool,
         dense: bool,
         outputs: int,
         parts: int,
@@ -73,7 +76,6 @@ class Rows:
         in_segment: int,
         lane_groups: int,
         pack_ahead: int,
-        stream: int,
     ) -> None: ...
     @property
     def scratch_bytes(self) -> tuple[int, int]: ...
@@ -89,6 +91,7 @@ class Rows:
         mask: np.ndarray | None = None,
         needed: np.ndarray | None = None,
         live: np.ndarray | None = None,
+        residual: np.ndarray | None = None,
     ) -> None: ...
 
 class Gradient:

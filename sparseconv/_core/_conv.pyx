@@ -9,8 +9,8 @@ from sparseconv cimport sc_bias_task
 
 from ._cpu cimport address, api, check, convolutions, signals
 from ._kernels cimport (
-    SC_CALL_GRADIENT, SC_CALL_ROWS, sc_bytes, sc_call, sc_gap, sc_gradient_task, sc_mask, sc_pass, sc_rows_task,
-    sc_table, sc_tap, sc_weight_view,
+    SC_CALL_GRADIENT, SC_CALL_ROWS, sc_bytes, sc_call, sc_epilogue, sc_gap, sc_gradient_task, sc_mask, sc_pass,
+    sc_rows_task, sc_table, sc_tap, sc_weight_view,
 )
 
 cdef extern from "Python.h":
@@ -183,6 +183,26 @@ cdef class WeightView:
         released(self.c.outer_taps)
 
 
+cdef class Epilogue:
+    """An sc_epilogue without its addresses: what becomes of finished sums. `stream` is of the blocking."""
+
+    def __init__(self, *, relu, View residual=None, stream=0):
+        self.c.relu, self.c.stream, self.residual = relu, stream, residual
+        if residual is not None:
+            self.c.residual = residual.c
+
+
+cdef int bind_epilogue(sc_epilogue *c, bias, residual, mask) except -1:
+    """Its addresses, for the time of a call."""
+    if bias is not None:
+        c.bias = <const float *>address(bias, PyBUF_STRIDED_RO)
+    if residual is not None:
+        c.residual.data = <float *>address(residual, PyBUF_STRIDED_RO)
+    if mask is not None:
+        c.mask = <uint16_t *>address(mask, PyBUF_WRITABLE)
+    return 0
+
+
 cdef const sc_table *table_for(parts) except NULL:
     """The kernels of a call: those in use when it is prepared."""
     cdef const sc_table *table = convolutions().active()
@@ -205,21 +225,21 @@ cdef class Rows:
         hold(-TASK_BYTES)
 
     def __init__(self, Map map not None, View source not None, View target not None, WeightView weight not None, *,
-                 Mask needed=None, Mask live=None, batch, groups, channels, lanes, relu, dense, outputs, parts,
-                 lane_vectors, channel_block, chunk_rows, segment, segments, in_segment, lane_groups, pack_ahead,
-                 stream):
-        self.kept, self.table = (map, source, target, weight, needed, live), table_for(parts)
+                 Epilogue epilogue not None, Mask needed=None, Mask live=None, batch, groups, channels, lanes, dense,
+                 outputs, parts, lane_vectors, channel_block, chunk_rows, segment, segments, in_segment, lane_groups,
+                 pack_ahead):
+        self.kept, self.table = (map, source, target, weight, epilogue, needed, live), table_for(parts)
+        self.c.epilogue = epilogue.c
         self.c.map, self.c.in_, self.c.out, self.c.weight = map.c, source.c, target.c, weight.c
         self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
         if needed is not None:
             self.c.needed = needed.c
         if live is not None:
             self.c.live = live.c
-        self.c.relu, self.c.dense, self.c.outputs, self.c.parts = relu, dense, outputs, parts
+        self.c.dense, self.c.outputs, self.c.parts = dense, outputs, parts
         self.c.lane_vectors, self.c.channel_block = lane_vectors, channel_block
         self.c.chunk_rows, self.c.segment, self.c.segments = chunk_rows, segment, segments
         self.c.in_segment, self.c.lane_groups, self.c.pack_ahead = in_segment, lane_groups, pack_ahead
-        self.c.stream = stream
 
     @property
     def scratch_bytes(self):
@@ -233,15 +253,13 @@ cdef class Rows:
         to.kind, to.table, to.task.rows = SC_CALL_ROWS, self.table, self.c
         to.task.rows.threshold = threshold
 
-    def run(self, source, weight, bias, target, int threads, float threshold=0, mask=None, needed=None, live=None):
+    def run(self, source, weight, bias, target, int threads, float threshold=0, mask=None, needed=None, live=None,
+            residual=None):
         cdef sc_rows_task task = self.c
         task.threshold = threshold
-        if mask is not None:
-            task.mask = <uint16_t *>address(mask, PyBUF_WRITABLE)
+        bind_epilogue(&task.epilogue, bias, residual, mask)
         task.in_.data = <float *>address(source, PyBUF_STRIDED_RO)
         task.weight.data = <float *>address(weight, PyBUF_STRIDED_RO)
-        if bias is not None:
-            task.bias = <float *>address(bias, PyBUF_STRIDED_RO)
         if needed is not None:
             task.needed.data = address(needed, PyBUF_STRIDED_RO)
         if live is not None:

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ._conv import Map, View, WeightView
+from ._conv import Epilogue, Map, View, WeightView
 
 class Groups:
     def __init__(
@@ -12,12 +12,11 @@ class Groups:
         target: View,
         weight: WeightView,
         *,
+        epilogue: Epilogue,
         batch: int,
         groups: int,
         channels: int,
         lanes: int,
-        relu: bool,
-        stream: int,
         spread: int,
         overlap: int,
         in_place: int,
@@ -46,6 +45,7 @@ class Groups:
         mask: np.ndarray | None = None,
         needed: np.ndarray | None = None,
         live: np.ndarray | None = None,
+        residual: np.ndarray | None = None,
     ) -> None: ...
 
 class GroupsGradient:

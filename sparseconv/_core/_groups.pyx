@@ -1,16 +1,16 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True
 """Calls of the dense kernels of narrow groups; thin classes like those of _conv.pyx."""
 
-from libc.stdint cimport int64_t, uint16_t
+from libc.stdint cimport int64_t
 
-from ._conv cimport TASK_BYTES, Map, View, WeightView, filled, hold, released
+from ._conv cimport TASK_BYTES, Epilogue, Map, View, WeightView, bind_epilogue, filled, hold, released
 from ._cpu cimport address, check, convolutions, signals
 from ._kernels cimport (
     SC_CALL_GROUPS, SC_CALL_GROUPS_GRADIENT, sc_bytes, sc_call, sc_groups_gradient_task, sc_groups_task, sc_table,
 )
 
 cdef extern from "Python.h":
-    int PyBUF_STRIDED_RO, PyBUF_STRIDED, PyBUF_WRITABLE
+    int PyBUF_STRIDED_RO, PyBUF_STRIDED
 
 
 cdef class Groups:
@@ -24,12 +24,12 @@ cdef class Groups:
         hold(TASK_BYTES)
 
     def __init__(self, Map map not None, View source not None, View target not None, WeightView weight not None, *,
-                 batch, groups, channels, lanes, relu, stream, spread, overlap, in_place, out_place, phases,
-                 phase_passes, most_passes, chunk_rows, segment, segments, in_segment, shares, ahead):
-        self.kept, self.table = (map, source, target, weight), convolutions().active()
+                 Epilogue epilogue not None, batch, groups, channels, lanes, spread, overlap, in_place, out_place,
+                 phases, phase_passes, most_passes, chunk_rows, segment, segments, in_segment, shares, ahead):
+        self.kept, self.table = (map, source, target, weight, epilogue), convolutions().active()
         self.c.map, self.c.in_, self.c.out, self.c.weight = map.c, source.c, target.c, weight.c
         self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
-        self.c.relu, self.c.stream, self.c.spread, self.c.overlap = relu, stream, spread, overlap
+        self.c.epilogue, self.c.spread, self.c.overlap = epilogue.c, spread, overlap
         self.c.in_place, self.c.out_place = in_place, out_place
         self.c.phases, self.c.phase_passes = <const int64_t *>filled(phases), <const int64_t *>filled(phase_passes)
         self.c.phase_count, self.c.most_passes = len(phases) - 1, most_passes
@@ -52,15 +52,13 @@ cdef class Groups:
         cdef sc_call *to = <sc_call *>call
         to.kind, to.table, to.task.groups = SC_CALL_GROUPS, self.table, self.c
 
-    def run(self, source, weight, bias, target, int threads, float threshold=0, mask=None, needed=None, live=None):
+    def run(self, source, weight, bias, target, int threads, float threshold=0, mask=None, needed=None, live=None,
+            residual=None):
         """As Rows.run; every element is computed, whatever `threshold`, `needed` and `live` say."""
         cdef sc_groups_task task = self.c
-        if mask is not None:
-            task.mask = <uint16_t *>address(mask, PyBUF_WRITABLE)
+        bind_epilogue(&task.epilogue, bias, residual, mask)
         task.in_.data = <float *>address(source, PyBUF_STRIDED_RO)
         task.weight.data = <float *>address(weight, PyBUF_STRIDED_RO)
-        if bias is not None:
-            task.bias = <float *>address(bias, PyBUF_STRIDED_RO)
         task.out.data = <float *>address(target, PyBUF_STRIDED)
         with nogil:
             check(convolutions().groups(self.table, &task, threads, signals))

@@ -39,6 +39,12 @@ cdef extern from "kernels/common/problem.h" nogil:
         const int64_t *outer_taps
         int64_t flat_taps
 
+    ctypedef struct sc_epilogue:
+        const float *bias
+        sc_view residual
+        int64_t relu, stream
+        uint16_t *mask
+
     ctypedef struct sc_rows_task:
         sc_map map
         sc_view in_ "in"
@@ -46,10 +52,9 @@ cdef extern from "kernels/common/problem.h" nogil:
         sc_mask needed, live
         int64_t batch, groups, channels, lanes
         sc_weight_view weight
-        const float *bias
-        int64_t relu, stream, dense, outputs, parts
+        sc_epilogue epilogue
+        int64_t dense, outputs, parts
         float threshold
-        uint16_t *mask
         int64_t lane_vectors, channel_block, chunk_rows, segment, segments, in_segment, lane_groups, pack_ahead
 
     ctypedef struct sc_gradient_task:
@@ -71,9 +76,7 @@ cdef extern from "kernels/common/problem.h" nogil:
         sc_view out
         int64_t batch, groups, channels, lanes
         sc_weight_view weight
-        const float *bias
-        int64_t relu, stream
-        uint16_t *mask
+        sc_epilogue epilogue
         int64_t spread, overlap, in_place, out_place
         const int64_t *phases
         const int64_t *phase_passes
@@ -111,8 +114,8 @@ cdef extern from "kernels/common/problem.h" nogil:
         sc_view out
         int64_t batch, groups, channels, filters
         sc_lists lists
-        const float *bias
-        int64_t relu, stream, phases, tile, segments, in_advance, width
+        sc_epilogue epilogue
+        int64_t phases, tile, segments, in_advance, width
         const int64_t *columns
         const int64_t *column_places
         const int64_t *tap_places
@@ -146,7 +149,7 @@ cdef extern from "kernels/runtime/run.h" nogil:
     ctypedef struct sc_call:
         const sc_table *table
         int64_t kind
-        size_t source, weight, bias, live, needed, mask
+        size_t source, weight, bias, residual, live, needed, mask
         sc_call_task task
 
     ctypedef struct sc_convolutions:

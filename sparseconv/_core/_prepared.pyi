@@ -23,6 +23,7 @@ def capsule(
     source: str,
     weight: str = "",
     bias: str = "",
+    residual: str = "",
     live: str = "",
     needed: str = "",
     mask: str = "",

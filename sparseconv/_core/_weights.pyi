@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 
-from ._conv import Map, View
+from ._conv import Epilogue, Map, View
 
 class Lists:
     def __init__(
@@ -37,12 +37,11 @@ class Weights:
         source: View,
         target: View,
         *,
+        epilogue: Epilogue,
         batch: int,
         groups: int,
         channels: int,
         filters: int,
-        relu: bool,
-        stream: int,
         phases: int,
         tile: int,
         segments: int,
@@ -59,7 +58,13 @@ class Weights:
     def scratch_bytes(self) -> tuple[int, int]: ...
     def bind(self, call: int, threshold: float, lists: Lists) -> None: ...
     def run(
-        self, source: np.ndarray, lists: Lists, bias: np.ndarray | None, target: np.ndarray, threads: int
+        self,
+        source: np.ndarray,
+        lists: Lists,
+        bias: np.ndarray | None,
+        target: np.ndarray,
+        threads: int,
+        residual: np.ndarray | None = None,
     ) -> None: ...
 
 class Guard:

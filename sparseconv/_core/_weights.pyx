@@ -6,7 +6,7 @@ from _thread import allocate_lock, get_ident
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc, realloc
 
-from ._conv cimport TASK_BYTES, Map, View, filled, hold, released
+from ._conv cimport TASK_BYTES, Epilogue, Map, View, bind_epilogue, filled, hold, released
 from ._cpu cimport address, check, convolutions, signals
 from ._kernels cimport (
     SC_CALL_WEIGHTS, sc_bytes, sc_call, sc_lists, sc_lists_task, sc_nonzero, sc_table, sc_weights_task,
@@ -106,13 +106,13 @@ cdef class Weights:
     def __cinit__(self):
         hold(TASK_BYTES)
 
-    def __init__(self, Map map not None, View source not None, View target not None, *, batch, groups, channels,
-                 filters, relu, stream, phases, tile, segments, in_advance, columns, column_places, width,
+    def __init__(self, Map map not None, View source not None, View target not None, *, Epilogue epilogue not None,
+                 batch, groups, channels, filters, phases, tile, segments, in_advance, columns, column_places, width,
                  tap_places, channel_block, chunk_steps, shares):
-        self.kept, self.table = (map, source, target), convolutions().active()
+        self.kept, self.table = (map, source, target, epilogue), convolutions().active()
         self.c.map, self.c.in_, self.c.out = map.c, source.c, target.c
         self.c.batch, self.c.groups, self.c.channels, self.c.filters = batch, groups, channels, filters
-        self.c.relu, self.c.stream = relu, stream
+        self.c.epilogue = epilogue.c
         self.c.phases, self.c.tile, self.c.segments = phases, tile, segments
         self.c.in_advance, self.c.width = in_advance, width
         self.c.columns = <const int64_t *>filled(columns)
@@ -138,12 +138,11 @@ cdef class Weights:
         to.kind, to.table, to.task.weights = SC_CALL_WEIGHTS, self.table, self.c
         to.task.weights.lists = lists.c
 
-    def run(self, source, Lists lists not None, bias, target, int threads):
+    def run(self, source, Lists lists not None, bias, target, int threads, residual=None):
         cdef sc_weights_task task = self.c
         task.lists = lists.c
         task.in_.data = <float *>address(source, PyBUF_STRIDED_RO)
-        if bias is not None:
-            task.bias = <float *>address(bias, PyBUF_STRIDED_RO)
+        bind_epilogue(&task.epilogue, bias, residual, None)
         task.out.data = <float *>address(target, PyBUF_STRIDED)
         with nogil:
             check(convolutions().weights(self.table, &task, threads, signals))

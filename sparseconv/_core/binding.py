@@ -74,6 +74,19 @@ class Mask(NamedTuple):
     kind: str
 
 
+class Epilogue(NamedTuple):
+    """What becomes of the finished sums, but for its arrays: see `_conv.Epilogue`."""
+
+    relu: bool = False
+    residual: Strides | None = None
+
+    def bound(self, residual: Strides | None, size: tuple[int, ...], tiles: dict[str, int]) -> dict[str, Any]:
+        """What kernels take for it, `tiles` included; the residual is a reduced array of this size."""
+        view = None if residual is None else layout.view(residual, size)
+        made = _conv.Epilogue(relu=self.relu, residual=view, stream=tiles["stream"])
+        return {"epilogue": made} | {name: value for name, value in tiles.items() if name != "stream"}
+
+
 Place = Strides | Mask | None
 
 
@@ -143,7 +156,7 @@ def _bound(isa: str, bind: Callable[..., Prepared], *which: str) -> Prepared:
 @caches.kept(2048)
 def rows_kernels(
     problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], needed: Mask | None,
-    live: Mask | None, relu: bool, precision: str, threads: int, isa: str,
+    live: Mask | None, epilogue: Epilogue, precision: str, threads: int, isa: str,
 ) -> Callable[[str], Prepared]:  # fmt: skip
     """The forward or backward_data kernels for arrays with these strides, each bound when it is first asked for.
 
@@ -151,16 +164,16 @@ def rows_kernels(
     density of at most SPARSE, "weight" and "sparse weight", which skip zeros of the weights (WEIGHT_SPARSE), and, where
     there is a mask of what is needed, "output". Tiles depend on the instruction set, so `isa` is part of the key.
     """
-    bind = partial(_rows_kernel, problem, backward, source, target, weight, needed, live, relu, precision, threads)
+    bind = partial(_rows_kernel, problem, backward, source, target, weight, needed, live, epilogue, precision, threads)
     return cache(partial(_bound, isa, bind))
 
 
 def _rows_kernel(
     problem: Problem, backward: bool, source: Strides, target: Strides, weight: tuple[int, ...], needed: Mask | None,
-    live: Mask | None, relu: bool, precision: str, threads: int, variant: str,
+    live: Mask | None, epilogue: Epilogue, precision: str, threads: int, variant: str,
 ) -> Prepared:  # fmt: skip
-    places = source, target, needed, live
-    x, y = ([1, 2], [0, 3]) if backward else ([0, 3], [1, 2])  # the places of arrays with the shapes of x and y
+    places = source, target, needed, live, epilogue.residual
+    x, y = ([1, 2, 4], [0, 3]) if backward else ([0, 3], [1, 2, 4])  # the places of arrays with the shapes of x and y
     simplify = reduction.dropped if variant.endswith("weight") else reduction.simplified
     made = simplify(reduction.Reduced(
         problem, *(tuple(_strides(places[index]) for index in side) for side in (x, y)), weight
@@ -169,7 +182,7 @@ def _rows_kernel(
     problem, weight = made.problem, made.weight
     channels, lanes = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     group = lanes
-    flat, (source, target, needed, live) = _merged(
+    flat, (source, target, needed, live, residual) = _merged(
         problem, tuple(_at(place, strides[index]) for index, place in enumerate(places))
     )
     if flat.dims != problem.dims:
@@ -180,13 +193,15 @@ def _rows_kernel(
     source_size, target_size = (flat.out_size, flat.in_size) if backward else (flat.in_size, flat.out_size)
     if variant.endswith("weight"):
         views = layout.view(source, source_size), layout.view(target, target_size)
-        return _weights_kernel(flat, backward, used, views, channels, lanes, relu, threads, variant)
+        bound = partial(epilogue.bound, residual, target_size)
+        return _weights_kernel(flat, backward, used, views, channels, lanes, bound, threads, variant)
     tile_gain = max(1.0, blocking_tiles.rows_gain(problem, backward, precision)) if _cpu.has_tiles() else 1.0
     group_gain = groups.rows_gain(problem, backward)
     if variant == "dense" and group_gain > tile_gain:
         weights = layout.weight_view(weight, flat.kernel, group, not backward, made.offset)
         views = layout.view(source, source_size), layout.view(target, target_size)
-        task, tiles = groups.rows(flat, backward, used, (source, target), views, weights, relu, threads)
+        strides, bound = (source, target, residual), partial(epilogue.bound, residual, target_size)
+        task, tiles = groups.rows(flat, backward, used, strides, views, weights, bound, threads)
         return Prepared("groups_dense", "", threads, task, tiles, 0.0, 0.0, masks_result=False)
     if variant == "dense" and tile_gain > 1:
         variant = "tiles"
@@ -198,8 +213,8 @@ def _rows_kernel(
     task = _conv.Rows(
         used, layout.view(source, source_size), layout.view(target, target_size),
         layout.weight_view(weight, flat.kernel, group, not backward, made.offset),
-        needed=_mask(needed, target_size), live=_mask(live, source_size),
-                batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes, relu=relu, dense=dense, **tiles,
+        needed=_mask(needed, target_size), live=_mask(live, source_size), batch=flat.batch, groups=flat.groups,
+        channels=channels, lanes=lanes, dense=dense, **epilogue.bound(residual, target_size, tiles),
     )  # fmt: skip
     # One word of channels costs about 25 cycles (window moved, bits tested, one branch mispredicted) beside its
     # multiply-adds; measured 0.09 for a tile of 384 vectors, 0.23 for 96, 0.55 for 18.
@@ -219,13 +234,13 @@ def _rows_kernel(
 
 def _weights_kernel(
     problem: Problem, backward: bool, used: _conv.Map, views: tuple[_conv.View, _conv.View], channels: int,
-    filters: int, relu: bool, threads: int, variant: str,
+    filters: int, bound: Callable[[dict[str, int]], dict[str, Any]], threads: int, variant: str,
 ) -> Prepared:  # fmt: skip
     made = blocking.weights(problem, channels, filters, variant, backward, threads)
     tiles = {name: value for name, value in made.tiles.items() if name != "percent"}
     task = _weights.Weights(
         used, *views, batch=problem.batch, groups=problem.groups, channels=channels, filters=filters,
-        relu=relu, **made.tables._asdict() | tiles,
+        **made.tables._asdict() | bound(tiles),
     )  # fmt: skip
     each, fixed = made.slope / dense_cycles(), made.fixed / dense_cycles()
     return Prepared("weights_skip", "weight", threads, task, tiles, each, fixed, masks_result=False)

@@ -141,6 +141,12 @@ def bias(given: Form | None, channels: int) -> None:
         sizes("bias", given.shape, (channels,))
 
 
+def residual(given: Form | None, shape: tuple[int, ...]) -> None:
+    """Whether a residual, if there is one, has the shape of the result."""
+    if given is not None:
+        sizes("residual", given.shape, shape)
+
+
 def same_dtype(**named: Form | np.ndarray | None) -> np.dtype:
     """The dtype that all arrays share."""
     given = {name: array for name, array in named.items() if array is not None}

@@ -6,7 +6,9 @@ they waste what a group does not fill, and begin anew for each group.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 from . import _conv, _groups, blocking
 from .blocking import ceil_div, even
@@ -58,13 +60,22 @@ def _gain(groups: int, channels: int, lanes: int, most: int) -> float:
 
 
 def rows(
-    problem: Problem, backward: bool, used: _conv.Map, strides: tuple[Strides, Strides],
-    views: tuple[_conv.View, _conv.View], weight: _conv.WeightView, relu: bool, threads: int,
+    problem: Problem, backward: bool, used: _conv.Map, strides: tuple[Strides, Strides, Strides | None],
+    views: tuple[_conv.View, _conv.View], weight: _conv.WeightView, bound: Callable[[dict[str, int]], dict[str, Any]],
+    threads: int,
 ) -> tuple[_groups.Groups, dict[str, int]]:  # fmt: skip
-    """The forward or backward_data kernel for arrays with these strides, and its blocking."""
+    """The forward or backward_data kernel for arrays with these strides (the last of a residual), and its blocking.
+
+    `bound` makes of the blocking what the kernel takes for it and its epilogue.
+    """
     channels, lanes = sides(problem, backward)
     how = spread(channels, lanes)
-    overlap, (in_place, out_place) = _places(problem.groups, (channels, lanes), how, strides)
+    source, target, residual = strides
+    overlap, (in_place, out_place) = _places(problem.groups, (channels, lanes), how, (source, target))
+    if residual and out_place:
+        odd = problem.groups * lanes % BLOCK
+        whole = residual.contiguous_channels if overlap else residual.channel == 1
+        out_place = int(whole and (overlap or not odd or residual.block != BLOCK))
     out_rows, out_columns, in_rows, width = used.shape
     all_rows, wanted = problem.batch * out_rows, 4 * threads if threads > 1 else 1
     vectors = ceil_div(problem.groups * lanes, BLOCK)
@@ -92,9 +103,9 @@ def rows(
     phases, phase_passes = _phases(used.out_starts)
     plain = {name: value for name, value in tiles.items() if name != "parts"}
     task = _groups.Groups(
-        used, *views, weight, batch=problem.batch, groups=problem.groups, channels=channels, lanes=lanes, relu=relu,
+        used, *views, weight, batch=problem.batch, groups=problem.groups, channels=channels, lanes=lanes,
         phases=phases, phase_passes=phase_passes,
-        most_passes=max((end - start for start, end in pairwise(phases)), default=0), **plain,
+        most_passes=max((end - start for start, end in pairwise(phases)), default=0), **bound(plain),
     )  # fmt: skip
     return task, tiles
 

@@ -74,8 +74,8 @@ def _reference(name: str, problem: Problem, result: Form, **words: Any) -> Witho
 
 
 def conv(
-    dims: int, x: Form, weight: Form, bias: Form | None = None, input_mask: Form | None = None, *, out: Form | None,
-    activation: Any = None, **options: Any,
+    dims: int, x: Form, weight: Form, bias: Form | None = None, residual: Form | None = None,
+    input_mask: Form | None = None, *, out: Form | None, activation: Any = None, **options: Any,
 ) -> Pass:  # fmt: skip
     call = Options(dims, FORWARD, **options)
     checks.word("activation", activation, (None, "relu"))
@@ -84,14 +84,18 @@ def conv(
     in_channels = weight.shape[1] * call.groups
     checks.channels("x", x, call.order, in_channels, weight.shape, 1, call.groups)
     checks.bias(bias, weight.shape[0])
-    dtype = checks.same_dtype(x=x, weight=weight, bias=bias)
+    dtype = checks.same_dtype(x=x, weight=weight, bias=bias, residual=residual)
     problem = call.problem(x.shape[0], in_channels, weight.shape[0], call.order.size(x.shape), weight.shape[2:])
     shape = call.order.shape(problem.batch, problem.out_channels, problem.out_size)
+    checks.residual(residual, shape)
     result = checks.result(out, shape, dtype)
     live = checks.mask("input_mask", input_mask, x.shape, dtype, call.order.channel_axes)
     if dtype == np.float64:
         return call.reference("conv{}d", problem, result, activation=activation)
-    return call.rows(problem, x, weight, result, backward=False, scalar="input", live=live, relu=activation == "relu")
+    relu = activation == "relu"
+    return call.rows(
+        problem, x, weight, result, backward=False, scalar="input", live=live, relu=relu, residual=residual
+    )
 
 
 def conv_backward_data(
@@ -132,8 +136,9 @@ def conv_backward_weight(
 
 
 def conv_transpose(
-    dims: int, x: Form, weight: Form, bias: Form | None = None, input_mask: Form | None = None, *, out: Form | None,
-    output_padding: Any = 0, activation: Any = None, **options: Any,
+    dims: int, x: Form, weight: Form, bias: Form | None = None, residual: Form | None = None,
+    input_mask: Form | None = None, *, out: Form | None, output_padding: Any = 0, activation: Any = None,
+    **options: Any,
 ) -> Pass:  # fmt: skip
     call = Options(dims, FORWARD, **options)
     checks.word("activation", activation, (None, "relu"))
@@ -142,16 +147,19 @@ def conv_transpose(
     channels = weight.shape[1] * call.groups
     checks.channels("x", x, call.order, weight.shape[0], weight.shape, 0, call.groups)
     checks.bias(bias, channels)
-    dtype = checks.same_dtype(x=x, weight=weight, bias=bias)
+    dtype = checks.same_dtype(x=x, weight=weight, bias=bias, residual=residual)
     size = call.order.size(x.shape)
     target = checks.transposed_size(size, weight.shape[2:], output_padding, call.stride, call.padding, call.dilation)
     problem = call.problem(x.shape[0], channels, weight.shape[0], target, weight.shape[2:], out_size=size)
-    result = checks.result(out, call.order.shape(x.shape[0], channels, target), dtype)
+    shape = call.order.shape(x.shape[0], channels, target)
+    checks.residual(residual, shape)
+    result = checks.result(out, shape, dtype)
     live = checks.mask("input_mask", input_mask, x.shape, dtype, call.order.channel_axes)
     if dtype == np.float64:
         extra = {"output_padding": output_padding, "activation": activation}
         return call.reference("conv_transpose{}d", problem, result, **extra)
-    return call.rows(problem, x, weight, result, backward=True, scalar="input", live=live, relu=activation == "relu")
+    relu = activation == "relu"
+    return call.rows(problem, x, weight, result, backward=True, scalar="input", live=live, relu=relu, residual=residual)
 
 
 def conv_transpose_backward_data(
@@ -236,8 +244,8 @@ def _backward_weight(
 
 
 def linear(
-    dims: int, x: Form, weight: Form, bias: Form | None = None, input_mask: Form | None = None, *, out: Form | None,
-    activation: Any = None, **options: Any,
+    dims: int, x: Form, weight: Form, bias: Form | None = None, residual: Form | None = None,
+    input_mask: Form | None = None, *, out: Form | None, activation: Any = None, **options: Any,
 ) -> Pass:  # fmt: skip
     checks.features("x", x)
     checks.weights(weight, 0)
@@ -246,7 +254,9 @@ def linear(
     result = _linear_result(out, (*x.shape[:-1], weight.shape[0]), x=x, weight=weight)
     options |= {"activation": activation, "layout": "NWC"}
     live = _row_mask("input_mask", input_mask, x)
-    made = conv(dims, x.as_row(), _pointwise(weight), bias, live, out=result.as_row(), **options)
+    checks.residual(residual, result.shape)
+    added = None if residual is None else residual.as_row()
+    made = conv(dims, x.as_row(), _pointwise(weight), bias, added, live, out=result.as_row(), **options)
     return _linear_pass("linear", made, result, options)
 
 

@@ -19,7 +19,7 @@ from .. import masks, packed
 from ..packed import PackedWeight
 from . import _cpu, _weights, binding, caches, lines, reduction
 from .arrays import Form
-from .binding import Mask, Prepared
+from .binding import Epilogue, Mask, Prepared
 from .choice import (
     NOTHING,
     WEIGHT_MACS,
@@ -114,15 +114,15 @@ class Rows:
         _, kernel = self.decide(operands, threads, threshold)
         source, weight = next(iter(operands.values())), operands["weight"]
         bias = np.ascontiguousarray(operands["bias"]) if "bias" in operands else None
-        needed, mask = operands.get("output_mask"), None
+        needed, residual, mask = operands.get("output_mask"), operands.get("residual"), None
         if kernel.lists:
-            kernel.task.run(source, kernel.lists, bias, out, kernel.threads)
+            kernel.task.run(source, kernel.lists, bias, out, kernel.threads, residual)
         else:
             if return_mask and self.mask_in_order and not kernel.tiles["parts"]:
                 mask = np.empty(-(-out.size // 8), np.uint8)
             dense = weight.dense if isinstance(weight, PackedWeight) else weight
             live = operands.get(KNOWN_ZEROS[self.scalar])
-            kernel.task.run(source, dense, bias, out, kernel.threads, threshold, mask, needed, live)
+            kernel.task.run(source, dense, bias, out, kernel.threads, threshold, mask, needed, live, residual)
         if needed is not None and not kernel.masks_result:
             masks.keep(out, self.layout.over_channels(needed, out.ndim))
         if self.pads:
@@ -269,17 +269,21 @@ class Call(NamedTuple):
 
 def rows(
     problem: Problem, layout: Layout, source: Form, weight: Form, result: Form, *, backward: bool, skip: str,
-    scalar: str, precision: str, relu: bool = False, needed: Form | None = None, live: Form | None = None,
+    scalar: str, precision: str, relu: bool = False, residual: Form | None = None, needed: Form | None = None,
+    live: Form | None = None,
 ) -> Rows | WithoutKernel:  # fmt: skip
     """forward or backward_data for arrays of these forms; `scalar` is what `skip` calls the source."""
+    channels = problem.in_channels if backward else problem.out_channels
     if problem.empty:
-        return WithoutKernel(problem, result, "none", "nothing to sum", partial(_only_bias, layout, relu))
+        return WithoutKernel(problem, result, "none", "nothing to sum", partial(_without_sums, layout, channels, relu))
     source, target = layout.strides(source), layout.strides(result)
-    lanes = (problem.in_channels if backward else problem.out_channels) // problem.groups
-    mask_in_order = relu and lanes % BLOCK == 0 and target.contiguous_channels and result.c_contiguous
+    added = residual and layout.strides(residual)
+    in_vectors = target.contiguous_channels and (added is None or added.contiguous_channels)
+    mask_in_order = relu and channels // problem.groups % BLOCK == 0 and in_vectors and result.c_contiguous
     masks_of = _mask(layout, needed), _mask(layout, live)
-    kernels = partial(binding.rows_kernels, problem, backward, source, target, weight.steps, *masks_of, relu, precision)
-    pads = layout.pads(problem.in_channels if backward else problem.out_channels)
+    bound_to = problem, backward, source, target, weight.steps, *masks_of, Epilogue(relu, added), precision
+    kernels = partial(binding.rows_kernels, *bound_to)
+    pads = layout.pads(channels)
     weighs = problem.met_macs >= WEIGHT_MACS
     return Rows(
         problem, result, layout, backward, skip, scalar, mask_in_order, pads, weighs, lru_cache(BOUND)(kernels)
@@ -319,9 +323,13 @@ def _mask(layout: Layout, mask: Form | None) -> Mask | None:
     return None if mask is None else Mask(layout.strides(mask), mask.dtype.char)
 
 
-def _only_bias(layout: Layout, relu: bool, operands: Operands, threshold: float) -> np.ndarray | int:
-    """What is left of a convolution when no input reaches any output."""
-    if "bias" not in operands:
-        return 0
-    bias = operands["bias"]
-    return layout.per_channel(np.maximum(bias, 0) if relu else bias)
+def _without_sums(
+    layout: Layout, channels: int, relu: bool, operands: Operands, threshold: float
+) -> np.ndarray | np.float32:
+    """What is left of a convolution when no input reaches any output: bias and residual."""
+    left = layout.per_channel(operands["bias"]) if "bias" in operands else np.float32(0)
+    with np.errstate(all="ignore"):  # as in the kernels
+        if "residual" in operands:
+            left = left + operands["residual"]
+            layout.clear_padding(left, channels)
+        return np.maximum(left, 0) if relu else left

@@ -25,15 +25,15 @@ from .passes import KNOWN_ZEROS, Call
 
 PLAIN = frozenset({int, str, type(None)})
 MASKS = frozenset({"output_mask", *KNOWN_ZEROS.values()})
-OPTIONAL = MASKS | {"bias"}  # operands that need not be there
+OPTIONAL = MASKS | {"bias", "residual"}  # operands that need not be there
 
 
 def conv(
-    dims: int, x: Any, weight: Any, bias: Any = None, *, input_mask: Any = None, out: Any = None,
+    dims: int, x: Any, weight: Any, bias: Any = None, *, residual: Any = None, input_mask: Any = None, out: Any = None,
     num_threads: Any = None, return_mask: Any = False, **words: Any,
 ) -> Call:  # fmt: skip
     """conv*d."""
-    operands = {"x": x, "weight": weight, "bias": bias, "input_mask": input_mask}
+    operands = {"x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask}
     call = _call(operations.conv, dims, operands, out, num_threads, words)
     return call if return_mask is False else _with_mask(call, return_mask, words)
 
@@ -72,11 +72,11 @@ def conv_backward_weight(
 
 
 def conv_transpose(
-    dims: int, x: Any, weight: Any, bias: Any = None, *, input_mask: Any = None, out: Any = None,
+    dims: int, x: Any, weight: Any, bias: Any = None, *, residual: Any = None, input_mask: Any = None, out: Any = None,
     num_threads: Any = None, return_mask: Any = False, **words: Any,
 ) -> Call:  # fmt: skip
     """conv_transpose*d: backward_data of the convolution with the same weight."""
-    operands = {"x": x, "weight": weight, "bias": bias, "input_mask": input_mask}
+    operands = {"x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask}
     call = _call(operations.conv_transpose, dims, operands, out, num_threads, words)
     return call if return_mask is False else _with_mask(call, return_mask, words)
 
@@ -115,11 +115,11 @@ def conv_transpose_backward_weight(
 
 
 def linear(
-    x: Any, weight: Any, bias: Any = None, *, input_mask: Any = None, out: Any = None, num_threads: Any = None,
-    return_mask: Any = False, **words: Any,
+    x: Any, weight: Any, bias: Any = None, *, residual: Any = None, input_mask: Any = None, out: Any = None,
+    num_threads: Any = None, return_mask: Any = False, **words: Any,
 ) -> Call:  # fmt: skip
     """linear: a pointwise convolution of one row."""
-    operands = {"x": x, "weight": weight, "bias": bias, "input_mask": input_mask}
+    operands = {"x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask}
     call = _call(operations.linear, 1, operands, out, num_threads, words, arrays.in_rows)
     return call if return_mask is False else _with_mask(call, return_mask, words)
 

@@ -58,8 +58,9 @@ typedef struct {
     const void *input_mask;
     const void *grad_output_mask;
     const void *output_mask;
-    float *out;                /* must not overlap any of the others */
+    float *out;                /* must not overlap any of the others, but may be `residual` */
     uint8_t *mask;             /* where return_mask was asked for: one bit per element of `out`, in whole bytes */
+    const float *residual;
 } sc_operands;
 
 /* --- tasks: plain functions on contiguous memory --- */

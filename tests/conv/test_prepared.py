@@ -318,6 +318,23 @@ def test_capsule_with_lists(isa, api):
         np.testing.assert_array_equal(out, expected)
 
 
+@pytest.mark.parametrize("groups", [1, 20])
+def test_capsule_with_a_residual(isa, api, groups):
+    """In every family, and over itself."""
+    w = ints(20, 20 // groups, 3, 3, zeros=0.5)
+    residual = ints(*sc.conv2d(X, w, groups=groups, padding=1).shape, zeros=0.3)
+    for skip in ("none", "input", "weight"):
+        words = {"groups": groups, "padding": 1, "activation": "relu", "skip": skip}
+        prepared = sc.prepare("conv2d", X, w, residual=residual, **words)
+        expected = prepared(X, w, residual)
+        assert (expected != sc.conv2d(X, w, **words)).any()
+        out, both = np.full_like(expected, np.nan), residual.copy()
+        assert api.run(prepared.capsule(), x=X, weight=w, residual=residual, out=out) == 0
+        assert api.run(prepared.capsule(), 3, x=X, weight=w, residual=both, out=both) == 0
+        np.testing.assert_array_equal(out, expected)
+        np.testing.assert_array_equal(both, expected)
+
+
 def test_capsule_with_masks(isa, api):
     nhwc, grad = (np.ascontiguousarray(one.transpose(0, 2, 3, 1)) for one in (X, DY))
     w = ints(32, 20, 3, 3, zeros=0)

@@ -23,6 +23,7 @@ from helpers import (
     operands,
     prepared,
     sparse_ints,
+    to_layout,
 )
 from neon_recorder import CLASSES, FUNCTIONS, recording
 from places import KERNELS, SUPPORT
@@ -95,6 +96,29 @@ def record_epilogues(recorder):
         y, mask = call(sc, case, "forward", x, weight, bias=bias, skip=skip, activation="relu", return_mask=True)
         assert 0.2 < np.unpackbits(mask).mean() < 0.8
         assert np.count_nonzero(y) == np.unpackbits(mask).sum()
+
+
+def record_residuals(recorder):
+    """In every family, in vectors and through transposes, over themselves, at other strides."""
+    cases = (
+        Case(17, 48, (5, 14), (3, 3), padding=1, kind=1), Case(17, 33, (5, 14), (3, 3), padding=1),
+        Case(33, 17, (6, 9), (3, 2), dilation=2, padding=((2, 1), (0, 3)), kind=2), TRANSPOSED[2], TRANSPOSED[5],
+        Case(40, 40, (6, 9), (3, 3), padding=1, groups=40, kind=1), Case(24, 24, (4, 9), (3, 3), groups=6),
+        Case(70, 33, (1, 1), (1, 1), batch=1),
+    )  # fmt: skip
+    for case in cases:
+        x, weight = in_layout(case, "forward", *operands(case, "forward", 0.5))
+        bias = sparse_ints((case.out_c,), 0, 9)
+        residual = to_layout(5 * sparse_ints(case.out_shape, 0.3, 8), case.layout)
+        for skip in SKIPS["forward"][1:]:
+            recorder.name = f"residual {case} {skip}"
+            words = {"bias": bias, "skip": skip, "activation": "relu"}
+            expected = np.maximum(call(sc, case, "forward", x, weight, bias=bias, skip=skip) + residual, 0)
+            assert_exact(call(sc, case, "forward", x, weight, residual=residual, **words), expected)
+            other = residual.copy(order="F")
+            assert_exact(call(sc, case, "forward", x, weight, residual=other, **words), expected)
+            out = residual.copy()
+            assert_exact(call(sc, case, "forward", x, weight, residual=out, out=out, **words), expected)
 
 
 def record_thresholds(recorder):
@@ -282,9 +306,9 @@ def record_stochastic(recorder):
 
 
 RECORDINGS = (
-    record_passes, record_epilogues, record_thresholds, record_zero_weights, record_views, record_output_masks,
-    record_operand_masks, record_denormals, record_groups, record_bias_gradients, record_linear, record_pruning,
-    record_topk, record_stochastic,
+    record_passes, record_epilogues, record_residuals, record_thresholds, record_zero_weights, record_views,
+    record_output_masks, record_operand_masks, record_denormals, record_groups, record_bias_gradients, record_linear,
+    record_pruning, record_topk, record_stochastic,
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import task_structs
 from places import KERNELS, SUPPORT
-from task_structs import Map, Mask, View, WeightView, forget_plans, structs
+from task_structs import Epilogue, Map, Mask, View, WeightView, forget_plans, structs
 
 from sparseconv import cpu
 from sparseconv._core import _conv, _cpu, blocking_tiles
@@ -90,7 +90,7 @@ class Emulation:
                 if not self.fields["parts"]:
                     return super().run(source, weight, bias, target, threads, *more)
                 told = self.told(source, weight, bias, target, threads, *more)
-                assert not (told.struct.threshold or told.struct.mask), "tile kernels know neither"
+                assert not (told.struct.threshold or told.struct.epilogue.mask), "tile kernels know neither"
                 emulation.run("rows", self.fields, told.struct, threads)
 
         class Gradient(task_structs.Gradient):
@@ -108,7 +108,7 @@ class Emulation:
                 emulation.run("gradient", self.fields, told.struct, threads)
 
         with pytest.MonkeyPatch.context() as patch, cpu.use_isa(self.vector_isa):
-            for replacement in (Map, View, Mask, WeightView, Rows, Gradient):
+            for replacement in (Map, View, Mask, WeightView, Epilogue, Rows, Gradient):
                 patch.setattr(_conv, replacement.__name__, replacement)
             patch.setattr(_cpu, "has_tiles", lambda: True)
             if always:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import task_structs
 from numpy.lib.array_utils import byte_bounds
-from task_structs import Filled, Map, Mask, View, WeightView, forget_plans, table
+from task_structs import Epilogue, Filled, Map, Mask, View, WeightView, forget_plans, table
 
 from sparseconv import cpu
 from sparseconv._core import _conv, _groups, _pruning, _weights
@@ -199,7 +199,7 @@ def recording(monkeypatch):
         recorder.record(kind, task.call(read, written), execute)
 
     with monkeypatch.context() as patch, cpu.use_isa("scalar"):
-        for replacement in (Map, View, Mask, WeightView):
+        for replacement in (Map, View, Mask, WeightView, Epilogue):
             patch.setattr(_conv, replacement.__name__, replacement)
         patch.setattr(_weights, "Lists", Lists)
         patch.setattr(_pruning, "topk", recorded_topk)

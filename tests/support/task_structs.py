@@ -100,6 +100,17 @@ class Mask(_conv.Mask):
         self.filled = Filled("sc_mask", members(view=view), kind="f?B".index(kind))
 
 
+class Epilogue(_conv.Epilogue):
+    def __init__(self, *, relu, residual=None, stream=0):
+        super().__init__(relu=relu, residual=residual, stream=stream)
+        self.filled = Filled("sc_epilogue", members(residual=residual), relu=relu, stream=stream)
+
+
+def epilogue_of(bias, residual, mask):
+    """What kernels read and write for it."""
+    return {"epilogue.bias": bias, "epilogue.residual.data": residual}, {"epilogue.mask": mask}
+
+
 class WeightView(_conv.WeightView):
     def __init__(self, group, lane, channel, tap, outer_taps, flat):
         super().__init__(group, lane, channel, tap, outer_taps, flat)
@@ -113,17 +124,22 @@ class WeightView(_conv.WeightView):
 
 
 class Rows(_conv.Rows):
-    def __init__(self, used, source, target, weight, *, needed=None, live=None, **fields):
+    def __init__(self, used, source, target, weight, *, epilogue, needed=None, live=None, **fields):
         # Tile kernels, tasks with parts, do not run here.
-        super().__init__(used, source, target, weight, needed=needed, live=live, **fields | {"parts": 0})
-        made = members(map=used, in_=source, out=target, weight=weight, needed=needed, live=live)
+        super().__init__(
+            used, source, target, weight, epilogue=epilogue, needed=needed, live=live, **fields | {"parts": 0}
+        )
+        made = members(
+            map=used, in_=source, out=target, weight=weight, epilogue=epilogue, needed=needed, live=live
+        )  # fmt: skip
         self.fields, self.filled = fields, Filled("sc_rows_task", made, **fields)
 
-    def told(self, source, weight, bias, target, threads, threshold=0, mask=None, needed=None, live=None):
-        read = {
-            "in.data": source, "weight.data": weight, "bias": bias, "needed.data": needed, "live.data": live
-        }  # fmt: skip
-        return self.filled.call(read, {"out.data": target, "mask": mask}, threshold=threshold)
+    def told(
+        self, source, weight, bias, target, threads, threshold=0, mask=None, needed=None, live=None, residual=None
+    ):
+        read, written = epilogue_of(bias, residual, mask)
+        read |= {"in.data": source, "weight.data": weight, "needed.data": needed, "live.data": live}
+        return self.filled.call(read, {"out.data": target} | written, threshold=threshold)
 
 
 class Gradient(_conv.Gradient):
@@ -138,15 +154,18 @@ class Gradient(_conv.Gradient):
 
 
 class Groups(_groups.Groups):
-    def __init__(self, used, source, target, weight, *, phases, phase_passes, **fields):
-        super().__init__(used, source, target, weight, phases=phases, phase_passes=phase_passes, **fields)
-        tables = {"phases": table(phases), "phase_passes": table(phase_passes)}
-        made = members(map=used, in_=source, out=target, weight=weight)
+    def __init__(self, used, source, target, weight, *, epilogue, phases, phase_passes, **fields):
+        plain = {"phases": phases, "phase_passes": phase_passes}
+        super().__init__(used, source, target, weight, epilogue=epilogue, **plain, **fields)
+        tables = {name: table(numbers) for name, numbers in plain.items()}
+        made = members(map=used, in_=source, out=target, weight=weight, epilogue=epilogue)
         self.filled = Filled("sc_groups_task", made, tables, **fields, phase_count=len(phases) - 1)
 
-    def told(self, source, weight, bias, target, threads, threshold=0, mask=None, needed=None, live=None):
-        read = {"in.data": source, "weight.data": weight, "bias": bias}
-        return self.filled.call(read, {"out.data": target, "mask": mask})
+    def told(
+        self, source, weight, bias, target, threads, threshold=0, mask=None, needed=None, live=None, residual=None
+    ):
+        read, written = epilogue_of(bias, residual, mask)
+        return self.filled.call({"in.data": source, "weight.data": weight} | read, {"out.data": target} | written)
 
 
 class GroupsGradient(_groups.GroupsGradient):
@@ -159,14 +178,15 @@ class GroupsGradient(_groups.GroupsGradient):
 
 
 class Weights(_weights.Weights):
-    def __init__(self, used, source, target, *, columns, column_places, tap_places, **fields):
+    def __init__(self, used, source, target, *, epilogue, columns, column_places, tap_places, **fields):
         tables = {"columns": columns, "column_places": column_places, "tap_places": tap_places}
-        super().__init__(used, source, target, **tables, **fields)
-        made = members(map=used, in_=source, out=target)
+        super().__init__(used, source, target, epilogue=epilogue, **tables, **fields)
+        made = members(map=used, in_=source, out=target, epilogue=epilogue)
         self.filled = Filled("sc_weights_task", made, tables, **fields)
 
-    def told(self, source, lists, bias, target, threads):
-        made = self.filled.call({"in.data": source, "bias": bias}, {"out.data": target})
+    def told(self, source, lists, bias, target, threads, residual=None):
+        read, _ = epilogue_of(bias, residual, None)
+        made = self.filled.call({"in.data": source} | read, {"out.data": target})
         made.struct.lists = lists.filled.struct
         made.read += lists.filled.read
         return made

@@ -98,7 +98,7 @@ struct tile_row_scratch {
     // The same call for the vector kernel, an item for each chunk and lane block of its own.
     static sc_rows_task vector_task(const sc_rows_task &task) {
         sc_rows_task vectors = task;
-        vectors.parts = 0, vectors.stream = 0, vectors.dense = 1, vectors.pack_ahead = 0;
+        vectors.parts = 0, vectors.epilogue.stream = 0, vectors.dense = 1, vectors.pack_ahead = 0;
         vectors.lane_vectors = task.lane_vectors <= vector_table.limits.dense_vectors ? task.lane_vectors : 1;
         vectors.channel_block = smaller(task.channels, SC_MAX_CHANNEL_BLOCK);
         vectors.lane_groups = lane_blocks(task.lanes, vectors.lane_vectors).count;

@@ -22,6 +22,7 @@
 #include "amx/planes.h"
 #include "amx/products.h"
 #include "amx/weights.h"
+#include "common/epilogue.h"
 #include "common/mask_words.h"
 #include "rows/chunk.h"
 
@@ -80,31 +81,38 @@ static void sum_positions(const tile_sweep &sweep, int64_t position, bool two, i
     }
 }
 
-// Complete sums of neighbouring positions of one row: bias, activation, and into memory.
+// Complete sums of neighbouring positions of one row: bias, epilogue, and into memory.
 static void finish_positions(const sc_rows_task &task, const lane_block &block, float *sums, int64_t sums_row,
                              int64_t row, int64_t column, int64_t column_step, int64_t count) {
     const int64_t first = block.group * task.lanes + block.vector * 16, pitch = block.vectors * 16;
-    const bool direct = channels_contiguous(task.out);
-    sc_view view = task.out;
-    view.column_stride *= column_step;
-    float *out = row_of(view, row / task.map.out_rows, row % task.map.out_rows) + column * task.out.column_stride;
+    const int64_t image = row / task.map.out_rows, out_row = row % task.map.out_rows;
+    const sc_epilogue &end = task.epilogue;
+    const bool direct = in_vectors(task.out, end);
+    const int64_t out_pitch = direct ? column_step * task.out.column_stride : sums_row;
+    float *out = direct ? row_of(task.out, image, out_row) + column * task.out.column_stride + first : sums;
+    const float *residual = nullptr;
+    if (direct && end.residual.data) {
+        residual = row_of(end.residual, image, out_row) + column * end.residual.column_stride + first;
+    }
     for (int64_t i = 0; i < count; ++i) {
         for (int64_t lane = 0; lane < pitch; lane += 16) {
             const int lanes = (int)smaller(16, block.lanes - lane);
             f32x16 sum = load(sums + i * sums_row + lane);
-            if (task.bias) sum = add(sum, load_partial(task.bias + first + lane, lanes));
-            if (task.relu) sum = maximum(zero(), sum);
-            if (direct) store_partial(out + i * view.column_stride + first + lane, sum, lanes);
-            else store(sums + i * sums_row + lane, sum);
+            if (end.bias) sum = add(sum, load_partial(end.bias + first + lane, lanes));
+            if (residual) {
+                sum = with_residual(sum, residual + i * column_step * end.residual.column_stride + lane, lanes);
+            }
+            if (direct) store_result(out + i * out_pitch + lane, finished(sum, end.relu), lanes, false);
+            else store(out + i * out_pitch + lane, sum);
         }
     }
     if (task.needed.data) {
-        const mask_columns columns(task.needed, row / task.map.out_rows, row % task.map.out_rows, column, column_step,
-                                   count);
-        keep_needed(task.needed, columns, first, block.lanes, direct ? out + first : sums,
-                    direct ? view.column_stride : sums_row);
+        const mask_columns columns(task.needed, image, out_row, column, column_step, count);
+        keep_needed(task.needed, columns, first, block.lanes, out, out_pitch);
     }
-    if (!direct) store_pixels(sums, sums_row, view, out, first, first + block.lanes, 0, count);
+    if (direct) return;
+    finish_tile(end, task.out, sums, sums_row,
+                {image, out_row, first, first + block.lanes, column, column_step, count});
 }
 
 // One pass over one part, and what it completes.

@@ -86,6 +86,16 @@ typedef struct {
     int64_t flat_taps;          // 1: outer tap t begins inner_taps * tap_stride elements behind outer tap t - 1
 } sc_weight_view;
 
+// What becomes of the finished sums of forward and backward_data: act( sum + bias + residual ), see common/epilogue.h
+typedef struct {
+    const float *bias;  // (channels of `out`,) or NULL
+    sc_view residual;   // of the shape of `out`, which it may be itself; without data: there is none
+    int64_t relu;
+    int64_t stream;     // 1: the result is bigger than the caches
+    uint16_t *mask;     // NULL, or with relu where the bits of the nonzero results go, in the order of memory. Only for
+                        // contiguous channels, whose pixels and groups begin at multiples of 16 elements
+} sc_epilogue;
+
 // forward and backward_data
 typedef struct {
     sc_map map;
@@ -96,12 +106,8 @@ typedef struct {
     int64_t channels;  // of `in`, per group
     int64_t lanes;     // channels of `out`, per group
     sc_weight_view weight;
-    const float *bias;  // (groups * lanes,) or NULL
-    int64_t relu;
-    int64_t stream;    // 1: the result is bigger than the caches
+    sc_epilogue epilogue;
     float threshold;   // skipping kernels take magnitudes of up to this for zeros
-    uint16_t *mask;    // NULL, or with relu where the bits of the nonzero results go, in the order of memory. Only for
-                       // contiguous channels, whose pixels and groups begin at multiples of 16 elements
     // blocking
     int64_t dense;             // which inner kernel: 0 skips zeros of `in`, 1 does not
     int64_t outputs;           // 1: outputs/outputs.h, which computes what is needed of `out` alone; then dense is 1
@@ -164,12 +170,11 @@ typedef struct {
     int64_t channels;  // of `in`, per group
     int64_t lanes;     // of `out`, per group
     sc_weight_view weight;
-    const float *bias;  // (groups * lanes,) or NULL
-    int64_t relu, stream;
-    uint16_t *mask;    // as above, for `out` that is written in place
+    sc_epilogue epilogue;     // `mask` for `out` that is written in place
     int64_t spread, overlap;  // see groups/lanes.h
     int64_t in_place;   // 1: vectors of `in` are read where they are; 0: pixels are packed
-    int64_t out_place;  // 1: vectors of `out` are stored where they belong; 0: through a tile and a transpose
+    int64_t out_place;  // 1: vectors of `out` are stored where they belong, those of a residual read there; 0: through
+                        // a tile and a transpose
     // A phase is the output columns of the passes with one out_start:
     //   map.passes[phase_passes[i]], phases[phase] <= i < phases[phase + 1]
     const int64_t *phases, *phase_passes;
@@ -250,8 +255,7 @@ typedef struct {
     int64_t batch, groups;
     int64_t channels, filters;  // of `in` and of `out`, per group
     sc_lists lists;
-    const float *bias;  // (groups * filters,) or NULL
-    int64_t relu, stream;  // as above
+    sc_epilogue epilogue;  // without `mask`
     // columns: phase p of a segment has output columns p + m * phases, 0 <= m < tile, behind the segment's first one
     int64_t phases, tile, segments;
     int64_t in_advance;         // input columns from one segment to the next

@@ -1,7 +1,7 @@
 // Between tensors of any layout and the contiguous tiles that kernels work on.
 //
 //   pixel tile   [column][channel]         load_pixels: NCHW and other layouts -> what NHWC memory already is
-//   lane tile    [column][lane block]      store_pixels: finished outputs -> any layout
+//   lane tile    [column][lane block]      finish_tile of common/epilogue.h: sums -> results in any layout
 //   channel tile [channel][column]         load_channels: one channel's positions contiguous (backward_weight, NCHW)
 // Weights have tiles of their own: common/weight_tile.h.
 // All of them move 16 x 16 blocks through one register transpose when either dimension is contiguous in memory.
@@ -165,22 +165,6 @@ static void load_channels(float *to, int64_t pitch, const sc_view &view, const f
             prefetch_next(view, source, step);
             load_block_transposed(block, source, step, count, view.channel_stride, run);
             for (int i = 0; i < run; ++i) store(to + (channel - first + i) * pitch + done, block[i]);
-            channel += run;
-        }
-    }
-}
-
-// The inverse of load_pixels. Reads whole vectors: 16 floats behind the tile belong to it.
-static void store_pixels(const float *from, int64_t pitch, const sc_view &view, float *to, int64_t first, int64_t end,
-                         int64_t column, int64_t columns) {
-    f32x16 block[16];
-    for (int64_t done = 0; done < columns; done += 16) {
-        const int count = (int)smaller(16, columns - done);
-        for (int64_t channel = first; channel < end;) {
-            const int run = channel_run(view, channel, end);
-            load_block(block, from + done * pitch + channel - first, pitch, count, 1, 16);
-            float *target = to + channel_offset(view, channel) + (column + done) * view.column_stride;
-            store_block_transposed(block, target, view.channel_stride, run, view.column_stride, count);
             channel += run;
         }
     }

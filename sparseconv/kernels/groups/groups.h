@@ -1,6 +1,6 @@
 // forward and backward_data of narrow groups, dense.
 //
-//   out[n, row, column, k] = act( bias[k] + sum over outer taps, passes, channels c of k's group, taps j of
+//   out[n, row, column, k] = end( bias[k] + sum over outer taps, passes, channels c of k's group, taps j of
 //                                 in[n, row_table[row][tap], m + j - shift, c] * weight[k, c, tap, j] )
 //
 // Lanes are 16 channels k that follow one another (groups/lanes.h): depthwise, that is one multiply-add per tap and
@@ -29,6 +29,7 @@
 // - groups of 32 channels, which fill two vectors: 1024,14/2 0.72 -> 1.10, 1024,7 0.81 -> 1.09 of the kernel of wide
 //   groups, since an input that is broadcast is used for three taps at once.
 #pragma once
+#include "common/epilogue.h"
 #include "groups/lanes.h"
 
 SC_OPEN
@@ -59,11 +60,23 @@ struct group_outputs {
     bool relu, stream;
     uint16_t *mask;
     const float *origin;
+    const float *residual;  // or null
+    int64_t residual_pitch;
+    const int64_t *residual_offsets;  // of each vector
+    int64_t twice;  // the vector, counted from the first one, whose first `done` lanes are another one's as well
+    int done;
     // input of the next row, which is asked for meanwhile
     const float *next[2];
     int next_count, next_columns;
     int64_t next_pitch;
 };
+
+// The lanes from `done` on.
+SC_INLINE void store_behind(float *to, f32x16 result, int done) {
+    float lanes[16];
+    store(lanes, result);
+    for (int lane = done; lane < 16; ++lane) to[lane] = lanes[lane];
+}
 
 template <int M>
 SC_INLINE f32x16 group_input(const float *pixel, int channel) {
@@ -107,11 +120,18 @@ SC_INLINE void group_steps(const group_outputs &outputs) {
             }
         }
         float *out = outputs.out + outputs.out_offsets[vector];
-        SC_UNROLL for (int p = 0; p < P; ++p) {
-            if (outputs.relu) acc[p] = maximum(zero(), acc[p]);
-            if (outputs.stream) store_stream(out + p * outputs.out_pitch, acc[p]);
-            else store(out + p * outputs.out_pitch, acc[p]);
+        if (outputs.residual) {
+            const float *residual = outputs.residual + outputs.residual_offsets[vector];
+            SC_UNROLL for (int p = 0; p < P; ++p) {
+                acc[p] = with_residual(acc[p], residual + p * outputs.residual_pitch, 16);
+            }
         }
+        SC_UNROLL for (int p = 0; p < P; ++p) acc[p] = finished(acc[p], outputs.relu);
+        if (vector == outputs.twice) {
+            SC_UNROLL for (int p = 0; p < P; ++p) store_behind(out + p * outputs.out_pitch, acc[p], outputs.done);
+            continue;
+        }
+        SC_UNROLL for (int p = 0; p < P; ++p) store_result(out + p * outputs.out_pitch, acc[p], 16, outputs.stream);
         if (!outputs.mask) continue;
         SC_UNROLL for (int p = 0; p < P; ++p) {
             outputs.mask[(out - outputs.origin + p * outputs.out_pitch) / 16] = (uint16_t)nonzero(acc[p]);
@@ -173,9 +193,7 @@ static void pack_groups(const sc_groups_task *task, int64_t begin, int64_t end, 
         float *to = task->packed + vector * packed_group_pitch(*task, lanes);
         const int64_t first = lanes.first(vector), count = smaller(16, lanes.total - first);
         store(to, zero());
-        for (int64_t lane = 0; task->bias && lane < count; ++lane) {
-            to[lane] = task->bias[first + lane] + 0.0f;  // flushes denormals
-        }
+        begin_with_bias(task->epilogue, first, count, to);
         move_group_weights<true>(to + 16, task->map, task->weight, lanes, vector, 0);
     }
 }
@@ -184,7 +202,7 @@ static void pack_groups(const sc_groups_task *task, int64_t begin, int64_t end, 
 struct group_scratch {
     const float **sources;  // [row][outer tap]: column 0 of the input row, or null
     int64_t *slots;         // where an input row has been packed, by its distance from the lowest one of the chunk
-    int64_t *offsets;       // of each vector in a row of `in`, then of `out`
+    int64_t *offsets;       // of each vector in a row of `in`, then of `out`, then of a residual
     group_step *steps;      // [outer tap][pass of the phase]
     float *pixels;          // [slot][column][packed pixel]
     float *sums;            // [row][column][lane]
@@ -199,7 +217,7 @@ struct group_scratch {
         const int64_t pixels = smaller(pairs, in_rows) * task.in_segment * lanes.packed_pitch();
         const int64_t steps = map.outer_taps * task.most_passes * (int64_t)sizeof(group_step) / 4;
         const int64_t columns = task.chunk_rows * task.segment;
-        return {line(2 * pairs), line(2 * in_rows), line(4 * lanes.vectors), line(steps),
+        return {line(2 * pairs), line(2 * in_rows), line(6 * lanes.vectors), line(steps),
                 task.in_place ? 0 : line(pixels), task.out_place ? 0 : 16 * columns + 16};
     }
 
@@ -292,22 +310,39 @@ static void group_row(const sc_groups_task &task, const row_chunk &chunk, const 
     const int64_t pitch = task.in_place ? task.in.column_stride : lanes.packed_pitch();
     const int64_t out_row = chunk.first + row;
     group_outputs outputs = {};
-    outputs.channels = (int)task.channels, outputs.relu = task.relu != 0;
+    outputs.channels = (int)task.channels, outputs.twice = -1;
     outputs.weights_pitch = packed_group_pitch(task, lanes), outputs.vectors = end - begin;
     outputs.weights = task.packed + begin * outputs.weights_pitch;
     outputs.in_offsets = scratch.offsets + begin, outputs.out_offsets = scratch.offsets + lanes.vectors + begin;
     outputs.steps = scratch.steps;
     float *out = scratch.sums + (row * chunk.columns - chunk.column) * 16;
     int64_t out_pitch = 16;
+    const sc_epilogue &epilogue = task.epilogue;
+    const float *residual = nullptr;
     if (task.out_place) {
-        out = row_of(task.out, out_row / map.out_rows, out_row % map.out_rows), out_pitch = task.out.column_stride;
-        outputs.mask = task.mask, outputs.origin = task.out.data;
+        const int64_t image = out_row / map.out_rows;
+        out = row_of(task.out, image, out_row % map.out_rows), out_pitch = task.out.column_stride;
+        outputs.relu = epilogue.relu, outputs.mask = epilogue.mask, outputs.origin = task.out.data;
+        if (epilogue.residual.data) {
+            residual = row_of(epilogue.residual, image, out_row % map.out_rows);
+            outputs.residual_offsets = scratch.offsets + 2 * lanes.vectors + begin;
+            if (lanes.overlap) {  // where the residual is the result, some of it has been overwritten by then
+                outputs.twice = lanes.vectors - 1 - begin, outputs.done = (int)(16 * lanes.vectors - lanes.total);
+            }
+        }
     }
+    const auto place = [&](int64_t column, int64_t step) {
+        outputs.out = out + column * out_pitch, outputs.out_pitch = step * out_pitch;
+        if (!residual) return;
+        outputs.residual = residual + column * epilogue.residual.column_stride;
+        outputs.residual_pitch = step * epilogue.residual.column_stride;
+    };
     const float *next[2];
     outputs.next_pitch = pitch;
     if (task.ahead) outputs.next_count = (int)new_group_rows(task, out_row + 1, next);
     const int64_t apart = task.out.column_stride | task.out.block_stride;
-    outputs.stream = task.out_place && task.stream && !lanes.overlap && ((uintptr_t)out | apart * 4) % 64 == 0;
+    outputs.stream = task.out_place && past_caches(task.out, epilogue) && !lanes.overlap &&
+                     ((uintptr_t)out | apart * 4) % 64 == 0;
     for (int64_t phase = 0; phase < task.phase_count; ++phase) {
         const int64_t *passes = task.phase_passes + task.phases[phase];
         const int64_t pass_count = task.phases[phase + 1] - task.phases[phase];
@@ -315,7 +350,6 @@ static void group_row(const sc_groups_task &task, const row_chunk &chunk, const 
         chunk.range(map.passes[passes[0]], first, last);
         if (first >= last) continue;
         const sc_pass &any = map.passes[passes[0]];
-        outputs.out_pitch = any.out_step * out_pitch;
         // Outputs whose taps are all inside the image: their steps are the same but for the column.
         int64_t whole_first = first, whole_last = last, base = -1;
         for (int64_t p = 0; p < pass_count; ++p) {
@@ -338,16 +372,15 @@ static void group_row(const sc_groups_task &task, const row_chunk &chunk, const 
             const int64_t ahead = part_begin(map.in_columns, parts, part);
             outputs.next_columns = (int)(part_begin(map.in_columns, parts, part + 1) - ahead);
             for (int n = 0; n < outputs.next_count; ++n) outputs.next[n] = next[n] + ahead * pitch;
-            outputs.out = out + any.out_start * out_pitch + column * outputs.out_pitch;
+            place(any.out_start + column * any.out_step, any.out_step);
             group_kernel_for(task.spread, columns)(outputs);
         }
     }
     outputs.count = 0, outputs.whole = true, outputs.in_offset = 0, outputs.next_count = 0;
     chunk.each_gap(map, [&](int64_t column, int64_t step, int64_t count) {
-        outputs.out_pitch = step * out_pitch;
         for (int64_t done = 0, columns; done < count; done += columns) {
             columns = smaller(GROUP_COLUMNS, count - done);
-            outputs.out = out + (column + done * step) * out_pitch;
+            place(column + done * step, step);
             group_kernel_for(task.spread, columns)(outputs);
         }
     });
@@ -369,9 +402,9 @@ static void groups_item(const sc_groups_task &task, int64_t item, const narrow_l
         }
         for (int64_t row = 0; row < chunk.rows && !task.out_place; ++row) {
             const int64_t out = chunk.first + row, first = lanes.first(vector);
-            store_pixels(scratch.sums + row * chunk.columns * 16, 16, task.out,
-                         row_of(task.out, out / task.map.out_rows, out % task.map.out_rows), first,
-                         smaller(first + 16, lanes.total), chunk.column, chunk.columns);
+            finish_tile(task.epilogue, task.out, scratch.sums + row * chunk.columns * 16, 16,
+                        {out / task.map.out_rows, out % task.map.out_rows, first, smaller(first + 16, lanes.total),
+                         chunk.column, 1, chunk.columns});
         }
     }
 }
@@ -384,9 +417,10 @@ static void groups(const sc_groups_task *task, int64_t begin, int64_t end, void 
         int64_t *offsets = scratch.offsets + vector;
         offsets[0] = task->in_place ? channel_offset(task->in, lanes.other(vector)) : 0;
         offsets[lanes.vectors] = task->out_place ? channel_offset(task->out, lanes.first(vector)) : 0;
+        offsets[2 * lanes.vectors] = channel_offset(task->epilogue.residual, lanes.first(vector));
     }
     for (int64_t item = begin; item < end; ++item) groups_item(*task, item, lanes, scratch);
-    if (task->stream) end_streams();
+    if (task->epilogue.stream) end_streams();
 }
 
 // Items of packing, and of storing the gradient of backward_weight.

@@ -135,7 +135,7 @@ static void finish_outputs(const outputs_share &share) {
         const int64_t image = (chunk.first + row) / task.map.out_rows, out = (chunk.first + row) % task.map.out_rows;
         float *memory = row_of(task.out, image, out);
         float *sums = share.sums(share.begin, row), *pixel = memory + chunk.column * task.out.column_stride + first;
-        const bool stream = task.stream && (end - first) % 16 == 0 &&
+        const bool stream = task.epilogue.stream && (end - first) % 16 == 0 &&
                             ((uintptr_t)pixel | task.out.column_stride * sizeof(float)) % 64 == 0;
         for (int64_t column = 0; column < chunk.columns; ++column) {
             for (int64_t index = share.begin; index < share.end; ++index) {
@@ -147,7 +147,8 @@ static void finish_outputs(const outputs_share &share) {
                 else expand_pixel(packed, word, block, packed, true, false);
             }
         }
-        if (!direct) store_pixels(sums, pitch, task.out, memory, first, end, chunk.column, chunk.columns);
+        const row_piece piece = {image, out, first, end, chunk.column, 1, chunk.columns};
+        if (!direct) finish_tile(task.epilogue, task.out, sums, pitch, piece);
     }
 }
 
@@ -180,7 +181,7 @@ static void outputs_item(const sc_rows_task &task, int64_t item, const row_scrat
 static void outputs(const sc_rows_task *task, int64_t begin, int64_t end, void *memory) {
     const row_scratch scratch(*task, memory);
     for (int64_t item = begin; item < end; ++item) outputs_item(*task, item, scratch);
-    if (task->stream) end_streams();
+    if (task->epilogue.stream) end_streams();
 }
 
 static int64_t packed_outputs_bytes(const sc_rows_task *task) {

@@ -48,6 +48,9 @@ SC_INLINE void dense_tile(const row_sweep &row, int64_t first) {
         const float *from = row.from + (first + p - row.begin) * row.from_pitch;
         SC_UNROLL for (int q = 0; q < Q; ++q) acc[p][q] = load(from + 16 * q);
     }
+    if (row.results.residual) {
+        SC_UNROLL for (int p = 0; p < P; ++p) row.results.prefetch<Q>(first + p - row.begin);
+    }
     const int64_t taps = row.in_count ? row.taps : 0;  // a row that meets none only moves its sums
     for (int64_t tap = 0; tap < taps; ++tap) {
         bool inside[P];
@@ -72,8 +75,8 @@ SC_INLINE void dense_tile(const row_sweep &row, int64_t first) {
     }
     SC_UNROLL for (int p = 0; p < P; ++p) {
         float *to = row.to + (first + p - row.begin) * row.to_pitch;
-        if (row.needed) mask_sums(row, first + p, acc[p]);
-        SC_UNROLL for (int q = 0; q < Q; ++q) finish(row, to, q, Q, acc[p][q]);
+        if (row.results.amends()) row.results.amend(acc[p], first + p - row.begin);
+        row.results.leave(acc[p], to);
     }
 }
 

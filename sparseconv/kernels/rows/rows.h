@@ -1,9 +1,10 @@
 // forward and backward_data: the loops around the row kernels.
 //
-//   out[n, row, m, k] = act( bias[k] + sum over outer taps, passes, channels c, taps j of
+//   out[n, row, m, k] = end( bias[k] + sum over outer taps, passes, channels c, taps j of
 //                            in[n, row_table[row][tap], m + j - shift, c] * weight[k, c, tap, j] )
 //
-// backward_data is the same sum with grad_output as `in` and the transposed weights (map and views say so).
+// `end` is common/epilogue.h. backward_data is the same sum with grad_output as `in` and the transposed weights (map
+// and views say so).
 //
 // Loop order, outermost first, and what each level re-uses:
 //   item         (group, chunk of output rows, share of the lane blocks): independent, no thread meets another
@@ -317,18 +318,24 @@ SC_INLINE void open_and_close(const sc_rows_task &task, const row_chunk &chunk, 
     const int64_t place = row * chunk.columns + first - chunk.column;
     float *sums = scratch.sums + place * pitch;
     sweep.from = opens ? bias : sums, sweep.from_pitch = opens ? 0 : step * pitch;
-    sweep.to = sums, sweep.to_pitch = step * pitch, sweep.last_lanes = 16;
-    sweep.relu = closes && task.relu, sweep.stream = false, sweep.mask = nullptr;
-    sweep.needed = closes && needed ? needed + place : nullptr;
-    sweep.needed_pitch = step, sweep.needed_lanes_pitch = chunk.rows * chunk.columns;
-    if (!closes || !channels_contiguous(task.out)) return;
-    const int64_t out = chunk.first + row, lane = block.group * task.lanes + block.vector * 16;
-    sweep.to = row_of(task.out, out / map.out_rows, out % map.out_rows) + lane + first * task.out.column_stride;
+    sweep.to = sums, sweep.to_pitch = step * pitch;
+    row_results &results = sweep.results;
+    results = {}, results.last_lanes = 16;
+    results.needed = closes && needed ? needed + place : nullptr;
+    results.needed_pitch = step, results.needed_lanes_pitch = chunk.rows * chunk.columns;
+    const sc_epilogue &end = task.epilogue;
+    if (!closes || !in_vectors(task.out, end)) return;
+    const int64_t image = (chunk.first + row) / map.out_rows, out_row = (chunk.first + row) % map.out_rows;
+    const int64_t lane = block.group * task.lanes + block.vector * 16;
+    sweep.to = row_of(task.out, image, out_row) + lane + first * task.out.column_stride;
     sweep.to_pitch = step * task.out.column_stride;
-    sweep.origin = task.out.data, sweep.mask = task.mask;
-    sweep.last_lanes = (int)(block.lanes - (block.vectors - 1) * 16);
-    sweep.stream = task.stream && sweep.last_lanes == 16 &&
-                   ((uintptr_t)sweep.to | sweep.to_pitch * sizeof(float)) % 64 == 0;
+    results.relu = end.relu, results.origin = task.out.data, results.mask = end.mask;
+    results.last_lanes = (int)(block.lanes - (block.vectors - 1) * 16);
+    results.stream = past_caches(task.out, end) && results.last_lanes == 16 &&
+                     ((uintptr_t)sweep.to | sweep.to_pitch * sizeof(float)) % 64 == 0;
+    if (!end.residual.data) return;
+    results.residual = row_of(end.residual, image, out_row) + lane + first * end.residual.column_stride;
+    results.residual_pitch = step * end.residual.column_stride;
 }
 
 SC_INLINE row_kernel kernel_of(const sc_rows_task &task, const lane_block &block) {
@@ -391,8 +398,7 @@ static bool finish_block(const sc_rows_task &task, const row_chunk &chunk, const
     const sc_map &map = task.map;
     const int64_t lane = block.group * task.lanes + block.vector * 16, pitch = block.vectors * 16;
     float bias[SC_MAX_LANE_VECTORS * 16] = {};
-    for (int64_t i = 0; task.bias && i < block.lanes; ++i) bias[i] = task.bias[lane + i] + 0.0f;  // flushes denormals
-
+    begin_with_bias(task.epilogue, lane, block.lanes, bias);
     for (int64_t channel = 0; channel < task.channels; channel += task.channel_block) {
         if (task.interrupt.poll(task.interrupt.context)) return false;
         const float *tile = scratch.tile;
@@ -406,10 +412,10 @@ static bool finish_block(const sc_rows_task &task, const row_chunk &chunk, const
         }
     }
     fill_unmet(task, chunk, scratch, block, bias, needed);
-    for (int64_t row = 0; row < chunk.rows && !channels_contiguous(task.out); ++row) {
+    for (int64_t row = 0; row < chunk.rows && !in_vectors(task.out, task.epilogue); ++row) {
         const int64_t image = (chunk.first + row) / map.out_rows, out = (chunk.first + row) % map.out_rows;
-        store_pixels(scratch.sums + row * chunk.columns * pitch, pitch, task.out, row_of(task.out, image, out), lane,
-                     lane + block.lanes, chunk.column, chunk.columns);
+        finish_tile(task.epilogue, task.out, scratch.sums + row * chunk.columns * pitch, pitch,
+                    {image, out, lane, lane + block.lanes, chunk.column, 1, chunk.columns});
     }
     return true;
 }
@@ -434,7 +440,7 @@ static void rows_item(const sc_rows_task &task, int64_t item, const row_scratch 
 static void rows(const sc_rows_task *task, int64_t begin, int64_t end, void *memory) {
     const row_scratch scratch(*task, memory);
     for (int64_t item = begin; item < end; ++item) rows_item(*task, item, scratch);
-    if (task->stream) end_streams();
+    if (task->epilogue.stream) end_streams();
 }
 
 static int64_t packed_weights_bytes(const sc_rows_task *task) {

@@ -57,7 +57,7 @@ SC_INLINE void skip_column(f32x16 (&acc)[S][Q], int turn, const float *x, const 
     }
 }
 
-// How sums leave. PLAIN: no ReLU, no mask and no partial last vector, which is every sweep but the last one of a row.
+// How sums leave. PLAIN: as they are, in whole vectors, as in every sweep but the last one of a row.
 enum class leaving { plain, stream, finish };
 
 template <int S, int Q, leaving HOW>
@@ -72,6 +72,7 @@ static void rows_skip(const row_sweep &row) {
     int64_t in_offset = (begin - shift) * in_pitch, live_offset = (begin - shift) * live_pitch;
     float *to = row.to;
     const int lines = row.channels;
+    const bool amends = row.results.amends();
     for (int64_t entering = begin; entering < last; entering += S) {
         SC_UNROLL for (int turn = 0; turn < S; ++turn) {
             const int64_t m = entering + turn;
@@ -88,11 +89,14 @@ static void rows_skip(const row_sweep &row) {
             in_offset += in_pitch, live_offset += live_pitch;
             if (m - (S - 1) >= begin) {
                 f32x16 (&sum)[Q] = acc[(turn + 1) % S];
-                if (HOW == leaving::finish && row.needed) mask_sums(row, m - (S - 1), sum);
-                SC_UNROLL for (int q = 0; q < Q; ++q) {
-                    if (HOW == leaving::plain) store(to + 16 * q, sum[q]);
-                    else if (HOW == leaving::stream) store_stream(to + 16 * q, sum[q]);
-                    else finish(row, to, q, Q, sum[q]);
+                if constexpr (HOW == leaving::finish) {
+                    if (amends) row.results.amend(sum, m - (S - 1) - begin);
+                    row.results.leave(sum, to);
+                } else {
+                    SC_UNROLL for (int q = 0; q < Q; ++q) {
+                        if (HOW == leaving::plain) store(to + 16 * q, sum[q]);
+                        else store_stream(to + 16 * q, sum[q]);
+                    }
                 }
                 to += to_pitch;
             }
@@ -102,8 +106,8 @@ static void rows_skip(const row_sweep &row) {
 
 template <int S, int Q>
 SC_INLINE void rows_skip_ends(const row_sweep &row) {
-    if (row.relu || row.needed || row.last_lanes != 16) rows_skip<S, Q, leaving::finish>(row);
-    else if (row.stream) rows_skip<S, Q, leaving::stream>(row);
+    if (row.results.finishes()) rows_skip<S, Q, leaving::finish>(row);
+    else if (row.results.stream) rows_skip<S, Q, leaving::stream>(row);
     else rows_skip<S, Q, leaving::plain>(row);
 }
 

@@ -185,6 +185,9 @@ public:
         pointer = static_cast<Pointer>(address);
     }
     void take(size_t place, sc_mask &mask) { take(place, mask.data, mask.kind == SC_MASK_FLOATS ? sizeof(float) : 1); }
+    void take(const sc_call &call, sc_epilogue &epilogue) {
+        take(call.bias, epilogue.bias), take(call.residual, epilogue.residual.data), take(call.mask, epilogue.mask, 1);
+    }
     bool good() const { return good_; }
 
 private:
@@ -199,8 +202,8 @@ int run_call(const sc_call *call, const sc_operands *given, int threads, sc_sign
     case SC_CALL_ROWS: {
         sc_rows_task task = call->task.rows;
         operands.take(call->source, task.in.data), operands.take(call->weight, task.weight.data);
-        operands.take(call->bias, task.bias), operands.take(call->live, task.live);
-        operands.take(call->needed, task.needed), operands.take(call->mask, task.mask, 1);
+        operands.take(call->live, task.live), operands.take(call->needed, task.needed);
+        operands.take(*call, task.epilogue);
         operands.take(OUT, task.out.data);
         return operands.good() ? run_rows(call->table, &task, threads, signals) : SC_BAD_OPERANDS;
     }
@@ -213,7 +216,7 @@ int run_call(const sc_call *call, const sc_operands *given, int threads, sc_sign
     case SC_CALL_GROUPS: {
         sc_groups_task task = call->task.groups;
         operands.take(call->source, task.in.data), operands.take(call->weight, task.weight.data);
-        operands.take(call->bias, task.bias), operands.take(call->mask, task.mask, 1);
+        operands.take(*call, task.epilogue);
         operands.take(OUT, task.out.data);
         return operands.good() ? run_groups(call->table, &task, threads, signals) : SC_BAD_OPERANDS;
     }
@@ -225,7 +228,7 @@ int run_call(const sc_call *call, const sc_operands *given, int threads, sc_sign
     }
     default: {
         sc_weights_task task = call->task.weights;
-        operands.take(call->source, task.in.data), operands.take(call->bias, task.bias);
+        operands.take(call->source, task.in.data), operands.take(*call, task.epilogue);
         operands.take(OUT, task.out.data);
         if (!operands.good()) return SC_BAD_OPERANDS;
         return run_bound<&sc_table::weights, &sc_weights_table::rows>(call->table, &task, threads, signals);

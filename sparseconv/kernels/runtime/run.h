@@ -37,7 +37,7 @@ union sc_call_task {
 struct sc_call {
     const sc_table *table;
     int64_t kind;  // an sc_call_kind
-    size_t source, weight, bias, live, needed, mask;  // of backward_weight: source is a, and weight is b
+    size_t source, weight, bias, residual, live, needed, mask;  // of backward_weight: source is a, and weight is b
     sc_call_task task;
 };
 

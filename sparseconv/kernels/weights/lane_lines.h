@@ -5,7 +5,7 @@
 // Both move 16 x 16 blocks through a register transpose, along channels where those of a pixel lie side by side, else
 // along columns. A lane without a row reads zeros and writes nothing.
 #pragma once
-#include "common/tile.h"
+#include "common/epilogue.h"
 
 SC_OPEN
 
@@ -111,33 +111,42 @@ static void gather_lines(float *to, const sc_view &view, const lane_line *lines,
 // What scatter_lines writes: output columns offset + m * step, 0 <= m < tile, behind the first one of each segment.
 struct out_columns {
     int64_t total, offset, step, tile;
-    bool relu, stream;
+    bool stream;
 };
 
-static void scatter_pixels(const float *from, const sc_view &view, const lane_line *lines, const out_columns &columns,
+static void scatter_pixels(const float *from, const sc_view &view, const lane_line *lines,
+                           const sc_epilogue &epilogue, const float *const *residuals, const out_columns &columns,
                            int64_t first, int64_t end) {
+    const sc_view &residual = epilogue.residual;
     f32x16 block[16];
     for (int64_t m = 0; m < columns.tile; ++m) {
         float *pixels[16];
+        const float *others[16];
         for (int lane = 0; lane < 16; ++lane) {
             const int64_t column = lines[lane].column + columns.offset + m * columns.step;
             const bool there = lines[lane].row && column < columns.total;
             pixels[lane] = there ? lines[lane].row + column * view.column_stride : nullptr;
+            others[lane] = there && residuals[lane] ? residuals[lane] + column * residual.column_stride : nullptr;
         }
         for (int64_t filter = first; filter < end;) {
-            const int run = channel_run(view, filter, end);
+            int run = channel_run(view, filter, end);
+            if (residual.data) run = (int)smaller(run, channel_run(residual, filter, end));
             const float *sums = from + ((filter - first) * columns.tile + m) * 16;
             const int64_t offset = channel_offset(view, filter);
             for (int i = 0; i < 16; ++i) block[i] = i < run ? load(sums + i * columns.tile * 16) : zero();
-            if (columns.relu) {
-                SC_UNROLL for (int i = 0; i < 16; ++i) block[i] = maximum(zero(), block[i]);
-            }
             transpose(block);
+            if (residual.data) {
+                const int64_t place = channel_offset(residual, filter);
+                for (int lane = 0; lane < 16; ++lane) {
+                    if (!others[lane]) continue;
+                    block[lane] = add(block[lane], load_line(others[lane] + place, residual.channel_stride, 0, run));
+                }
+            }
+            if (epilogue.relu) {
+                SC_UNROLL for (int lane = 0; lane < 16; ++lane) block[lane] = finished(block[lane], true);
+            }
             for (int lane = 0; lane < 16; ++lane) {
-                if (!pixels[lane]) continue;
-                if (columns.stream && run == 16) store_stream(pixels[lane] + offset, block[lane]);
-                else if (run == 16) store(pixels[lane] + offset, block[lane]);
-                else store_partial(pixels[lane] + offset, block[lane], run);
+                if (pixels[lane]) store_result(pixels[lane] + offset, block[lane], run, columns.stream);
             }
             filter += run;
         }
@@ -145,13 +154,15 @@ static void scatter_pixels(const float *from, const sc_view &view, const lane_li
 }
 
 static void scatter_channels(const float *from, const sc_view &view, const lane_line *lines,
-                             const out_columns &columns, int64_t first, int64_t end) {
+                             const sc_epilogue &epilogue, const float *const *residuals, const out_columns &columns,
+                             int64_t first, int64_t end) {
+    const sc_view &residual = epilogue.residual;
     const int64_t step = columns.step * view.column_stride;
     f32x16 block[16];
     for (int64_t filter = first; filter < end; ++filter, from += columns.tile * 16) {
         for (int m = 0; m < 16; ++m) {
             block[m] = m < columns.tile ? load(from + m * 16) : zero();
-            if (columns.relu) block[m] = maximum(zero(), block[m]);
+            if (epilogue.relu && !residual.data) block[m] = finished(block[m], true);
         }
         transpose(block);
         for (int lane = 0; lane < 16; ++lane) {
@@ -159,6 +170,12 @@ static void scatter_channels(const float *from, const sc_view &view, const lane_
             const int64_t count = smaller(columns.tile, ceil_div(columns.total - column, columns.step));
             if (!lines[lane].row || count <= 0) continue;
             float *to = lines[lane].row + channel_offset(view, filter) + column * view.column_stride;
+            if (residual.data) {
+                const float *other = residuals[lane] + channel_offset(residual, filter);
+                other += column * residual.column_stride;
+                const f32x16 values = load_line(other, columns.step * residual.column_stride, 0, (int)count);
+                block[lane] = finished(add(block[lane], values), epilogue.relu);
+            }
             if (step == 1) {
                 store_partial(to, block[lane], (int)count);
             } else {
@@ -170,11 +187,12 @@ static void scatter_channels(const float *from, const sc_view &view, const lane_
     }
 }
 
-// Absolute channels [first, end) of `view` from [filter][m][lane].
-static void scatter_lines(const float *from, const sc_view &view, const lane_line *lines, const out_columns &columns,
-                          int64_t first, int64_t end) {
-    if (view.channel_stride == 1) scatter_pixels(from, view, lines, columns, first, end);
-    else scatter_channels(from, view, lines, columns, first, end);
+// Absolute channels [first, end) of `view` from [filter][m][lane]. `residuals` are the rows of the residual that the
+// lanes are at, null where there is none.
+static void scatter_lines(const float *from, const sc_view &view, const lane_line *lines, const sc_epilogue &epilogue,
+                          const float *const *residuals, const out_columns &columns, int64_t first, int64_t end) {
+    if (view.channel_stride == 1) scatter_pixels(from, view, lines, epilogue, residuals, columns, first, end);
+    else scatter_channels(from, view, lines, epilogue, residuals, columns, first, end);
 }
 
 SC_CLOSE

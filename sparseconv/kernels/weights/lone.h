@@ -1,7 +1,7 @@
 // forward and backward_data of one output position, skipping zeros of the weights: linear layers at batch 1, and
 // convolutions that leave one pixel of one image.
 //
-//   out[f] = act( bias[f] + sum over the nonzeros (value, index) of filter f of value * met[index] )
+//   out[f] = end( bias[f] + sum over the nonzeros (value, index) of filter f of value * met[index] )
 //
 // met[channel * taps + tap] is the element of `in` that a weight meets, zero where that is padding: 4 bytes for each
 // weight of a filter, so lists are read from their beginning to their end, whole, and nothing else comes from memory.
@@ -10,6 +10,7 @@
 // A nonzero takes two loads and a scalar multiply-add, one cycle on CPUs with two loads of floats per cycle; four sums
 // hide the latency of 4 cycles. The order of a sum depends on its list alone.
 #pragma once
+#include "common/epilogue.h"
 #include "weights/skip.h"
 
 SC_OPEN
@@ -60,10 +61,12 @@ static void lone_item(const sc_weights_task &task, int64_t group, int64_t first,
     const sc_lists &lists = task.lists;
     find_met(task, group, met, reached);
     float *out = row_of(task.out, 0, 0);
+    const float *residual = task.epilogue.residual.data ? row_of(task.epilogue.residual, 0, 0) : nullptr;
     for (int64_t i = 0; i < filters; ++i) {
         if (i % 64 == 0 && task.interrupt.poll(task.interrupt.context)) return;
         const int64_t filter = group * task.filters + first + i;
-        float sum = task.bias ? task.bias[filter] + 0.0f : 0;  // flushes denormals
+        float sum;
+        begin_with_bias(task.epilogue, filter, 1, &sum);
         for (int64_t list = 0; list < lists.classes; ++list) {
             int64_t any = 0;
             for (int64_t tap = list ? lists.class_ends[list - 1] : 0; tap < lists.class_ends[list]; ++tap) {
@@ -72,8 +75,8 @@ static void lone_item(const sc_weights_task &task, int64_t group, int64_t first,
             const int64_t *starts = lists.starts + (list * lists.rows + filter) * (lists.blocks + 1);
             if (any) sum += sum_list(lists.nonzeros + starts[0], lists.nonzeros + starts[lists.blocks], met);
         }
-        if (task.relu && sum < 0) sum = 0;
-        out[channel_offset(task.out, filter)] = sum;
+        if (residual) sum += residual[channel_offset(task.epilogue.residual, filter)];
+        out[channel_offset(task.out, filter)] = finished(sum, task.epilogue.relu);
     }
 }
 

@@ -1,6 +1,6 @@
 // forward and backward_data, skipping zeros of the weights: the loops around weights/skip.h.
 //
-//   out[line, p + m * phases, f] = act( bias[f] + sum over the nonzeros (value, channel c, outer tap, tap) of filter f
+//   out[line, p + m * phases, f] = end( bias[f] + sum over the nonzeros (value, channel c, outer tap, tap) of filter f
 //                                       of value * in[row_table[row of line][outer tap], column of (p, tap, m), c] )
 //
 // A weight is a scalar here, so vectors must hold 16 outputs that meet it alike: 16 *lines*, segments of output rows,
@@ -21,6 +21,7 @@
 // packed as zeros: times a finite weight they add nothing. Weights with Inf or NaN are for other kernels. One output
 // position has a kernel of its own, weights/lone.h.
 #pragma once
+#include "common/epilogue.h"
 #include "weights/lane_lines.h"
 #include "weights/lists.h"
 #include "weights/lone.h"
@@ -216,12 +217,12 @@ static void weights_item(const sc_weights_task &task, int64_t item, const weight
     const int64_t filters = part_begin(task.filters, task.shares, share + 1) - first_filter;
     const int64_t channel = group * task.filters + first_filter;
     if (is_lone(task)) return lone_item(task, group, first_filter, filters, scratch.x, scratch.offsets);
-    for (int64_t i = 0; i < filters; ++i) scratch.bias[i] = task.bias ? task.bias[channel + i] : 0;
+    begin_with_bias(task.epilogue, channel, filters, scratch.bias);
     for (int64_t i = 0; i < map.outer_taps * 16; ++i) scratch.keys[i] = -2;  // no row
 
-    const sc_view &out = task.out;
+    const sc_view &out = task.out, &residual = task.epilogue.residual;
     const int64_t steps_between = out.image_stride | out.column_stride | out.block_stride;  // of pixels
-    bool stream = task.stream && out.channel_stride == 1 && channel % 16 == 0;
+    bool stream = past_caches(out, task.epilogue) && out.channel_stride == 1 && channel % 16 == 0;
     stream = stream && ((uintptr_t)out.data | steps_between * sizeof(float)) % 64 == 0;
     for (int64_t row = 0; stream && row < map.out_rows; ++row) stream = out.rows[row] % 16 == 0;
 
@@ -232,13 +233,15 @@ static void weights_item(const sc_weights_task &task, int64_t item, const weight
         for (int64_t phase = 0; phase < task.phases; ++phase) {
             if (!finish_phase(task, group, first_filter, filters, phase, scratch)) return;
             lane_line lines[16];
+            const float *residuals[16] = {};
             for (int lane = 0; lane < 16; ++lane) {
                 const bool there = places.row[lane] >= 0;
                 lines[lane].row = there ? row_of(task.out, places.image[lane], places.row[lane]) : nullptr;
+                if (there && residual.data) residuals[lane] = row_of(residual, places.image[lane], places.row[lane]);
                 lines[lane].column = places.segment[lane] * task.tile * task.phases;
             }
-            const out_columns columns = {map.out_columns, phase, task.phases, task.tile, task.relu != 0, stream};
-            scatter_lines(scratch.sums, task.out, lines, columns, channel, channel + filters);
+            const out_columns columns = {map.out_columns, phase, task.phases, task.tile, stream};
+            scatter_lines(scratch.sums, task.out, lines, task.epilogue, residuals, columns, channel, channel + filters);
         }
     }
 }
@@ -246,7 +249,7 @@ static void weights_item(const sc_weights_task &task, int64_t item, const weight
 static void weights(const sc_weights_task *task, int64_t begin, int64_t end, void *memory) {
     const weights_scratch scratch(*task, memory);
     for (int64_t item = begin; item < end; ++item) weights_item(*task, item, scratch);
-    if (task->stream) end_streams();
+    if (task->epilogue.stream) end_streams();
 }
 
 static int64_t weights_items(const sc_weights_task *task) {

@@ -23,6 +23,8 @@ word = str(rng.integers(2))
 def forward() -> None:
     y = sc.conv2d(x, w, padding=1)
     y + 1
+    sc.conv2d(x, w, padding=1, residual=y, activation="relu", out=y)
+    sc.conv2d(x, w, padding=1, residual=1.0)  # type: ignore[call-overload]
     y.sum().item()
     assert_type(y, np.ndarray)
     y, bits = sc.conv2d(x, w, bias, padding=1, layout="NHWC", activation="relu", return_mask=True)
