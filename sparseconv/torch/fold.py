@@ -17,6 +17,7 @@ import math
 import operator
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from torch.nn import functional
 from sparseconv import PackedWeight, pack_weight
 from sparseconv.benchmark.measure import fastest_of_pairs
 
+from .functional import result_shape
 from .modules import COUNTERPARTS, OURS, as_torch, become, convolve_transposed, counterpart, operate
 from .report import LayerReport, PassReport, Report
 
@@ -154,13 +156,22 @@ class Site:
         with torch.no_grad():
             weight, words = operands.weight, {}
             if kernel != "torch":
-                words = {"activation": "relu" if self.relu and other is None else None}
+                if other is not None and self.same_shape(operands.weight, input, other):
+                    words["residual"], other = other, None
+                words["activation"] = "relu" if self.relu and other is None else None
                 if kernel == "packed":
                     weight, words["skip"] = operands.packed, "weight"
             result = operate(self.layer, kernel != "torch", input, weight, operands.bias, **words)
             if other is not None:
                 return add_relu(result, other) if self.relu else result.add_(other)
             return result.relu_() if self.relu and kernel == "torch" else result
+
+    def same_shape(self, weight: Tensor, input: Tensor, other: Tensor) -> bool:
+        """Whether what is added has the shape of the result: then our kernels read it in their last store."""
+        if other.dim() != input.dim() or (weight.dim() > 2 and input.dim() != weight.dim()):
+            return False
+        kind = counterpart(self.layer)
+        return other.shape == kind.operation(self.layer, partial(result_shape, kind.ours), input, weight, None)
 
     def compute_unfolded(self, input: Tensor, other: Tensor | None) -> Tensor:
         """What PyTorch does without us, in place where models usually say so."""

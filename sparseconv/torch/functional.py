@@ -5,11 +5,12 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from ..packed import PackedWeight
-from . import ops, packed
+from . import calls, ops, packed
 
 if TYPE_CHECKING:
     from ..typing import Activation, Keep, Padding, Size, Skip
@@ -22,8 +23,9 @@ _linear = ops.linear.layer.overload
 
 def conv2d(
     input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, *, activation: Activation | None = None, skip: Skip = "auto",
-    threshold: float = 0.0, keep: Keep = "dense", input_is_relu: bool | None = None, num_threads: int | None = None,
+    dilation: Size = 1, groups: int = 1, *, activation: Activation | None = None, residual: Tensor | None = None,
+    skip: Skip = "auto", threshold: float = 0.0, keep: Keep = "dense", input_is_relu: bool | None = None,
+    num_threads: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Two-dimensional convolution that skips zeros, as torch.nn.functional.conv2d; differentiable.
 
@@ -39,6 +41,9 @@ def conv2d(
         As in torch.nn.functional.conv2d; padding may also be ((before, after), (before, after)).
     activation : {None, "relu"}
         Done in the last store. The backward pass uses the zeros of the result.
+    residual : tensor like the result, optional
+        Added before the activation; of the same shape, any strides. It is read in the last store where nobody wants
+        gradients, and added in an operation of its own otherwise.
     skip : {"auto", "none", "input", "weight"}
         As in `sparseconv.conv2d`. Backward passes then take the fastest kernel ("auto"), but for "none" the dense ones,
         for "input" backward_weight skips zeros of the input, for "weight" backward_data those of the weight.
@@ -80,40 +85,42 @@ def conv2d(
     torch.compile and torch.export, and derivatives of any order. Under torch.autocast they compute in float32.
     """
     return _conv(
-        2, input, weight, bias, stride, padding, dilation, groups, activation, skip, threshold, keep, input_is_relu,
-        num_threads,
+        2, input, weight, bias, stride, padding, dilation, groups, activation, residual, skip, threshold, keep,
+        input_is_relu, num_threads,
     )  # fmt: skip
 
 
 def conv1d(
     input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, *, activation: Activation | None = None, skip: Skip = "auto",
-    threshold: float = 0.0, keep: Keep = "dense", input_is_relu: bool | None = None, num_threads: int | None = None,
+    dilation: Size = 1, groups: int = 1, *, activation: Activation | None = None, residual: Tensor | None = None,
+    skip: Skip = "auto", threshold: float = 0.0, keep: Keep = "dense", input_is_relu: bool | None = None,
+    num_threads: int | None = None,
 ) -> Tensor:  # fmt: skip
     """`conv2d` with one spatial dimension."""
     return _conv(
-        1, input, weight, bias, stride, padding, dilation, groups, activation, skip, threshold, keep, input_is_relu,
-        num_threads,
+        1, input, weight, bias, stride, padding, dilation, groups, activation, residual, skip, threshold, keep,
+        input_is_relu, num_threads,
     )  # fmt: skip
 
 
 def conv3d(
     input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, stride: Size = 1, padding: Padding = 0,
-    dilation: Size = 1, groups: int = 1, *, activation: Activation | None = None, skip: Skip = "auto",
-    threshold: float = 0.0, keep: Keep = "dense", input_is_relu: bool | None = None, num_threads: int | None = None,
+    dilation: Size = 1, groups: int = 1, *, activation: Activation | None = None, residual: Tensor | None = None,
+    skip: Skip = "auto", threshold: float = 0.0, keep: Keep = "dense", input_is_relu: bool | None = None,
+    num_threads: int | None = None,
 ) -> Tensor:  # fmt: skip
     """`conv2d` with three spatial dimensions."""
     return _conv(
-        3, input, weight, bias, stride, padding, dilation, groups, activation, skip, threshold, keep, input_is_relu,
-        num_threads,
+        3, input, weight, bias, stride, padding, dilation, groups, activation, residual, skip, threshold, keep,
+        input_is_relu, num_threads,
     )  # fmt: skip
 
 
 def conv_transpose2d(
     input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, stride: Size = 1, padding: Size = 0,
     output_padding: Size = 0, groups: int = 1, dilation: Size = 1, *, activation: Activation | None = None,
-    skip: Skip = "auto", threshold: float = 0.0, keep: Keep = "dense", input_is_relu: bool | None = None,
-    num_threads: int | None = None,
+    residual: Tensor | None = None, skip: Skip = "auto", threshold: float = 0.0, keep: Keep = "dense",
+    input_is_relu: bool | None = None, num_threads: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Two-dimensional transposed convolution that skips zeros, as torch.nn.functional.conv_transpose2d.
 
@@ -124,7 +131,7 @@ def conv_transpose2d(
     bias : (K,), same dtype, optional
     stride, padding, output_padding, groups, dilation
         As in torch.nn.functional.conv_transpose2d.
-    activation, skip, threshold, keep, input_is_relu, num_threads
+    activation, residual, skip, threshold, keep, input_is_relu, num_threads
         As in `conv2d`.
 
     Returns
@@ -132,41 +139,41 @@ def conv_transpose2d(
     (N, K, OH, OW) or (K, OH, OW) tensor
     """
     return _conv(
-        2, input, weight, bias, stride, padding, dilation, groups, activation, skip, threshold, keep, input_is_relu,
-        num_threads, True, output_padding,
+        2, input, weight, bias, stride, padding, dilation, groups, activation, residual, skip, threshold, keep,
+        input_is_relu, num_threads, True, output_padding,
     )  # fmt: skip
 
 
 def conv_transpose1d(
     input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, stride: Size = 1, padding: Size = 0,
     output_padding: Size = 0, groups: int = 1, dilation: Size = 1, *, activation: Activation | None = None,
-    skip: Skip = "auto", threshold: float = 0.0, keep: Keep = "dense", input_is_relu: bool | None = None,
-    num_threads: int | None = None,
+    residual: Tensor | None = None, skip: Skip = "auto", threshold: float = 0.0, keep: Keep = "dense",
+    input_is_relu: bool | None = None, num_threads: int | None = None,
 ) -> Tensor:  # fmt: skip
     """`conv_transpose2d` with one spatial dimension."""
     return _conv(
-        1, input, weight, bias, stride, padding, dilation, groups, activation, skip, threshold, keep, input_is_relu,
-        num_threads, True, output_padding,
+        1, input, weight, bias, stride, padding, dilation, groups, activation, residual, skip, threshold, keep,
+        input_is_relu, num_threads, True, output_padding,
     )  # fmt: skip
 
 
 def conv_transpose3d(
     input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, stride: Size = 1, padding: Size = 0,
     output_padding: Size = 0, groups: int = 1, dilation: Size = 1, *, activation: Activation | None = None,
-    skip: Skip = "auto", threshold: float = 0.0, keep: Keep = "dense", input_is_relu: bool | None = None,
-    num_threads: int | None = None,
+    residual: Tensor | None = None, skip: Skip = "auto", threshold: float = 0.0, keep: Keep = "dense",
+    input_is_relu: bool | None = None, num_threads: int | None = None,
 ) -> Tensor:  # fmt: skip
     """`conv_transpose2d` with three spatial dimensions."""
     return _conv(
-        3, input, weight, bias, stride, padding, dilation, groups, activation, skip, threshold, keep, input_is_relu,
-        num_threads, True, output_padding,
+        3, input, weight, bias, stride, padding, dilation, groups, activation, residual, skip, threshold, keep,
+        input_is_relu, num_threads, True, output_padding,
     )  # fmt: skip
 
 
 def linear(
     input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, *, activation: Activation | None = None,
-    skip: Skip = "auto", threshold: float = 0.0, keep: Keep = "dense", input_is_relu: bool | None = None,
-    num_threads: int | None = None,
+    residual: Tensor | None = None, skip: Skip = "auto", threshold: float = 0.0, keep: Keep = "dense",
+    input_is_relu: bool | None = None, num_threads: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Linear layer that skips zeros, as torch.nn.functional.linear.
 
@@ -175,49 +182,92 @@ def linear(
     input : (..., features in) tensor
     weight : (features out, features in), same dtype, or sparseconv.PackedWeight
     bias : (features out,), same dtype, optional
-    activation, skip, threshold, keep, input_is_relu, num_threads
+    activation, residual, skip, threshold, keep, input_is_relu, num_threads
         As in `conv2d`.
 
     Returns
     -------
     (..., features out) tensor
     """
-    if not _are_tensors(input, weight, bias):
-        return handle_torch_function(
-            linear, (input, weight, bias), input, weight, bias, activation=activation, skip=skip, threshold=threshold,
-            keep=keep, input_is_relu=input_is_relu, num_threads=num_threads,
-        )  # fmt: skip
+    if not _are_tensors(input, weight, bias, residual):
+        words: dict[str, Any] = {"activation": activation, "skip": skip, "threshold": threshold, "keep": keep}
+        words |= {"input_is_relu": input_is_relu, "num_threads": num_threads}
+        words |= {} if residual is None else {"residual": residual}
+        return handle_torch_function(linear, (input, weight, bias, residual), input, weight, bias, **words)
     if type(weight) is PackedWeight:
-        return packed.linear(input, weight, bias, activation, skip, threshold, num_threads)
+        return packed.linear(input, weight, bias, activation, residual, skip, threshold, num_threads)
     _check_words(keep, num_threads, skip, threshold, input_is_relu)
-    return _linear(input, weight, bias, activation, skip, threshold, keep, input_is_relu, num_threads)
+    options = (skip, threshold, keep, input_is_relu, num_threads)
+    if residual is not None:
+        return _with_residual(ops.linear, input, weight, bias, residual, (), activation, options)
+    return _linear(input, weight, bias, activation, *options)
 
 
 def _conv(
     dims: int, input: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None, stride: Size, padding: Padding,
-    dilation: Size, groups: int, activation: Activation | None, skip: Skip, threshold: float, keep: Keep,
-    input_is_relu: bool | None, num_threads: int | None, transposed: bool = False, output_padding: Size = 0,
+    dilation: Size, groups: int, activation: Activation | None, residual: Tensor | None, skip: Skip, threshold: float,
+    keep: Keep, input_is_relu: bool | None, num_threads: int | None, transposed: bool = False, output_padding: Size = 0,
 ) -> Tensor:  # fmt: skip
     """All of them."""
-    if not _are_tensors(input, weight, bias):
-        function: Any = _PUBLIC[dims, transposed]
+    if not _are_tensors(input, weight, bias, residual):
         words: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         words |= {"output_padding": output_padding} if transposed else {}
         words |= {"activation": activation, "skip": skip, "threshold": threshold, "keep": keep}
         words |= {"input_is_relu": input_is_relu, "num_threads": num_threads}
-        return handle_torch_function(function, (input, weight, bias), input, weight, bias, **words)
+        words |= {} if residual is None else {"residual": residual}
+        public: Any = _PUBLIC[dims, transposed]
+        return handle_torch_function(public, (input, weight, bias, residual), input, weight, bias, **words)
     geometry = geometry_of(dims, weight, stride, padding, dilation, transposed, output_padding, groups)
     single = input.dim() == dims + 1
     if single:
         input = input.unsqueeze(0)
+        residual = None if residual is None else residual.unsqueeze(0)
     if type(weight) is PackedWeight:
-        result = packed.convolution(input, weight, bias, *geometry, activation, skip, threshold, num_threads)
+        result = packed.convolution(input, weight, bias, *geometry, activation, residual, skip, threshold, num_threads)
     else:
         _check_words(keep, num_threads, skip, threshold, input_is_relu)
-        result = _convolution(
-            input, weight, bias, *geometry, activation, skip, threshold, keep, input_is_relu, num_threads
-        )
+        options = (skip, threshold, keep, input_is_relu, num_threads)
+        if residual is None:
+            result = _convolution(input, weight, bias, *geometry, activation, *options)
+        else:
+            result = _with_residual(ops.convolution, input, weight, bias, residual, geometry, activation, options)
     return result.squeeze(0) if single else result
+
+
+def _with_residual(
+    family: ops.Family, input: Tensor, weight: Any, bias: Tensor | None, residual: Tensor, geometry: tuple,
+    activation: Activation | None, options: tuple,
+) -> Tensor:  # fmt: skip
+    """A layer and an addition: at once where that needs no derivative, no fake and no other rule of an operator."""
+    if activation not in (None, "relu"):
+        raise ValueError(f"activation: got {activation!r}, expected None or 'relu'")
+    in_float32 = torch.is_autocast_enabled("cpu")
+    if not in_float32:
+        calls.check("residual", residual)
+    tensors = (input, weight, residual) if bias is None else (input, weight, bias, residual)
+    if ops.nothing_but_kernels(tensors):
+        return family.compute_layer(input, weight, bias, *geometry, activation, *options, residual=residual)
+    result = family.layer.overload(input, weight, bias, *geometry, None, *options)
+    if result.shape != residual.shape:
+        raise ValueError(f"residual: got shape {tuple(residual.shape)}, expected {tuple(result.shape)}")
+    if result.dtype != residual.dtype and not in_float32:
+        raise TypeError(f"residual: got dtype {residual.dtype}, expected {result.dtype} as input has")
+    result = result + residual.to(result.dtype)
+    return result.relu() if activation == "relu" else result
+
+
+def result_shape(function: Any, input: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> tuple[int, ...]:
+    """The shape of what one of the functions above returns for these arguments."""
+    if function is linear:
+        return ops.linear.result(input, weight, ()).shape
+    dims, transposed = next(kind for kind, public in _PUBLIC.items() if public is function)
+    extra: Any = 0
+    if transposed:
+        stride, padding, extra, groups, dilation = geometry
+    else:
+        stride, padding, dilation, groups = geometry
+    made = geometry_of(dims, weight, stride, padding, dilation, transposed, extra, groups)
+    return ops.convolution.result(input, weight, made).shape
 
 
 def geometry_of(
@@ -243,20 +293,23 @@ _PUBLIC = {
 }  # fmt: skip
 
 
-def _are_tensors(input: Any, weight: Any, bias: Any) -> bool:
+def _are_tensors(input: Any, weight: Any, bias: Any, residual: Any) -> bool:
     """Whether the operands are tensors; False for objects that stand for tensors, as torch.fx traces with them.
 
     Arrays of others are a TypeError: sparseconv's own functions take them.
     """
     if isinstance(input, Tensor) and isinstance(weight, (Tensor, PackedWeight)):
-        if bias is None or isinstance(bias, Tensor):
+        if (bias is None or isinstance(bias, Tensor)) and (residual is None or isinstance(residual, Tensor)):
             return True
-    if has_torch_function((input, weight, bias)):
+    if has_torch_function((input, weight, bias, residual)):
         return False
-    for name, value in (("input", input), ("weight", weight), ("bias", bias)):
-        if not isinstance(value, Tensor if name == "input" else (Tensor, PackedWeight)):
+    for name, value in (("input", input), ("weight", weight), ("bias", bias), ("residual", residual)):
+        kinds = (Tensor, PackedWeight) if name == "weight" else Tensor
+        if value is None and name in ("bias", "residual"):
+            continue
+        if not isinstance(value, kinds):
             raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor (torch.from_numpy)")
-    raise TypeError("bias: got a PackedWeight, expected a tensor")
+    return True
 
 
 def _check_words(keep: Any, num_threads: Any, skip: Any, threshold: Any, input_is_relu: Any) -> None:

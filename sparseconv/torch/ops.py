@@ -108,6 +108,20 @@ class Operator:
         raise TypeError(f"{self.names[0]}: got tensors on {kinds}, expected all operands in CPU memory")
 
 
+def nothing_but_kernels(tensors: tuple[Tensor, ...]) -> bool:
+    """Whether an operator would be no more than its kernel for these: no derivative, no mode, transform or subclass."""
+    if torch.compiler.is_compiling() or _C._len_torch_dispatch_stack() or _C._are_functorch_transforms_active():
+        return False
+    if forward_ad._current_level >= 0 or torch.is_autocast_enabled("cpu") or torch.jit.is_tracing():
+        return False
+    wants = torch.is_grad_enabled()
+    return all(
+        type(one) in (Tensor, torch.nn.Parameter) and one.device.type == "cpu" and not one.is_neg()
+        and not (wants and one.requires_grad)
+        for one in tensors
+    )  # fmt: skip
+
+
 def _as_float32(tensor: Tensor | None) -> Tensor | None:
     if tensor is not None and tensor.dtype in (torch.float16, torch.bfloat16):
         return tensor.to(torch.float32)
@@ -122,7 +136,7 @@ class Family:
         self.layer = Operator(
             self,
             f"{name}({LAYER}{geometry}{LAYER_WORDS}) -> Tensor",
-            self._layer,
+            self.compute_layer,
             self._layer_fake,
             self._layer_vmap,
             Layer,
@@ -141,7 +155,10 @@ class Family:
         forms = input.shape, input.stride(), weight.shape, weight.stride()
         return shapes.kept_convolution(*forms, *_hashable(geometry)) if self.convolves else shapes.kept_linear(*forms)
 
-    def _layer(self, input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
+    def compute_layer(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any, residual: Tensor | None = None
+    ) -> Tensor:
+        """The layer; no operator has a residual, which is for tensors with `nothing_but_kernels` alone."""
         *geometry, activation, skip, threshold, _, _, num_threads = rest
         geometry = _hashable(geometry)
 
@@ -150,7 +167,8 @@ class Family:
             return calls.Result(form.shape, form.strides, form.core.forward)
 
         return calls.run(
-            (self, "layer", activation, skip, geometry), {"x": input, "weight": weight, "bias": bias}, result,
+            (self, "layer", activation, skip, geometry),
+            {"x": input, "weight": weight, "bias": bias, "residual": residual}, result,
             {"activation": activation, "skip": skip}, threshold, num_threads,
         )  # fmt: skip
 

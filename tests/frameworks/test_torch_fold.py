@@ -146,6 +146,66 @@ def test_results(name, channels_last, sample, ours_is_faster, calls):
     assert list(model.state_dict()) == list(original.state_dict())
 
 
+class Gate(nn.Module):
+    """Additions that are no residuals: of what is smaller than the result, which is broadcast."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+        self.squeeze = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        return (self.conv(x) + self.squeeze(x.mean((2, 3), keepdim=True))).relu()
+
+
+@pytest.fixture
+def residuals(monkeypatch):
+    """Of every folded layer: (whether it was ours, whether a residual was added in its last store)."""
+    seen = []
+    operate = fold.operate
+
+    def watching(layer, ours, *arguments, **words):
+        seen.append((ours, "residual" in words))
+        return operate(layer, ours, *arguments, **words)
+
+    monkeypatch.setattr(fold, "operate", watching)
+    return seen
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_residuals_are_added_in_the_last_store(channels_last, residuals, ours_is_faster):
+    """By our layers; PyTorch's are followed by an addition as before. Nothing that others may read is overwritten."""
+    model = trained(lambda: nn.Sequential(Block(downsample=True), Block()))
+    x = IMAGES.to(memory_format=torch.channels_last) if channels_last else IMAGES
+    original, before = copy.deepcopy(model), x.clone()
+    sct.convert_(model, IMAGES, fold=True)
+    with torch.no_grad():
+        expected = original(x)
+        residuals.clear()
+        assert_close(model(x), expected)
+        assert torch.equal(x, before)
+        assert residuals.count((True, True)) == 2
+        assert residuals.count((True, False)) == 3
+        for module in model.modules():
+            if isinstance(module, fold.OURS):
+                fold.as_torch(module)
+        residuals.clear()
+        assert_close(model(x), expected)
+        assert residuals == [(False, False)] * 5
+
+
+@pytest.mark.parametrize("size", [(7, 6), (1, 1)])
+def test_what_is_broadcast_is_no_residual(size, residuals, ours_is_faster):
+    model = trained(Gate)
+    original = copy.deepcopy(model)
+    x = torch.randn(2, 8, *size, generator=torch.Generator().manual_seed(2))
+    sct.convert_(model, x, fold=True)
+    with torch.no_grad():
+        residuals.clear()
+        torch.testing.assert_close(model(x), original(x), rtol=1e-5, atol=1e-5)
+    assert residuals[-1] == (True, size == (1, 1))
+
+
 def test_what_is_folded():
     model = trained(lambda: nn.Sequential(Block(downsample=True), Functions()))
     report = sct.convert_(model, fold=True)
