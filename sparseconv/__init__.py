@@ -22,6 +22,7 @@ hints, shape_hints                  what was meant where that fails
 passes, choice                      the three passes: which kernel, why, and the call
 binding                             kernels bound to sizes and strides, and what they cost
 blocking, blocking_tiles            block sizes, on vectors and on the tile registers of AMX
+processor                           what multiply-adds cost on this CPU
 groups                              the dense kernels of narrow groups: when they are taken, block sizes, structs
 reduction                           simpler problems of the same memory
 geometry, lines, layout             rows and columns that meet; strides

@@ -146,6 +146,16 @@ def registers():
     return table.limits.accumulators, table.limits.dense_pixels, table.limits.dense_vectors
 
 
+def point_vectors():
+    """Vectors of a lane block of gradient/points.h on the instruction set in use."""
+    return active().limits.point_vectors
+
+
+def slope():
+    """Time of a multiply-add in a skipping kernel over that in a dense one, on the instruction set in use."""
+    return active().limits.slope
+
+
 def has_tiles():
     """Whether the instruction set in use has dense kernels on tile registers."""
     return active().tiles != NULL

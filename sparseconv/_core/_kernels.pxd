@@ -126,7 +126,8 @@ cdef extern from "kernels/isa/table.h" nogil:
         pass
 
     ctypedef struct sc_limits:
-        int64_t accumulators, dense_pixels, dense_vectors
+        int64_t accumulators, dense_pixels, dense_vectors, point_vectors
+        double slope
 
     ctypedef struct sc_table:
         const char *name

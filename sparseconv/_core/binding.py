@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import cpu
-from . import _conv, _cpu, _weights, blocking, blocking_tiles, caches, geometry, groups, layout, reduction
+from . import _conv, _cpu, _weights, blocking, blocking_tiles, caches, geometry, groups, layout, processor, reduction
 from .layout import Strides
 from .problem import Problem
 
@@ -23,38 +23,12 @@ SPARSE = 0.15  # density from which on the row kernels take longer words
 WEIGHT_SPARSE = 0.25  # density of weights from which on blocks of channels are longer
 UNMASKED = 0.07  # of a gradient kernel's time no mask saves: packing; Zen 4 0.05 (256,256,14) to 0.12 (512,512,7)
 
-# Time of one multiply-add in a skipping kernel over that in a dense one. A skipping kernel reads its second operand
-# from memory: free on Zen 4, whose AVX-512 units do one multiply-add for each 64-byte load, dear on Intel's, which do
-# two. Zen 4: both kernels in turn in one process. Intel: the prototypes on Granite Rapids (0.63 of dense speed at no
-# zeros).
-SLOPES = {"amx": 1.16, "avx512": 1.16, "avx2": 1.07, "neon": 1.2, "scalar": 1.1}
-INTEL_SLOPE = 1.5
-
-# The kernel that skips zero weights has its costs in its blocking, in cycles; this is what a dense kernel takes. With
-# it, the choices for nine layers at 30 to 90% zeros are within 2% of the best (Zen 4, oneDNN's peak being 1 cycle).
-DENSE_CYCLES = 0.95
-
-
-# Cycles to pack a weight for a kernel with lanes of channels: forward, backward_data of one tap, and of more: what
-# counts where few positions use it. Zen 5, from L2: 0.75, 0.9, 4; from memory 1.2 and 1.7.
-PACK_CYCLES = (0.75, 0.9, 2.5)
-
 
 def packing(problem: Problem, backward: bool) -> float:
     """What packing all weights costs, beside the dense kernel's multiply-adds."""
     positions = problem.batch * prod(problem.in_size if backward else problem.out_size)
-    cycles = PACK_CYCLES[0 if not backward else 1 if prod(problem.kernel) == 1 else 2]
-    return cycles * 16 / (dense_cycles() * positions)
-
-
-def dense_cycles() -> float:
-    """Cycles of a dense kernel for a multiply-add of 16 floats."""
-    return DENSE_CYCLES * blocking.vector_cycles()
-
-
-def slope() -> float:
-    """Time of one multiply-add in a skipping kernel over that in a dense one."""
-    return INTEL_SLOPE if _cpu.vendor() == "intel" else SLOPES[_cpu.current()]
+    cycles = processor.PACK_CYCLES[0 if not backward else 1 if prod(problem.kernel) == 1 else 2]
+    return cycles * 16 / (processor.dense_cycles() * positions)
 
 
 def masking_cost(problem: Problem, backward: bool) -> float:
@@ -225,11 +199,12 @@ def _rows_kernel(
         # Lanes added up, the mask read and zeros written weigh more where an output is a short sum. Zen 4: 0.1 for 3x3
         # layers, 0.25 for one tap of 64 channels; 1.35 is AVX2, which loads five vectors for four multiply-adds.
         fixed = 0.1 + 1 / (2 + ceil(channels / 16) * used.all_taps) + packs
-        return Prepared(name, scalar, threads, task, tiles, slope() * (1 if blocking.holds_patch() else 1.35), fixed)
+        each = processor.slope() * (1 if blocking.holds_patch() else 1.35)
+        return Prepared(name, scalar, threads, task, tiles, each, fixed)
     masking = masking_cost(problem, backward) if needed else 0.0
     fixed = 0.03 + 25 / (tile + 20) + masking + packs
     dense_cost = masking + ((1 + packs) / group_gain if group_gain > tile_gain else 1 / tile_gain + packs)
-    return Prepared(name, scalar, threads, task, tiles, slope(), fixed, dense_cost, SPARSE, _note(tiles))
+    return Prepared(name, scalar, threads, task, tiles, processor.slope(), fixed, dense_cost, SPARSE, _note(tiles))
 
 
 def _weights_kernel(
@@ -242,7 +217,7 @@ def _weights_kernel(
         used, *views, batch=problem.batch, groups=problem.groups, channels=channels, filters=filters,
         **made.tables._asdict() | bound(tiles),
     )  # fmt: skip
-    each, fixed = made.slope / dense_cycles(), made.fixed / dense_cycles()
+    each, fixed = made.slope / processor.dense_cycles(), made.fixed / processor.dense_cycles()
     return Prepared("weights_skip", "weight", threads, task, tiles, each, fixed, masks_result=False)
 
 
@@ -310,7 +285,7 @@ def _gradient_kernel(
     # 203.
     sparse = min(0.4, (0.05 + 1.2 / ceil(lanes / 16)) * (1 if flat.pointwise else 1.7)) if can_be_points else SPARSE
     work = channels * ceil(lanes / 16)
-    each, fixed = work * slope(), work * (0.05 + 100 / run)
+    each, fixed = work * processor.slope(), work * (0.05 + 100 / run)
     dense_cost = work / max(tile_gain, group_gain)
     return Prepared(name, scalar, threads, task, tiles, each, fixed, dense_cost, sparse, _note(tiles))
 

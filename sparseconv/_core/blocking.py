@@ -11,7 +11,7 @@ from math import gcd, inf, prod
 from typing import NamedTuple
 
 from .. import packed
-from . import _conv, _cpu, lines
+from . import _conv, _cpu, lines, processor
 from .problem import Problem
 
 MAX_LANE_VECTORS = 8  # SC_MAX_LANE_VECTORS
@@ -32,8 +32,6 @@ PACKED_SHARE = 0.15  # weights are packed ahead of a call up to this share of it
 MIN_CHANNELS = 8  # of a work item of a gradient kernel
 LANE_BLOCKS = 8  # lane blocks that a work item of a gradient kernel has at least, if there are as many
 WORD = 64  # channels that gradient/points.h takes together
-# Vectors of a lane block there: the sums, 64 channels of them, stay in L1 beside what streams through.
-POINT_VECTORS = {"amx": 6, "avx512": 6, "avx2": 4, "neon": 4, "scalar": 4}
 POINTS_BYTES = 256 * 1024  # of its scalar operand, read once for its words and once for each lane block: L2
 STREAM_BYTES = 8 * 1024 * 1024  # results from here on go past the caches: no L2 keeps them for whoever reads them
 # outputs/outputs.h: vectors of a patch (one tap x 8, three taps x 2), its weights for up to 64 channels, and the
@@ -209,7 +207,7 @@ def _weights(
     # in 2.7 for each block of channels; a packed vector takes 6, and 3 to reach L1 for each outer tap; a result 8.
     useful = problem.batch * rows * size[-1] / 16
     waste = steps * count * tile / useful
-    line = 1.07 * vector_cycles() + (2 if steps == 1 and channels * width * outer > L1_PLACES else 0)
+    line = 1.07 * processor.vector_cycles() + (2 if steps == 1 and channels * width * outer > L1_PLACES else 0)
     packs = channels * width / (filters * tile * count) * (6 + 3 * outer)
     fixed = packs + 8 + 2.7 * ceil_div(channels, channel_block)
     every = channels * taps
@@ -219,12 +217,6 @@ def _weights(
     if problem.batch * prod(size) == 1:  # weights/lone.h: a nonzero 1.3, an element of `in` 2, a list's end 25
         return Weights(None, tiles, steps, 16 * 1.3, 16 * (2 * every / filters + 25) / every)
     return Weights(None, tiles, steps, waste * (line + 1.7 / tile), waste * fixed / every)
-
-
-def vector_cycles() -> float:
-    """Cycles of a multiply-add of 16 floats with one operand in L1: half of one on CPUs that do two 512-bit ones."""
-    two = _cpu.vendor() == "intel" or (_cpu.vendor() == "amd" and _cpu.family() >= 26)
-    return 0.55 if two and _cpu.current() in ("amx", "avx512") else 1.0
 
 
 def packed_share(problem: Problem) -> float:
@@ -314,7 +306,7 @@ def _shared_gradient(
 def gradient_points(problem: Problem, pair: _conv.Map, channels: int, lanes: int, threads: int) -> dict:
     """Blocking of gradient/points.h."""
     vectors = ceil_div(lanes, 16)
-    lane_vectors = even(vectors, POINT_VECTORS[_cpu.current()])
+    lane_vectors = even(vectors, _cpu.point_vectors())
     blocks = ceil_div(vectors, lane_vectors)
     words = ceil_div(channels, WORD)
     per_word = min(channels, WORD) * lane_vectors * VECTOR_BYTES

@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import masks, packed
 from ..packed import PackedWeight
-from . import _cpu, _weights, binding, caches, lines, reduction
+from . import _cpu, _weights, binding, caches, lines, processor, reduction
 from .arrays import Form
 from .binding import Epilogue, Mask, Prepared
 from .choice import (
@@ -95,7 +95,7 @@ class Rows:
         if density > WEIGHT_PAYS and self.skip == "auto":
             return
         kernel = kernels("sparse weight" if density <= binding.WEIGHT_SPARSE else "weight")
-        packing = 0 if is_packed else packing_cost(self.problem, self.backward) / binding.dense_cycles()
+        packing = 0 if is_packed else packing_cost(self.problem, self.backward) / processor.dense_cycles()
         masked = "output_mask" in operands
         masking = 7 * binding.masking_cost(self.problem, self.backward) if masked else 0.0  # in NumPy
         candidates["weight"] = density, kernel.each, kernel.fixed + packing + masking

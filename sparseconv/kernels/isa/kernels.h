@@ -16,7 +16,8 @@ namespace sparseconv { namespace SC_ISA {
 // The only symbol of the translation unit. Constant: nothing runs when the library is loaded.
 extern const sc_table table;
 constexpr sc_table table = {
-    SC_TEXT(SC_ISA), {f32x16::accumulators, f32x16::dense_pixels, f32x16::dense_vectors},
+    SC_TEXT(SC_ISA),
+    {f32x16::accumulators, f32x16::dense_pixels, f32x16::dense_vectors, f32x16::point_vectors, f32x16::slope},
     rows_table, outputs_table, gradient_table, groups_table, weights_table, arrays_table, pruning_table,
     nullptr,
 };

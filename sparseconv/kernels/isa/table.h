@@ -12,10 +12,12 @@ struct sc_tile_table {
     sc_gradient_table gradient;
 };
 
-// What fits into the registers.
+// What fits into the registers, and what follows from that.
 struct sc_limits {
     int64_t accumulators;                 // f32x16 accumulators beside the operands
     int64_t dense_pixels, dense_vectors;  // register tile of the dense kernels
+    int64_t point_vectors;                // of a lane block of gradient/points.h
+    double slope;                         // of the skipping kernels' cost: simd/avx512.h
 };
 
 typedef struct sc_table {

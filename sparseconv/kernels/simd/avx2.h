@@ -9,7 +9,8 @@
 SC_OPEN
 
 struct f32x16 {
-    static constexpr int accumulators = 6, dense_pixels = 6, dense_vectors = 1;
+    static constexpr int accumulators = 6, dense_pixels = 6, dense_vectors = 1, point_vectors = 4;
+    static constexpr double slope = 1.07;
     __m256 low, high;
 };
 

@@ -2,6 +2,9 @@
 //
 // Every simd/<isa>.h defines the same names; nothing else in kernels/ knows an instruction set. What they mean:
 //   accumulators   f32x16 values that stay in registers beside one broadcast (avx512: 32 registers, 28 + spare)
+//   point_vectors  of a lane block of gradient/points.h: sums of 64 channels stay in L1 beside what streams through
+//   slope          time of a multiply-add in a skipping kernel, one of whose operands is in memory, over that in a
+//                  dense one. 1.16, and avx2's 1.07: both kernels in turn in one process on Zen 4; others are guesses
 //   load_partial / store_partial   the first n lanes, 0 <= n <= 16; memory behind them is not touched
 //   store_stream   past the caches, for results that no cache would hold; p is 64-byte aligned. end_streams() before
 //                  other threads may read them
@@ -36,7 +39,8 @@
 SC_OPEN
 
 struct f32x16 {
-    static constexpr int accumulators = 28, dense_pixels = 6, dense_vectors = 4;
+    static constexpr int accumulators = 28, dense_pixels = 6, dense_vectors = 4, point_vectors = 6;
+    static constexpr double slope = 1.16;
     __m512 v;
 };
 

@@ -1,0 +1,35 @@
+"""What multiply-adds cost on this CPU: the one place that asks who made it. Costs of an instruction set are its own.
+
+`_cpu.slope` and `_cpu.point_vectors` come from the headers of kernels/simd/, where a new instruction set has to say
+them.
+"""
+
+from __future__ import annotations
+
+from . import _cpu
+
+# In place of the instruction set's: Intel's cores do two 512-bit multiply-adds a cycle, so the loads of a skipping
+# kernel cost, which Zen 4 hides. The prototypes on Granite Rapids had 0.63 of dense speed at no zeros.
+INTEL_SLOPE = 1.5
+# The kernel that skips zero weights has its costs in its blocking, in cycles; this is what a dense kernel takes. With
+# it, the choices for nine layers at 30 to 90% zeros are within 2% of the best (Zen 4, oneDNN's peak being 1 cycle).
+DENSE_CYCLES = 0.95
+# Cycles to pack a weight for a kernel with lanes of channels: forward, backward_data of one tap, and of more: what
+# counts where few positions use it. Zen 5, from L2: 0.75, 0.9, 4; from memory 1.2 and 1.7.
+PACK_CYCLES = (0.75, 0.9, 2.5)
+
+
+def slope() -> float:
+    """Time of one multiply-add in a skipping kernel over that in a dense one."""
+    return INTEL_SLOPE if _cpu.vendor() == "intel" else _cpu.slope()
+
+
+def vector_cycles() -> float:
+    """Cycles of a multiply-add of 16 floats with one operand in L1: half of one on CPUs that do two 512-bit ones."""
+    two = _cpu.vendor() == "intel" or (_cpu.vendor() == "amd" and _cpu.family() >= 26)
+    return 0.55 if two and _cpu.current() in ("amx", "avx512") else 1.0
+
+
+def dense_cycles() -> float:
+    """Cycles of a dense kernel for a multiply-add of 16 floats."""
+    return DENSE_CYCLES * vector_cycles()
