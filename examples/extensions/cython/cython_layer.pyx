@@ -47,6 +47,7 @@ def kth_largest(const float[::1] values, int64_t k, int threads=1):
     """The k-th largest magnitude."""
     cdef sparseconv.sc_topk_task task
     cdef sparseconv.sc_topk_result result
+    cdef int status
     memset(&task, 0, sizeof(task))
     if not 1 <= k <= values.shape[0]:
         raise ValueError(f"k: got {k}, expected 1 to {values.shape[0]}")

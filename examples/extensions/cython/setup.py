@@ -1,4 +1,6 @@
-"""Builds cython_layer: Cython finds sparseconv's declarations by itself, the C compiler its header by get_include()."""
+"""Builds cython_layer: Cython finds sparseconv's declarations in the folder of the package, the C compiler its header."""
+
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -10,5 +12,6 @@ setup(
     ext_modules=cythonize(
         [Extension("cython_layer", ["cython_layer.pyx"], include_dirs=[sparseconv.get_include()])],
         build_dir="build",
+        include_path=[str(Path(sparseconv.__file__).parents[1])],  # Cython does not look where `pip install -e` points
     ),
 )
