@@ -114,6 +114,7 @@ struct out_columns {
     bool stream;
 };
 
+template <bool ADDS>
 static void scatter_pixels(const float *from, const sc_view &view, const lane_line *lines,
                            const sc_epilogue &epilogue, const float *const *residuals, const out_columns &columns,
                            int64_t first, int64_t end) {
@@ -126,23 +127,26 @@ static void scatter_pixels(const float *from, const sc_view &view, const lane_li
             const int64_t column = lines[lane].column + columns.offset + m * columns.step;
             const bool there = lines[lane].row && column < columns.total;
             pixels[lane] = there ? lines[lane].row + column * view.column_stride : nullptr;
-            others[lane] = there && residuals[lane] ? residuals[lane] + column * residual.column_stride : nullptr;
+            if (ADDS) others[lane] = there ? residuals[lane] + column * residual.column_stride : nullptr;
         }
         for (int64_t filter = first; filter < end;) {
             int run = channel_run(view, filter, end);
-            if (residual.data) run = (int)smaller(run, channel_run(residual, filter, end));
+            if (ADDS) run = (int)smaller(run, channel_run(residual, filter, end));
             const float *sums = from + ((filter - first) * columns.tile + m) * 16;
             const int64_t offset = channel_offset(view, filter);
             for (int i = 0; i < 16; ++i) block[i] = i < run ? load(sums + i * columns.tile * 16) : zero();
+            if (epilogue.relu && !ADDS) {
+                SC_UNROLL for (int i = 0; i < 16; ++i) block[i] = finished(block[i], true);
+            }
             transpose(block);
-            if (residual.data) {
+            if (ADDS) {
                 const int64_t place = channel_offset(residual, filter);
                 for (int lane = 0; lane < 16; ++lane) {
                     if (!others[lane]) continue;
                     block[lane] = add(block[lane], load_line(others[lane] + place, residual.channel_stride, 0, run));
                 }
             }
-            if (epilogue.relu) {
+            if (epilogue.relu && ADDS) {
                 SC_UNROLL for (int lane = 0; lane < 16; ++lane) block[lane] = finished(block[lane], true);
             }
             for (int lane = 0; lane < 16; ++lane) {
@@ -191,8 +195,13 @@ static void scatter_channels(const float *from, const sc_view &view, const lane_
 // lanes are at, null where there is none.
 static void scatter_lines(const float *from, const sc_view &view, const lane_line *lines, const sc_epilogue &epilogue,
                           const float *const *residuals, const out_columns &columns, int64_t first, int64_t end) {
-    if (view.channel_stride == 1) scatter_pixels(from, view, lines, epilogue, residuals, columns, first, end);
-    else scatter_channels(from, view, lines, epilogue, residuals, columns, first, end);
+    if (view.channel_stride == 1 && epilogue.residual.data) {
+        scatter_pixels<true>(from, view, lines, epilogue, residuals, columns, first, end);
+    } else if (view.channel_stride == 1) {
+        scatter_pixels<false>(from, view, lines, epilogue, residuals, columns, first, end);
+    } else {
+        scatter_channels(from, view, lines, epilogue, residuals, columns, first, end);
+    }
 }
 
 SC_CLOSE
