@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from sparseconv import cpu
 from sparseconv.benchmark import command, peers
 
-pytest.register_assert_rewrite("children", "helpers", "output_masks")
+pytest.register_assert_rewrite("children", "cases", "comparisons", "output_masks")
 
 # The `isa` fixture is meant to hold for all examples of a test.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -6,7 +6,7 @@ import array_kinds
 import numpy as np
 import pytest
 from array_kinds import COPIED, GROUPS, LOST, SHARED, WRITTEN
-from helpers import assert_not_vacuous
+from cases import assert_not_vacuous
 
 TABLE = [(name, title) for name, group in GROUPS.items() for title in group.kinds]
 

@@ -4,17 +4,8 @@ import array
 
 import numpy as np
 import pytest
-from helpers import (
-    FEW_CASES,
-    GEOMETRIES,
-    LAYOUTS,
-    PASSES,
-    TRANSPOSED_CASES,
-    assert_exact,
-    call,
-    prepared,
-    sparse_ints,
-)
+from cases import FEW_CASES, GEOMETRIES, LAYOUTS, PASSES, TRANSPOSED_CASES, call, prepared, sparse_ints
+from comparisons import assert_exact
 
 import sparseconv
 

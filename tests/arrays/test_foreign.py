@@ -8,7 +8,7 @@ import types
 
 import numpy as np
 import pytest
-from helpers import assert_exact
+from comparisons import assert_exact
 
 import sparseconv as sc
 

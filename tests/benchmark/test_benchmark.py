@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import bench
+from commands import bench
 
 from sparseconv import cpu
 from sparseconv.benchmark import command, measure, peers, report

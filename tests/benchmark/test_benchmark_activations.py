@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import bench
+from commands import bench
 
 from sparseconv.__main__ import main
 from sparseconv.benchmark import activations, measure, peers

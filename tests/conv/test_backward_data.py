@@ -2,23 +2,8 @@
 
 import numpy as np
 import pytest
-from helpers import (
-    CASES,
-    FEW_CASES,
-    SKIPS,
-    SPARSITIES,
-    assert_exact,
-    call,
-    cases,
-    check_drawn,
-    check_exact,
-    check_floats,
-    check_out,
-    in_layout,
-    operands,
-    oracle,
-    sparse_ints,
-)
+from cases import CASES, FEW_CASES, SKIPS, SPARSITIES, call, cases, in_layout, operands, oracle, sparse_ints
+from comparisons import assert_exact, check_drawn, check_exact, check_floats, check_out
 from hypothesis import given
 from hypothesis import strategies as st
 

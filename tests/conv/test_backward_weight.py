@@ -2,21 +2,15 @@
 
 import numpy as np
 import pytest
-from helpers import (
+from cases import (
     CASES,
     FEW_CASES,
     LAYOUTS,
     SKIPS,
     SPARSITIES,
-    assert_exact,
     assert_not_vacuous,
-    assert_within_bound,
     call,
     cases,
-    check_drawn,
-    check_exact,
-    check_floats,
-    check_out,
     in_layout,
     operands,
     oracle,
@@ -24,6 +18,7 @@ from helpers import (
     sparse_ints,
     to_layout,
 )
+from comparisons import assert_exact, assert_within_bound, check_drawn, check_exact, check_floats, check_out
 from hypothesis import given
 from hypothesis import strategies as st
 

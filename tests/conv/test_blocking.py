@@ -4,7 +4,8 @@ from math import ceil, prod
 
 import numpy as np
 import pytest
-from helpers import assert_exact, assert_same_bits, sparse_floats, sparse_ints
+from cases import sparse_floats, sparse_ints
+from comparisons import assert_exact, assert_same_bits
 
 import sparseconv as sc
 from sparseconv import reference

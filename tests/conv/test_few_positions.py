@@ -4,21 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import (
-    Case,
-    assert_exact,
-    assert_same_bits,
-    assert_within_bound,
-    call,
-    guarded,
-    in_layout,
-    needs_mprotect,
-    operands,
-    oracle,
-    prepared,
-    sparse_floats,
-    sparse_ints,
-)
+from awkward import guarded, needs_mprotect
+from cases import Case, call, in_layout, operands, oracle, prepared, sparse_floats, sparse_ints
+from comparisons import assert_exact, assert_same_bits, assert_within_bound
 
 import sparseconv as sc
 

@@ -2,19 +2,13 @@
 
 import numpy as np
 import pytest
-from helpers import (
+from cases import (
     CASES,
     FEW_CASES,
     SKIPS,
     SPARSITIES,
-    assert_exact,
     call,
     cases,
-    check_bias_and_activation,
-    check_drawn,
-    check_exact,
-    check_floats,
-    check_out,
     in_layout,
     operands,
     oracle,
@@ -22,6 +16,7 @@ from helpers import (
     sparse_ints,
     to_layout,
 )
+from comparisons import assert_exact, check_bias_and_activation, check_drawn, check_exact, check_floats, check_out
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from helpers import GEOMETRIES, TRANSPOSED
+from cases import GEOMETRIES, TRANSPOSED
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -39,7 +39,7 @@ def problems(draw, most_dims=3):
 
 
 def problem_of(case):
-    """The Problem of a case of helpers.py."""
+    """The Problem of a case of cases.py."""
     first, second = (case.out_c, case.in_c) if case.transposed else (case.in_c, case.out_c)
     in_size, out_size = case.in_size, None
     if case.transposed:

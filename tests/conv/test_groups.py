@@ -4,26 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import (
-    LAYOUTS,
-    PASSES,
-    Case,
-    assert_exact,
-    assert_same_bits,
-    call,
-    check_bias_and_activation,
-    check_exact,
-    check_floats,
-    check_out,
-    guarded,
-    in_layout,
-    needs_mprotect,
-    operands,
-    oracle,
-    prepared,
-    sparse_floats,
-    sparse_ints,
-)
+from awkward import guarded, needs_mprotect
+from cases import LAYOUTS, PASSES, Case, call, in_layout, operands, oracle, prepared, sparse_floats, sparse_ints
+from comparisons import assert_exact, assert_same_bits, check_bias_and_activation, check_exact, check_floats, check_out
 
 import sparseconv as sc
 from sparseconv import reference
@@ -86,7 +69,7 @@ FEW = (
 
 
 def planned(case, name, first, second, **more):
-    """The plan of a call of `helpers.call`."""
+    """The plan of a call of `cases.call`."""
 
     class Planning:
         def __getattr__(self, operation):

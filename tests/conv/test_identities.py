@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from helpers import (
+from cases import (
     FEW_CASES,
     PASSES,
     SKIPS,
     TRANSPOSED_CASES,
-    assert_exact,
     assert_not_vacuous,
     call,
     cases,
@@ -16,6 +15,7 @@ from helpers import (
     sparse_ints,
     to_layout,
 )
+from comparisons import assert_exact
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -2,16 +2,8 @@
 
 import numpy as np
 import pytest
-from helpers import (
-    SKIPS,
-    SPARSITIES,
-    assert_exact,
-    assert_not_vacuous,
-    assert_same_bits,
-    assert_within_bound,
-    sparse_floats,
-    sparse_ints,
-)
+from cases import SKIPS, SPARSITIES, assert_not_vacuous, sparse_floats, sparse_ints
+from comparisons import assert_exact, assert_same_bits, assert_within_bound
 
 import sparseconv
 from sparseconv import reference

@@ -3,7 +3,7 @@
 import itertools
 
 import numpy as np
-from helpers import LAYOUTS, cases
+from cases import LAYOUTS, cases
 from hypothesis import given
 
 from sparseconv._core import lines, prepare

@@ -4,19 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from helpers import (
-    FEW_CASES,
-    LAYOUTS,
-    PASSES,
-    SKIPS,
-    TRANSPOSED_CASES,
-    Planner,
-    call,
-    dense_kernels,
-    prepared,
-    sparse_floats,
-    to_layout,
-)
+from cases import FEW_CASES, LAYOUTS, PASSES, SKIPS, TRANSPOSED_CASES, call, prepared, sparse_floats, to_layout
+from plans import Planner, dense_kernels
 
 import sparseconv as sc
 from sparseconv import cpu

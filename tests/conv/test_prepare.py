@@ -7,7 +7,8 @@ import weakref
 
 import numpy as np
 import pytest
-from helpers import assert_exact, sparse_ints
+from cases import sparse_ints
+from comparisons import assert_exact
 
 import sparseconv as sc
 from sparseconv import cpu

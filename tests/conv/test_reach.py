@@ -5,21 +5,9 @@ import mmap
 import numpy as np
 import pytest
 from amx_emulated import needs_compiler
-from helpers import (
-    LAYOUTS,
-    PASSES,
-    SKIPS,
-    Case,
-    _mprotect,
-    assert_exact,
-    call,
-    in_layout,
-    needs_mprotect,
-    operands,
-    oracle,
-    sparse_ints,
-    to_layout,
-)
+from awkward import _mprotect, needs_mprotect
+from cases import LAYOUTS, PASSES, SKIPS, Case, call, in_layout, operands, oracle, sparse_ints, to_layout
+from comparisons import assert_exact
 
 import sparseconv
 from sparseconv import masks, reference

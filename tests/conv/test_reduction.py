@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from helpers import PASSES, SKIPS, Case, assert_exact, call, in_layout, operands, oracle, sparse_ints
+from cases import PASSES, SKIPS, Case, call, in_layout, operands, oracle, sparse_ints
+from comparisons import assert_exact
 
 import sparseconv
 from sparseconv._core import layout, reduction

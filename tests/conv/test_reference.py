@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import (
+from cases import (
     FEW_CASES,
     GEOMETRIES,
     LAYOUTS,

@@ -5,26 +5,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from amx_emulated import needs_compiler
-from helpers import (
+from awkward import guarded, needs_mprotect
+from cases import (
     CASES,
     FEW_CASES,
     LAYOUTS,
     SKIPS,
     TRANSPOSED_CASES,
     Case,
-    Planner,
-    assert_exact,
-    assert_same_bits,
-    assert_within_bound,
     call,
-    guarded,
-    needs_mprotect,
     operands,
     oracle,
     sparse_floats,
     sparse_ints,
     to_layout,
 )
+from comparisons import assert_exact, assert_same_bits, assert_within_bound
+from plans import Planner
 from poison import poisoned
 
 import sparseconv as sc

@@ -2,17 +2,15 @@
 
 import itertools
 
-import helpers
+import cases as shared
 import numpy as np
 import pytest
-from helpers import (
+from cases import (
     FEW_CASES,
     LAYOUTS,
     PASSES,
     TRANSPOSED_CASES,
     Case,
-    assert_exact,
-    assert_same_bits,
     call,
     in_layout,
     operands,
@@ -23,12 +21,13 @@ from helpers import (
     sparse_ints,
     to_layout,
 )
+from comparisons import assert_exact, assert_same_bits
 
 import sparseconv
 from sparseconv import reference
 
 # Zero weights, which are another operand's zeros, have their tests in test_weights.py.
-SKIPS = {name: tuple(skip for skip in words if skip != "weight") for name, words in helpers.SKIPS.items()}
+SKIPS = {name: tuple(skip for skip in words if skip != "weight") for name, words in shared.SKIPS.items()}
 SEMANTIC_CASES = (*FEW_CASES, *TRANSPOSED_CASES[:3])
 EVERY_PASS = [(name, skip) for name in PASSES for skip in SKIPS[name]]
 SKIPPED = [(name, skip) for name, skip in EVERY_PASS if skip not in ("auto", "none")]

@@ -2,16 +2,13 @@
 
 import numpy as np
 import pytest
-from helpers import (
+from cases import (
     FEW_CASES,
     LAYOUTS,
     PASSES,
     SKIPS,
     TRANSPOSED_CASES,
-    UNIT,
     Case,
-    assert_exact,
-    assert_same_bits,
     call,
     in_layout,
     operands,
@@ -20,6 +17,7 @@ from helpers import (
     sparse_ints,
     to_layout,
 )
+from comparisons import UNIT, assert_exact, assert_same_bits
 
 import sparseconv as sc
 from sparseconv import reference

@@ -2,21 +2,8 @@
 
 import numpy as np
 import pytest
-from helpers import (
-    PASSES,
-    SKIPS,
-    SPARSITIES,
-    TRANSPOSED,
-    TRANSPOSED_CASES,
-    assert_exact,
-    call,
-    cases,
-    check_bias_and_activation,
-    check_drawn,
-    check_exact,
-    check_floats,
-    prepared,
-)
+from cases import PASSES, SKIPS, SPARSITIES, TRANSPOSED, TRANSPOSED_CASES, call, cases, prepared
+from comparisons import assert_exact, check_bias_and_activation, check_drawn, check_exact, check_floats
 from hypothesis import given
 from hypothesis import strategies as st
 

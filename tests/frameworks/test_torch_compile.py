@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import sparse_ints
+from cases import sparse_ints
 
 torch = pytest.importorskip("torch")
 sct = pytest.importorskip("sparseconv.torch")

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from helpers import sparse_ints
+from cases import sparse_ints
 
 torch = pytest.importorskip("torch")
 sct = pytest.importorskip("sparseconv.torch")

@@ -7,18 +7,8 @@ import threading
 
 import numpy as np
 import pytest
-from helpers import (
-    CASES,
-    FEW_CASES,
-    LAYOUTS,
-    TRANSPOSED_CASES,
-    Case,
-    assert_exact,
-    assert_not_vacuous,
-    call,
-    operands,
-    sparse_ints,
-)
+from cases import CASES, FEW_CASES, LAYOUTS, TRANSPOSED_CASES, Case, assert_not_vacuous, call, operands, sparse_ints
+from comparisons import assert_exact
 
 from sparseconv import pack_weight, reference
 from sparseconv._core import passes

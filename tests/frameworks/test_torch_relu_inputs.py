@@ -1,7 +1,7 @@
 """Gradients behind a ReLU are left out just where nobody can see them."""
 
 import pytest
-from helpers import sparse_ints
+from cases import sparse_ints
 
 torch = pytest.importorskip("torch")
 sct = pytest.importorskip("sparseconv.torch")

@@ -1,7 +1,7 @@
 """What a layer keeps for its backward pass: `keep="compressed"`, and the rules for saved tensors."""
 
 import pytest
-from helpers import sparse_ints
+from cases import sparse_ints
 
 torch = pytest.importorskip("torch")
 sct = pytest.importorskip("sparseconv.torch")

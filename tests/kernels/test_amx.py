@@ -7,16 +7,12 @@ import functools
 import numpy as np
 import pytest
 from amx_emulated import emulation, needs_compiler
-from helpers import (
+from cases import (
     CASES,
     FEW_CASES,
     PASSES,
     TRANSPOSED_CASES,
     Case,
-    Planner,
-    assert_exact,
-    assert_same_bits,
-    assert_within_bound,
     call,
     in_layout,
     operands,
@@ -25,6 +21,8 @@ from helpers import (
     sparse_floats,
     sparse_ints,
 )
+from comparisons import assert_exact, assert_same_bits, assert_within_bound
+from plans import Planner
 from task_structs import forget_plans
 
 import sparseconv as sc

@@ -11,13 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from helpers import (
+from cases import (
     FEW_CASES,
     PASSES,
     SKIPS,
     TRANSPOSED,
     Case,
-    assert_exact,
     call,
     in_layout,
     operands,
@@ -25,6 +24,7 @@ from helpers import (
     sparse_ints,
     to_layout,
 )
+from comparisons import assert_exact
 from neon_recorder import CLASSES, FUNCTIONS, recording
 from places import KERNELS, SUPPORT
 from stochastic_oracle import second_key_of, uniform

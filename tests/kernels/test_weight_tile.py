@@ -4,7 +4,9 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from helpers import SKIPS, Case, assert_exact, call, guarded, needs_mprotect, prepared, sparse_ints
+from awkward import guarded, needs_mprotect
+from cases import SKIPS, Case, call, prepared, sparse_ints
+from comparisons import assert_exact
 
 import sparseconv
 

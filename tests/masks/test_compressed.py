@@ -10,7 +10,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from helpers import at_offset, guarded, needs_mprotect, sparse_floats, sparse_ints
+from awkward import at_offset, guarded, needs_mprotect
+from cases import sparse_floats, sparse_ints
 from hypothesis import given
 from hypothesis.extra import numpy as hnp
 

@@ -3,15 +3,13 @@
 import numpy as np
 import pytest
 from amx_emulated import needs_compiler
-from helpers import (
+from cases import (
     CASES,
     FEW_CASES,
     SKIPS,
     TRANSPOSED_CASES,
     Case,
-    assert_exact,
     assert_not_vacuous,
-    assert_same_bits,
     call,
     cases,
     in_layout,
@@ -22,6 +20,7 @@ from helpers import (
     sparse_ints,
     to_layout,
 )
+from comparisons import assert_exact, assert_same_bits
 from hypothesis import given
 from hypothesis import strategies as st
 

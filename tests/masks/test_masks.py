@@ -5,7 +5,8 @@ import re
 
 import numpy as np
 import pytest
-from helpers import at_offset, guarded, needs_mprotect, sparse_floats
+from awkward import at_offset, guarded, needs_mprotect
+from cases import sparse_floats
 from hypothesis import given
 from hypothesis.extra import numpy as hnp
 

@@ -2,18 +2,8 @@
 
 import numpy as np
 import pytest
-from helpers import (
-    CASES,
-    FEW_CASES,
-    PASSES,
-    assert_exact,
-    call,
-    in_layout,
-    operands,
-    oracle,
-    prepared,
-    sparse_ints,
-)
+from cases import CASES, FEW_CASES, PASSES, call, in_layout, operands, oracle, prepared, sparse_ints
+from comparisons import assert_exact
 
 import sparseconv
 

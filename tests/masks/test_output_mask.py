@@ -4,20 +4,16 @@ from itertools import cycle
 
 import numpy as np
 import pytest
-from helpers import (
+from cases import (
     CASES,
     FEW_CASES,
     LAYOUTS,
     SPARSITIES,
     TRANSPOSED_CASES,
     Case,
-    assert_exact,
     assert_not_vacuous,
-    assert_same_bits,
-    assert_within_bound,
     call,
     cases,
-    dense_kernels,
     in_layout,
     operands,
     oracle,
@@ -27,6 +23,7 @@ from helpers import (
     sparse_ints,
     to_layout,
 )
+from comparisons import assert_exact, assert_same_bits, assert_within_bound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from output_masks import (
@@ -41,6 +38,7 @@ from output_masks import (
     masked,
     times_mask,
 )
+from plans import dense_kernels
 
 import sparseconv as sc
 from sparseconv import reference

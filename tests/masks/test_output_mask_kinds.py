@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from helpers import FEW_CASES, assert_exact, call, prepared
+from cases import FEW_CASES, call, prepared
+from comparisons import assert_exact
 from output_masks import CANARY, KINDS, NAME, SKIPS, as_kind, forward_input, masked, nhwc_memory, times_mask
 
 import sparseconv as sc

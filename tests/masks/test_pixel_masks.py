@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from helpers import LAYOUTS, assert_exact, sparse_ints, to_layout
+from cases import LAYOUTS, sparse_ints, to_layout
+from comparisons import assert_exact
 
 import sparseconv as sc
 

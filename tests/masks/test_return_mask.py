@@ -4,20 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import (
-    FEW_CASES,
-    TRANSPOSED_CASES,
-    Case,
-    Planner,
-    assert_exact,
-    assert_same_bits,
-    call,
-    operands,
-    oracle,
-    sparse_floats,
-    sparse_ints,
-    to_layout,
-)
+from cases import FEW_CASES, TRANSPOSED_CASES, Case, call, operands, oracle, sparse_floats, sparse_ints, to_layout
+from comparisons import assert_exact, assert_same_bits
+from plans import Planner
 
 import sparseconv as sc
 from sparseconv import masks

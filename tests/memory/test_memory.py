@@ -7,21 +7,9 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import (
-    CASES,
-    FEW_CASES,
-    PASSES,
-    SKIPS,
-    TRANSPOSED_CASES,
-    assert_exact,
-    at_offset,
-    call,
-    cases,
-    guarded,
-    needs_mprotect,
-    prepared,
-    sparse_ints,
-)
+from awkward import at_offset, guarded, needs_mprotect
+from cases import CASES, FEW_CASES, PASSES, SKIPS, TRANSPOSED_CASES, call, cases, prepared, sparse_ints
+from comparisons import assert_exact
 from hypothesis import given
 from hypothesis import strategies as st
 from places import SUPPORT
@@ -51,7 +39,7 @@ def check_between_guards(case, name, at_end, sparsity=0.5):
 def test_guards_trap(at_end, access):
     """The trap itself works: one float beyond the array, or a write to an input, ends the process."""
     code = (
-        "import ctypes; import numpy as np; from helpers import guarded; "
+        "import ctypes; import numpy as np; from awkward import guarded; "
         f"array = guarded(np.ones(5, np.float32), {at_end}); at = array.ctypes.data; "
         "read, write = ctypes.c_float.from_address, ctypes.memmove; read(at).value; read(at + 16).value; "
         f"getattr({access}, 'value', None)"

@@ -4,18 +4,9 @@ from itertools import cycle
 
 import numpy as np
 import pytest
-from helpers import (
-    FEW_CASES,
-    TRANSPOSED_CASES,
-    Case,
-    assert_exact,
-    call,
-    cases,
-    guarded,
-    needs_mprotect,
-    prepared,
-    sparse_ints,
-)
+from awkward import guarded, needs_mprotect
+from cases import FEW_CASES, TRANSPOSED_CASES, Case, call, cases, prepared, sparse_ints
+from comparisons import assert_exact
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from output_masks import (

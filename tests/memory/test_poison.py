@@ -10,14 +10,12 @@ from itertools import product
 import numpy as np
 import pytest
 from amx_emulated import COMPILER, FLAGS, needs_compiler
-from helpers import (
+from cases import (
     FEW_CASES,
     PASSES,
     SKIPS,
     TRANSPOSED_CASES,
     Case,
-    assert_exact,
-    assert_same_bits,
     call,
     in_layout,
     operands,
@@ -25,6 +23,7 @@ from helpers import (
     sparse_floats,
     sparse_ints,
 )
+from comparisons import assert_exact, assert_same_bits
 from places import KERNELS, SUPPORT
 from poison import BITS, fill, poisoned
 

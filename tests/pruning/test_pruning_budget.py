@@ -4,9 +4,9 @@ import math
 from fractions import Fraction
 
 import pytest
-from helpers import NETWORKS
 from hypothesis import given
 from hypothesis import strategies as st
+from networks_of_papers import NETWORKS
 
 from sparseconv.pruning import Layer, network, sparsity_distribution, training_flops
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from helpers import NETWORKS
+from networks_of_papers import NETWORKS
 
 import sparseconv as sc
 from sparseconv.pruning import Layer, network

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import guarded, needs_mprotect
+from awkward import guarded, needs_mprotect
 from hypothesis import given
 from hypothesis import strategies as st
 

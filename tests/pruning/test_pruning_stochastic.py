@@ -14,7 +14,8 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from helpers import assert_within_bound, guarded, needs_mprotect
+from awkward import guarded, needs_mprotect
+from comparisons import assert_within_bound
 from stochastic_oracle import expected, key_of, philox, second_key_of, uniform, words
 
 import sparseconv as sc

@@ -5,7 +5,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from helpers import assert_exact, assert_not_vacuous, guarded, needs_mprotect, sparse_ints
+from awkward import guarded, needs_mprotect
+from cases import assert_not_vacuous, sparse_ints
+from comparisons import assert_exact
 from hypothesis import given
 from hypothesis import strategies as st
 

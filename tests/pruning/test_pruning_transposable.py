@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
+from awkward import guarded, needs_mprotect
 from children import run
-from helpers import guarded, needs_mprotect
 from hypothesis import given
 from hypothesis import strategies as st
 

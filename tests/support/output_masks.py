@@ -3,7 +3,7 @@
 import functools
 
 import numpy as np
-from helpers import Case, prepared, to_layout
+from cases import Case, prepared, to_layout
 
 NAME = "backward_data"
 SKIPS = ("auto", "none", "grad_output", "weight", "output")

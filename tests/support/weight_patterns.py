@@ -1,7 +1,7 @@
 """Weights of small integers with zeros in the patterns that pruning leaves."""
 
 import numpy as np
-from helpers import sparse_ints
+from cases import sparse_ints
 
 
 def unstructured(shape, density, seed=3):

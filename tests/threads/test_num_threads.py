@@ -6,8 +6,8 @@ import textwrap
 import numpy as np
 import pytest
 import threadpoolctl
+from cases import sparse_ints
 from children import PRELUDE, needs_proc, run
-from helpers import sparse_ints
 
 import sparseconv as sc
 from sparseconv import cpu

@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from cases import sparse_floats
 from children import run
-from helpers import assert_same_bits, sparse_floats
+from comparisons import assert_same_bits
 
 import sparseconv as sc
 

@@ -5,7 +5,8 @@ import pickle
 
 import numpy as np
 import pytest
-from helpers import TRANSPOSED_CASES, assert_exact, assert_not_vacuous, call, oracle, sparse_ints
+from cases import TRANSPOSED_CASES, assert_not_vacuous, call, oracle, sparse_ints
+from comparisons import assert_exact
 from weight_patterns import unstructured, whole_slices
 
 import sparseconv as sc

@@ -6,8 +6,8 @@ import threading
 
 import numpy as np
 import pytest
+from cases import sparse_ints
 from children import needs_fork, run
-from helpers import sparse_ints
 from weight_patterns import unstructured
 
 import sparseconv as sc

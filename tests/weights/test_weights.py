@@ -4,23 +4,21 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers import (
+from awkward import guarded
+from cases import (
     CASES,
     FEW_CASES,
     TRANSPOSED_CASES,
     Case,
-    assert_exact,
     assert_not_vacuous,
-    assert_same_bits,
-    assert_within_bound,
     call,
     cases,
-    guarded,
     in_layout,
     oracle,
     sparse_floats,
     sparse_ints,
 )
+from comparisons import assert_exact, assert_same_bits, assert_within_bound
 from hypothesis import given
 from hypothesis import strategies as st
 from weight_patterns import PATTERNS, unstructured

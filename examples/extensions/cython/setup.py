@@ -1,4 +1,4 @@
-"""Builds cython_layer: Cython finds sparseconv's declarations in the folder of the package, the C compiler its header."""
+"""Builds cython_layer. Cython finds declarations in the folder of the package, the C compiler the header."""
 
 from pathlib import Path
 

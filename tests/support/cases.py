@@ -1,23 +1,17 @@
-"""Cases, operands and comparisons shared by the tests.
+"""Cases and their operands.
 
 A `Case` describes one convolution. The three passes of a case are called alike, with operands that hold small integers:
 every partial sum is exact in float32, so any order of summation and any amount of skipping must give the same bits.
 """
 
-import ctypes
 import functools
 import math
-import mmap
-import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pytest
 from hypothesis import strategies as st
 
-import sparseconv as sc
 from sparseconv import reference
-from sparseconv.__main__ import main
 
 SPARSITIES = (0.0, 0.3, 0.5, 0.9, 1.0)
 SKIPS = {
@@ -27,12 +21,6 @@ SKIPS = {
 }
 PASSES = tuple(SKIPS)
 LAYOUTS = {1: ("NCW", "NWC", "NCW16c"), 2: ("NCHW", "NHWC", "NCHW16c"), 3: ("NCDHW", "NDHWC", "NCDHW16c")}
-UNIT = 2.0**-24  # unit roundoff of float32
-
-needs_mprotect = pytest.mark.skipif(sys.platform == "win32", reason="mprotect is POSIX")
-
-
-# --- layouts, written independently of the package ---
 
 
 def to_layout(array, layout, pad=0.0):
@@ -46,9 +34,6 @@ def to_layout(array, layout, pad=0.0):
     if layout.endswith("C") and layout != "NC":
         return np.ascontiguousarray(np.moveaxis(array, 1, -1))
     return np.ascontiguousarray(array)
-
-
-# --- cases ---
 
 
 @dataclass(frozen=True)
@@ -189,138 +174,12 @@ def prepared(case, name, sparsity, seed=0):
     return arrays
 
 
-# --- comparisons ---
-
-
-def assert_exact(actual, expected, message=""):
-    assert isinstance(actual, np.ndarray), message
-    assert actual.dtype == expected.dtype, message
-    assert actual.shape == expected.shape, message
-    np.testing.assert_array_equal(actual, expected, err_msg=message)
-
-
-def assert_same_bits(actual, expected, message=""):
-    assert actual.shape == expected.shape, message
-    np.testing.assert_array_equal(
-        np.ascontiguousarray(actual).view(np.uint32), np.ascontiguousarray(expected).view(np.uint32), err_msg=message
-    )
-
-
 def assert_not_vacuous(y, reachable=None):
     """At least 30 % of the results must be nonzero, of those at least which any product reaches."""
     reachable = y.size if reachable is None else reachable
     assert reachable > 0, "no product reaches any result"
     nonzero = np.count_nonzero(y)
     assert nonzero >= 0.3 * reachable, f"{nonzero} nonzero results of {reachable} prove nothing"
-
-
-def error_bound(magnitude, terms):
-    """|error| of a float32 sum of `terms` products in any order; `magnitude` is the sum of their absolute values."""
-    return (terms + 1) * UNIT * magnitude
-
-
-def assert_within_bound(actual, exact, magnitude, terms, message=""):
-    """Compare float32 with float64 results under the proven bound, which must itself mean something."""
-    bound = error_bound(magnitude, terms)
-    assert actual.dtype == np.float32, message
-    assert actual.shape == exact.shape, message
-    assert bound.max(initial=0) < np.abs(exact).max(initial=1e-300), f"the tolerance exceeds the values {message}"
-    excess = np.abs(actual.astype(np.float64) - exact) - bound
-    assert np.all(excess <= 0), f"{np.count_nonzero(~(excess <= 0))} results beyond the bound {message}"
-
-
-def check_exact(module, case, name):
-    """One case of one pass, every sparsity, every way of skipping: equal to the oracle."""
-    for sparsity in SPARSITIES:
-        first, second, expected = prepared(case, name, sparsity)
-        for skip in SKIPS[name]:
-            actual = call(module, case, name, first, second, skip=skip)
-            assert_exact(actual, expected, f"sparsity={sparsity} skip={skip!r}")
-
-
-def check_drawn(module, case, name, sparsity, skip, seed):
-    """One case of one pass as hypothesis draws it: equal to the oracle."""
-    first, second = operands(case, name, sparsity, seed)
-    expected = oracle(case, name, first, second)
-    assert_exact(call(module, case, name, *in_layout(case, name, first, second), skip=skip), expected)
-
-
-def check_out(module, case, name):
-    """Every element of `out` is written, and it is what is returned."""
-    first, second, expected = prepared(case, name, 0.5)
-    for skip in SKIPS[name]:
-        out = np.full(expected.shape, 99, np.float32)
-        assert call(module, case, name, first, second, skip=skip, out=out) is out
-        assert_exact(out, expected, f"skip={skip!r}")
-
-
-def check_bias_and_activation(module, case, activation):
-    """forward with a bias, every way of skipping: equal to the oracle."""
-    first, second = operands(case, "forward", 0.5)
-    bias = sparse_ints((case.out_c,), 0.2, 7)
-    expected = oracle(case, "forward", first, second, bias=bias, activation=activation)
-    first, second = in_layout(case, "forward", first, second)
-    for skip in SKIPS["forward"]:
-        actual = call(module, case, "forward", first, second, bias=bias, activation=activation, skip=skip)
-        assert_exact(actual, expected, f"skip={skip!r}")
-
-
-def check_floats(module, case, name, seed=0):
-    """One case of one pass on random floats: within the error bound of the float64 result."""
-    first, second = operands(case, name, 0.5, seed, sparse_floats)
-    wide = first.astype(np.float64), second.astype(np.float64)
-    exact = oracle(case, name, *wide)
-    magnitude = oracle(case, name, *map(np.abs, wide))
-    first, second = in_layout(case, name, first, second)
-    for skip in SKIPS[name]:
-        actual = call(module, case, name, first, second, skip=skip)
-        assert_within_bound(actual, exact, magnitude, case.terms(name), f"skip={skip!r}")
-
-
-# --- arrays at awkward places ---
-
-
-def guarded(array, at_end=True, writable=False):
-    """Copy `array` between two pages that trap every access, flush to one of them; without `writable` writes trap too.
-
-    The mapping lives as long as the returned array.
-    """
-    array = np.ascontiguousarray(array)
-    page = mmap.PAGESIZE
-    body = max(-(-array.nbytes // page), 1) * page
-    mapping = mmap.mmap(-1, body + 2 * page)
-    address = np.frombuffer(mapping, np.uint8).ctypes.data
-    start = page + (body - array.nbytes if at_end else 0)
-    if array.size:
-        view = np.frombuffer(mapping, array.dtype, array.size, start).reshape(array.shape)
-        view[...] = array
-    else:
-        view = array
-    _mprotect(address, page, 0)
-    _mprotect(address + page + body, page, 0)
-    if not writable:
-        _mprotect(address + page, body, mmap.PROT_READ)
-        view.flags.writeable = False
-    return view
-
-
-def _mprotect(address, size, protection):
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    if libc.mprotect(address, size, protection):
-        raise OSError(ctypes.get_errno(), "mprotect")
-
-
-def at_offset(array, floats):
-    """Copy `array` to an address that lies `floats` floats behind a 64-byte boundary."""
-    buffer = np.empty(array.size + 32, array.dtype)
-    start = -buffer.ctypes.data % 64 // 4 + floats
-    view = buffer[start : start + array.size].reshape(array.shape)
-    view[...] = array
-    return view
-
-
-# --- the table of cases and the strategy that invents more ---
 
 
 def _geometries():
@@ -475,38 +334,3 @@ def cases(draw, transposed=False):
         transposed=transposed,
         output_padding=output_padding if transposed else 0,
     )
-
-
-# --- plans ---
-
-
-def dense_kernels(isa, kind="rows"):
-    """The kernels ("rows" or "gradient") that compute without skipping: with AMX one or the other, as sizes decide."""
-    return {f"{kind}_dense", f"{kind}_tiles"} if isa == "amx" else {f"{kind}_dense"}
-
-
-class Planner:
-    """Stands for the package where a test wants the plan of a call instead of its result."""
-
-    def __getattr__(self, operation):
-        return lambda *arguments, **options: sc.plan(operation, *arguments, **options)
-
-
-# --- commands ---
-
-
-def bench(*arguments):
-    """``sparseconv bench`` on few images, each side timed once; to be used with `unchanged_process`."""
-    return main(["bench", "--seconds", "0", "--batch", "2", *arguments])
-
-
-# --- pruning ---
-
-# Every network of pruning/networks.py with each of its data sets.
-NETWORKS = [
-    *((name, data) for name in ("vgg16", "resnet18", "resnet34", "resnet50") for data in ("cifar10", "imagenet")),
-    ("wrn_16_8", "cifar10"),
-    ("wrn_50_2", "imagenet"),
-    ("densenet121", "cifar10"),
-    ("densenet121", "imagenet"),
-]
