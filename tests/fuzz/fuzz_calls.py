@@ -1,0 +1,660 @@
+"""Random calls of the public functions, and what each of them must give.
+
+`drawn(seed, index)` makes the same call each time. What is expected comes from the oracle (reference.py) with clean
+channels-first arrays, from NumPy, or from a rule written anew; layouts, masks, thresholds and activations are applied
+here, without the package.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import stochastic_oracle
+from fuzz_arrays import CANARY, as_mask, chance, keep, memory, numbers, one_of, operand, packed_bits, placed, sparse
+from helpers import LAYOUTS, UNIT, Case, to_layout
+from helpers import call as call_pass
+
+import sparseconv as sc
+from sparseconv import masks, pruning, reference
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+SKIPS = {
+    "forward": ("auto", "none", "input", "weight"),
+    "backward_data": ("auto", "none", "grad_output", "weight", "output"),
+    "backward_weight": ("auto", "none", "input", "grad_output"),
+}
+NAMES = {
+    "forward": ("input", "weight"), "backward_data": ("grad_output", "weight"),
+    "backward_weight": ("input", "grad_output"),
+}  # fmt: skip
+LEAST_REACHED = 30  # results that products of nonzeros reach, from which on most must not be zero
+WORK, LARGE_WORK = 1_000_000, 20_000_000  # multiply-adds of a case at most
+
+
+@dataclass
+class Call:
+    """A call and how its result is judged; `forced` says that its inputs allow nothing but zeros."""
+
+    name: str
+    run: Callable[[int], Any]  # with so many threads
+    check: Callable[[Any], None]
+    inputs: list = field(default_factory=list)
+    forced: bool = False
+    details: str = ""
+
+    def __str__(self):
+        return f"{self.name}({self.details})"
+
+
+class Vacuous(Exception):
+    """What was drawn would prove nothing."""
+
+
+def drawn(seed, index):
+    """Call number `index` of a seed. Drawn anew until it proves something."""
+    for attempt in range(100):
+        rng = np.random.default_rng((seed, index, attempt))
+        make = one_of(rng, FAMILIES)
+        try:
+            call = make(rng)
+        except Vacuous:
+            continue
+        if not call.forced or chance(rng, 0.2):
+            return call
+    raise AssertionError(f"seed {seed}, index {index}: nothing but vacuous calls")
+
+
+def judge(call):
+    """Runs a call and compares: its result, its inputs, and now and then the bits of a second run."""
+    before = [array.tobytes() for array in call.inputs]
+    result = call.run(None)
+    call.check(result)
+    first = [one.tobytes() for one in parts(result)]
+    again = call.run(1 + len(first[0]) % 4)
+    assert [one.tobytes() for one in parts(again)] == first, "another number of threads gives other bits"
+    assert [array.tobytes() for array in call.inputs] == before, "an input was changed"
+
+
+def parts(result):
+    result = result if isinstance(result, tuple) else (result,)
+    return [np.ascontiguousarray(one) for one in result]
+
+
+# --- comparisons ---
+
+
+def same(actual, expected, what="result"):
+    assert isinstance(actual, np.ndarray), f"{what}: got {type(actual).__name__}"
+    assert actual.dtype == expected.dtype, f"{what}: got {actual.dtype}, expected {expected.dtype}"
+    assert actual.shape == expected.shape, f"{what}: got shape {actual.shape}, expected {expected.shape}"
+    wrong = (actual != expected) & ~((actual != actual) & (expected != expected))
+    if wrong.any():
+        at = tuple(int(one) for one in np.argwhere(wrong)[0])
+        raise AssertionError(
+            f"{what}: {np.count_nonzero(wrong)} of {wrong.size} differ, first at {at}: got {actual[at]!r}, "
+            f"expected {expected[at]!r}"
+        )
+
+
+def close(actual, exact, bound, dtype):
+    assert actual.dtype == dtype and actual.shape == exact.shape, (actual.dtype, actual.shape, dtype, exact.shape)
+    excess = np.abs(actual.astype(np.float64) - exact) - bound
+    if not (excess <= 0).all():
+        at = tuple(int(one) for one in np.argwhere(~(excess <= 0))[0])
+        raise AssertionError(
+            f"{np.count_nonzero(~(excess <= 0))} of {excess.size} beyond the bound, first at {at}: got {actual[at]!r}, "
+            f"expected {exact[at]!r} +- {bound[at]:.3g}"
+        )
+
+
+class Out:
+    """`out=` of a call, or none; the memory around its elements must stay as it was."""
+
+    def __init__(self, rng, shape, dtype, rows=False):
+        self.array = None
+        if chance(rng, 0.45):
+            self.buffer, self.array = memory(rng, shape, dtype, result=True, rows=rows)
+
+    def given(self):
+        if self.array is None:
+            return {}
+        self.buffer[...] = CANARY
+        return {"out": self.array}
+
+    def check(self, result):
+        if self.array is None:
+            assert result.flags.c_contiguous and result.ctypes.data % 64 == 0
+            return
+        assert result is self.array, "out: another array was returned"
+        kept = result.copy()
+        self.array[...] = CANARY
+        assert (self.buffer == CANARY).all(), "memory around out was written"
+        self.array[...] = kept
+
+
+# --- convolutions and linear layers ---
+
+
+def per_dim(rng, value):
+    """Sizes as the caller may write them."""
+    if len(set(value)) == 1 and chance(rng, 0.5):
+        return one_of(rng, (int, np.int64))(value[0])
+    return list(value) if chance(rng, 0.2) else value
+
+
+def geometry(rng):
+    """A convolution of few multiply-adds; sizes may be 0 or 1, and steps and padding larger than the image."""
+    ndim, transposed, large = one_of(rng, (1, 2, 2, 2, 3)), chance(rng, 0.4), chance(rng, 0.3)
+    groups = one_of(rng, (1, 1, 1, 1, 2, 3))
+    few, many = (1, 2, 3, 4, 5, 8, 15, 16, 17), (24, 31, 32, 33, 48, 64, 65, 72, 130)
+    in_c, out_c = (one_of(rng, many if large else one_of(rng, (few, few, many))) for _ in range(2))
+    if chance(rng, 0.08):  # depthwise
+        groups, in_c = one_of(rng, few + many), 1
+        out_c = one_of(rng, (1, 1, 1, 2))
+    taps = (1, 1, 2, 3, 3, 3, 4, 5, 7) if ndim < 3 else (1, 2, 3)
+    kernel = tuple(one_of(rng, taps) for _ in range(ndim))
+    stride = tuple(one_of(rng, (1, 1, 1, 2, 2, 3, 5, 40)) for _ in range(ndim))
+    dilation = tuple(one_of(rng, (1, 1, 1, 1, 2, 3)) for _ in range(ndim))
+    extra = tuple(
+        int(rng.integers(max(pair))) if transposed and chance(rng, 0.5) else 0
+        for pair in zip(stride, dilation, strict=True)
+    )
+    most = one_of(rng, (0, 1, 2, 2, 4, 12))
+    pairs = tuple((int(rng.integers(most + 1)), int(rng.integers(most + 1))) for _ in range(ndim))
+    form = one_of(rng, ("pairs", "numbers", "numbers", "valid", "pairs" if transposed else "same"))
+    if form == "numbers":
+        pairs = tuple((before, before) for before, _ in pairs)
+    elif form in ("valid", "same"):
+        pairs = ((0, 0),) * ndim
+    sizes = []
+    for axis, (taken, (before, after)) in enumerate(zip(kernel, pairs, strict=True)):
+        extent, free = (taken - 1) * dilation[axis] + 1, before + after
+        if transposed:
+            least = max(-(-(free + 1 - extent - extra[axis]) // stride[axis]) + 1, 1)
+        else:
+            least = 1 if form == "same" else max(extent - free, 0 if chance(rng, 0.05) else 1)
+        more = one_of(rng, (0, 1, 3, 6, 9)) if ndim < 3 else one_of(rng, (0, 1, 3))
+        more += one_of(rng, (4, 8, 16)) if large and not transposed and ndim < 3 else 0
+        sizes.append(least + more + (one_of(rng, (15, 50)) if axis == ndim - 1 and chance(rng, 0.1) else 0))
+    if chance(rng, 0.02):
+        sizes[rng.integers(ndim)] = 0
+    padding = {"pairs": pairs, "numbers": tuple(before for before, _ in pairs)}.get(form, form)
+    batch = one_of(rng, (2, 4, 9) if large else (0, 1, 1, 1, 2, 2, 3, 5))
+    case = Case(
+        in_c * groups, out_c * groups, tuple(sizes), kernel, batch=batch, stride=stride, padding=padding,
+        dilation=dilation, groups=groups, kind=int(rng.integers(3)), transposed=transposed,
+        output_padding=extra if transposed else 0,
+    )  # fmt: skip
+    inner = math.prod(case.in_size if transposed else case.out_shape[2:])
+    work = max(case.batch, 1) * inner * math.prod(kernel) * in_c * out_c * groups
+    if work > (LARGE_WORK if large else WORK) or math.prod(case.x_shape) + math.prod(case.out_shape) > 150_000:
+        raise Vacuous
+    return case
+
+
+def small_to_zero(array, threshold):
+    return np.where(np.abs(array) <= array.dtype.type(threshold), array.dtype.type(0), array)
+
+
+def packed_weight(rng, plain, given, groups, inputs):
+    """The weight as a PackedWeight, and what it then holds: made at once, or by an update of another one."""
+    options, kept = {}, np.ones(plain.shape, bool)
+    if chance(rng, 0.3):
+        options["mask"], kept = as_mask(rng, rng.random(plain.shape) < 0.6, plain.dtype, (), sc.compress)
+    plain = np.where(kept, plain, plain.dtype.type(0))
+    if chance(rng, 0.2):
+        options["threshold"] = one_of(rng, (0.5, 1, 2))
+        plain = small_to_zero(plain, options["threshold"])
+    if chance(rng, 0.5):
+        packed = sc.pack_weight(placed(rng, numbers(rng, plain.shape, True, plain.dtype)), groups=groups)
+        packed.update(given, **options)
+    else:
+        packed = sc.pack_weight(given, groups=groups, **options)
+    same(packed.to_dense(), plain, "to_dense")
+    assert packed.density == np.count_nonzero(plain) / plain.size
+    inputs.append(given)
+    return plain, packed
+
+
+@dataclass
+class Product:
+    """One pass of a layer: shapes, layouts, and the oracle on clean arrays."""
+
+    name: str  # public function
+    pass_: str
+    shapes: tuple  # channels first
+    layouts: tuple  # of the operands; None for weights
+    groups: int
+    terms: int
+    compute: Callable  # of clean operands
+    to_result: Callable  # channels first to the layout of the result
+    channel_axes: tuple  # of the operands and, in backward_data, of the result, in their layout
+    weight_shape: tuple
+    arguments: tuple = ()  # behind the operands
+    options: dict = field(default_factory=dict)
+    rows: bool = False  # linear
+
+
+def convolution(rng):
+    try:
+        case = geometry(rng)
+    except ValueError:  # no output
+        raise Vacuous from None
+    pass_ = one_of(rng, tuple(SKIPS))
+    base, clean = f"conv_transpose{case.ndim}d" if case.transposed else f"conv{case.ndim}d", LAYOUTS[case.ndim][0]
+    shapes = {
+        "forward": (case.x_shape, case.weight_shape), "backward_data": (case.out_shape, case.weight_shape),
+        "backward_weight": (case.x_shape, case.out_shape),
+    }[pass_]  # fmt: skip
+    options = {}
+    for word in ("stride", "dilation"):
+        if set(getattr(case, word)) != {1} or chance(rng, 0.3):
+            options[word] = per_dim(rng, getattr(case, word))
+    if isinstance(case.padding, str) or chance(rng, 0.3):
+        options["padding"] = case.padding
+    elif not isinstance(case.padding[0], tuple):
+        options["padding"] = per_dim(rng, case.padding)
+    elif any(map(any, case.padding)):
+        options["padding"] = case.padding if chance(rng, 0.7) else [list(pair) for pair in case.padding]
+    if case.groups > 1 or chance(rng, 0.2):
+        options["groups"] = case.groups
+    if case.kind or chance(rng, 0.5):
+        options["layout"] = case.layout
+    if pass_ == "forward" and case.transposed and any(case.output_padding):
+        options["output_padding"] = per_dim(rng, case.output_padding)
+    arguments = ()
+    if pass_ == "backward_data":
+        shape = to_layout(np.empty(case.x_shape, bool), case.layout).shape
+        arguments = (list(shape) if chance(rng, 0.2) else shape,)
+    elif pass_ == "backward_weight":
+        short = case.kind < 2 or not (case.in_c % 16 or case.out_c % 16)
+        arguments = (per_dim(rng, case.kernel) if short and chance(rng, 0.6) else case.weight_shape,)
+    axes = {0: (1,), 1: (case.ndim + 1,), 2: (1, case.ndim + 2)}[case.kind]
+    return judged(rng, Product(
+        name=base if pass_ == "forward" else f"{base}_{pass_}", pass_=pass_, shapes=shapes,
+        layouts=(case.layout, case.layout if pass_ == "backward_weight" else None), groups=case.groups,
+        terms=case.terms(pass_), compute=lambda a, b: call_pass(reference, case, pass_, a, b, layout=clean),
+        to_result=(lambda y: y) if pass_ == "backward_weight" else lambda y: to_layout(y, case.layout),
+        channel_axes=axes, weight_shape=case.weight_shape, arguments=arguments, options=options,
+    ))  # fmt: skip
+
+
+def linear(rng):
+    pass_ = one_of(rng, tuple(SKIPS))
+    leading = tuple(int(rng.integers(6)) if chance(rng, 0.1) else one_of(rng, (1, 2, 3, 5, 9, 17)) for _ in range(4))
+    leading = leading[: rng.integers(4)]
+    in_c, out_c = (one_of(rng, (1, 2, 3, 8, 15, 16, 17, 33, 64, 65, 100, 130)) for _ in range(2))
+    if math.prod(leading) * in_c * out_c > WORK:
+        raise Vacuous
+    x, weight, y = (*leading, in_c), (out_c, in_c), (*leading, out_c)
+    function = reference.linear if pass_ == "forward" else getattr(reference, f"linear_{pass_}")
+    terms = {"forward": in_c, "backward_data": out_c, "backward_weight": math.prod(leading)}[pass_]
+    return judged(rng, Product(
+        name=function.__name__, pass_=pass_,
+        shapes={"forward": (x, weight), "backward_data": (y, weight), "backward_weight": (x, y)}[pass_],
+        layouts=(None, None), groups=1, terms=terms, compute=function, to_result=lambda y: y,
+        channel_axes=(len(leading),), weight_shape=weight, rows=True,
+    ))  # fmt: skip
+
+
+def judged(rng, product):
+    """The call of a product with random operands, masks and words."""
+    pass_, whole, dtype = product.pass_, chance(rng, 0.65), FLOATS[int(chance(rng, 0.12))]
+    inputs, options, names = [], dict(product.options), list(NAMES[pass_])
+    skip = one_of(rng, SKIPS[pass_])
+    masked = [name for name in names if name != "weight" and chance(rng, 0.15)]
+    plain, given, repeated = [], [], False
+    for name, shape, layout in zip(names, product.shapes, product.layouts, strict=True):
+        elements, array, same_again = operand(rng, shape, layout, whole, dtype, 0 if name in masked else np.nan)
+        plain.append(elements)
+        given.append(array)
+        repeated |= same_again
+    # What is exploited, and how zeros are told.
+    for name in masked:
+        array = given[names.index(name)]
+        live = (array != 0) | (rng.random(array.shape) < one_of(rng, (0, 0.2)))
+        options[f"{name}_mask"] = as_mask(rng, live, dtype, product.channel_axes, sc.compress)[0]
+    threshold = one_of(rng, (0.5, 1, 2, np.float32(0.7))) if chance(rng, 0.15) and not masked else 0
+    if threshold and skip in ("none", "output"):
+        skip = "auto"
+    if names[1] == "weight" and chance(rng, 0.25):
+        plain[1], given[1] = packed_weight(rng, plain[1], given[1], product.groups, inputs)
+    elif pass_ == "backward_weight":
+        for place in (0, 1):
+            if chance(rng, 0.1):
+                inputs.append(given[place])
+                given[place] = sc.compress(given[place])
+    if threshold:
+        options["threshold"] = threshold
+        place = 0 if skip == "auto" else names.index(skip)
+        plain[place] = small_to_zero(plain[place], threshold)
+    bias = None
+    if pass_ == "forward":
+        if chance(rng, 0.5):
+            bias, options["bias"], _ = operand(rng, (product.compute(*plain).shape[-1 if product.rows else 1],), None,
+                                               whole, dtype)  # fmt: skip
+        options |= {"activation": "relu"} if chance(rng, 0.5) else {"activation": None} if chance(rng, 0.1) else {}
+        if options.get("activation") and chance(rng, 0.4):
+            options["return_mask"] = True
+    wide = [array.astype(np.float64) for array in plain]
+    exact, magnitude = product.compute(*wide), product.compute(*map(np.abs, wide))
+    reached, live = magnitude > 0, exact != 0
+    if bias is not None:
+        along = bias.astype(np.float64).reshape(-1 if product.rows else (-1, *[1] * (exact.ndim - 2)))
+        exact, magnitude = exact + along, magnitude + np.abs(along)
+    if options.get("activation"):
+        exact = np.maximum(exact, 0)
+    exact, magnitude, reached, live = map(product.to_result, (exact, magnitude, reached, live))
+    if pass_ != "forward" and (skip == "output" or chance(rng, 0.3)):
+        pixels = product.channel_axes if pass_ == "backward_data" else ()
+        options["output_mask"], needed = as_mask(rng, keep(rng, exact.shape), dtype, pixels, sc.compress)
+        exact, magnitude, reached = (np.where(needed, one, 0) for one in (exact, magnitude, reached))
+    if reached.sum() >= LEAST_REACHED and not repeated and (live & reached).sum() < 0.3 * reached.sum():
+        raise Vacuous
+    if skip != "auto" or chance(rng, 0.3):
+        options["skip"] = skip
+    if chance(rng, 0.2):
+        options["precision"] = one_of(rng, ("highest", "high")) if whole else "highest"
+    threads = int(rng.integers(1, 5))
+    out = Out(rng, exact.shape, dtype, product.rows)
+    inputs += [one for one in (*given, *options.values()) if isinstance(one, np.ndarray)]
+    function, planned = getattr(sc, product.name), chance(rng, 0.1)
+
+    def run(more):
+        if planned:
+            plan = sc.plan(product.name, *given, *product.arguments, **options, num_threads=more or threads)
+            assert plan.threads <= (more or threads) and plan.scratch_bytes >= 0
+        return function(*given, *product.arguments, **options, num_threads=more or threads, **out.given())
+
+    def check(result):
+        if options.get("return_mask"):
+            result, mask = result
+            same(mask, packed_bits(result != 0), "mask")
+        out.check(result)
+        if whole:
+            same(result, exact.astype(dtype))
+            return
+        unit = UNIT if dtype == np.float32 else 2.0**-52
+        more = product.terms + (2 if bias is None else 3)
+        close(result, exact, unit * more * magnitude + (1e-37 if dtype == np.float32 else 0), dtype)
+
+    told = [shown(one) for one in (*given, *product.arguments)] + [f"{k}={shown(v)}" for k, v in options.items()]
+    told += [] if out.array is None else [f"out={shown(out.array)}"]
+    return Call(product.name, run, check, inputs, not exact.any(), ", ".join(told))
+
+
+def shown(value):
+    """An argument in few words."""
+    if isinstance(value, np.ndarray):
+        return f"<{value.dtype}{list(value.shape)} strides {list(value.strides)}>"
+    return repr(value)
+
+
+# --- the other functions ---
+
+
+def any_shape(rng, most=4):
+    return tuple(one_of(rng, (0, 1, 2, 3, 5, 8, 17, 33) if chance(rng, 0.1) else (1, 2, 3, 5, 8, 17, 33))
+                 for _ in range(1 + rng.integers(most)))  # fmt: skip
+
+
+def any_floats(rng, most=4, strange=True):
+    """An array of any shape, with NaN, infinities and -0.0 in some."""
+    shape, dtype = any_shape(rng, most), one_of(rng, FLOATS)
+    if math.prod(shape) > 30_000:
+        raise Vacuous
+    plain = sparse(rng, shape, chance(rng, 0.5), dtype)
+    if strange and chance(rng, 0.3):
+        plain = np.where(rng.random(shape) < 0.1, rng.choice(dtype.type((np.nan, np.inf, -np.inf, -0.0)), shape), plain)
+    return plain, placed(rng, plain)
+
+
+def grad_bias(rng):
+    ndim, kind = int(rng.integers(4)), int(rng.integers(3))
+    layout = LAYOUTS[ndim][kind] if ndim else "NC"
+    shape = tuple(one_of(rng, (0, 1, 2, 3) if chance(rng, 0.1) else (1, 2, 5, 9, 17)) for _ in range(ndim + 2))
+    whole, dtype, batch = chance(rng, 0.6), FLOATS[int(chance(rng, 0.15))], shape[0]
+    shape = (batch, one_of(rng, (1, 3, 16, 17, 33, 40)), *shape[2:])
+    if math.prod(shape) > 150_000:
+        raise Vacuous
+    plain, given, _ = operand(rng, shape, layout if ndim else None, whole, dtype, 0)
+    axes = (0, *range(2, ndim + 2))
+    exact, magnitude = (one.astype(np.float64).sum(axis=axes) for one in (plain, np.abs(plain)))
+    lanes = -len(exact) % 16 if layout.endswith("16c") else 0
+    exact, magnitude = (np.concatenate([one, np.zeros(lanes)]) for one in (exact, magnitude))
+    out, threads, count = Out(rng, exact.shape, dtype), int(rng.integers(1, 5)), math.prod(shape) // shape[1]
+    options = {} if layout == "NCHW" and chance(rng, 0.5) else {"layout": layout}
+
+    def check(result):
+        out.check(result)
+        if whole:
+            same(result, exact.astype(dtype))
+        else:
+            close(result, exact, (UNIT if dtype == np.float32 else 2.0**-52) * (count + 1) * magnitude, dtype)
+
+    return Call(
+        "grad_bias", lambda more: sc.grad_bias(given, **options, num_threads=more or threads, **out.given()), check,
+        [given], not exact.any(), f"{shown(given)}, {options}",
+    )  # fmt: skip
+
+
+def of_masks(rng):
+    which = one_of(rng, ("nonzero_mask", "pack", "unpack", "relu", "density", "vector_density"))
+    plain, given = any_floats(rng)
+    live, options, details = plain != 0, {}, shown(given)
+    if which == "pack":
+        given = placed(rng, live)
+    elif which == "unpack":
+        given, options = placed(rng, packed_bits(live)), {"shape": live.shape}
+    elif which == "vector_density":
+        options = {"width": one_of(rng, (1, 2, 7, 16, 40, 10**6))} if chance(rng, 0.8) else {}
+
+    def check(result):
+        if which in ("nonzero_mask", "pack"):
+            same(result, packed_bits(live))
+        elif which == "unpack":
+            same(result, live)
+        elif which == "density":
+            assert result == (live.mean() if live.size else 0)
+        elif which == "vector_density":
+            width = options.get("width", 16)
+            vectors = [live.ravel()[at : at + width].any() for at in range(0, live.size, min(width, live.size or 1))]
+            assert result == (sum(vectors) / len(vectors) if vectors else 0)
+        else:
+            y = np.maximum(plain, 0)
+            same(result[0], y, "y")
+            same(result[1], packed_bits(y != 0), "mask")
+            if out is not None:
+                assert result[0] is out
+                assert (buffer[:8] == CANARY).all() and (buffer[plain.size + 8 :] == CANARY).all()
+
+    out = buffer = None
+    if which == "relu" and chance(rng, 0.5):
+        buffer = np.full(plain.size + 16, CANARY, plain.dtype)
+        out = buffer[8 : plain.size + 8].reshape(plain.shape)
+        options["out"] = out
+        if chance(rng, 0.4):  # in place
+            given = out
+
+    def run(_):
+        if given is out:
+            out[...] = plain
+        return getattr(masks, which)(given, **options)
+
+    inputs = [] if given is out else [given]
+    return Call(f"masks.{which}", run, check, inputs, not live.any(), f"{details}, {list(options)}")
+
+
+def compress(rng):
+    plain, given = any_floats(rng)
+    if chance(rng, 0.3):
+        tiny = np.finfo(plain.dtype).smallest_subnormal
+        plain = np.where(rng.random(plain.shape) < 0.1, tiny * plain.dtype.type(5), plain)
+        given = placed(rng, plain)
+    out, threads = Out(rng, plain.shape, plain.dtype), int(rng.integers(1, 5))
+
+    def run(more):
+        made = sc.compress(given, num_threads=more or threads)
+        assert made.shape == plain.shape and made.dtype == plain.dtype
+        return sc.decompress(made, num_threads=more or threads, **out.given()), made.mask, made.values.copy(), made.bits
+
+    def check(result):
+        dense, mask, values, bits = result
+        if out.array is not None:
+            out.check(dense)
+        unsigned = np.dtype(f"u{plain.itemsize}")
+        kept = np.where(plain == 0, plain.dtype.type(0), plain)  # all but the sign of zeros
+        same(np.ascontiguousarray(dense).view(unsigned), np.ascontiguousarray(kept).view(unsigned))
+        same(mask, packed_bits(plain != 0), "mask")
+        in_memory = plain.transpose(memory_order(given))
+        same(bits, packed_bits(in_memory != 0), "bits")
+        same(values.view(unsigned), in_memory[in_memory != 0].view(unsigned), "values")
+
+    return Call("compress, decompress", run, check, [given], not plain.any(), shown(given))
+
+
+def kept_count(sparsity, size):
+    return size - math.floor(Fraction(str(sparsity)) * size)
+
+
+def largest(magnitudes, count):
+    """Which are the `count` largest; of equal ones the first."""
+    mask = np.zeros(magnitudes.size, bool)
+    mask[np.argsort(-magnitudes.ravel(), kind="stable")[:count]] = True
+    return mask.reshape(magnitudes.shape)
+
+
+def topk(rng):
+    plain, given = any_floats(rng, strange=False)
+    if chance(rng, 0.1) and plain.size:
+        plain.reshape(-1)[0] = -np.inf
+        given = placed(rng, plain)
+    sparsity, threads = one_of(rng, (0.0, 0.1, 0.5, 0.58, 0.9, 0.99, 0.999)), int(rng.integers(1, 5))
+    count = kept_count(sparsity, plain.size)
+    mask = largest(np.abs(plain), count)
+    which = one_of(rng, ("topk_mask", "topk_threshold", "TopK"))
+
+    def run(more):
+        more = {"num_threads": more or threads}
+        if which != "TopK":
+            return getattr(pruning, which)(given, sparsity, **more)
+        top = pruning.TopK(sparsity, period=2)
+        return top.mask(given, **more), top.mask(given, **more), np.array(top.threshold(given, **more))
+
+    def check(result):
+        top = np.sort(np.abs(plain), axis=None)[plain.size - count] if plain.size else plain.dtype.type(0)
+        threshold = np.nextafter(top, plain.dtype.type(0))
+        threshold = 0.0 if threshold < np.finfo(plain.dtype).tiny else threshold
+        if which == "topk_mask":
+            same(result, mask)
+        elif which == "topk_threshold":
+            assert result == threshold, (result, threshold)
+        else:
+            same(result[0], mask, "first step")
+            same(result[1], np.abs(plain) > threshold, "second step")
+            assert result[2] == threshold
+
+    return Call(f"pruning.{which}", run, check, [given], not mask.any(), f"{shown(given)}, {sparsity}")
+
+
+def channel_mask(rng):
+    shape = any_shape(rng, 4)
+    shape = shape if len(shape) > 1 else (*shape, 3)
+    plain = sparse(rng, shape, True, one_of(rng, FLOATS))
+    given, sparsity = placed(rng, plain), one_of(rng, (0.0, 0.1, 0.5, 0.9))
+    norms = np.abs(plain.astype(np.float64)).sum(axis=tuple(range(2, len(shape))))
+    mask = largest(norms, kept_count(sparsity, norms.size)).reshape(*shape[:2], *[1] * (len(shape) - 2))
+    return Call(
+        "pruning.channel_mask", lambda _: pruning.channel_mask(given, sparsity),
+        lambda result: same(result, np.broadcast_to(mask, shape)), [given], not mask.any(), shown(given),
+    )  # fmt: skip
+
+
+def nm_mask(rng):
+    plain, given = any_floats(rng, strange=False)
+    axis = int(rng.integers(plain.ndim))
+    size, pad = plain.shape[axis], chance(rng, 0.5)
+    m = one_of(rng, (1, 2, 4, 5, 8, 16)) if pad else one_of(rng, [m for m in range(1, 17) if size % m == 0])
+    n, threads = int(rng.integers(1, m + 1)), int(rng.integers(1, 5))
+    rows = np.abs(np.moveaxis(plain, axis, -1))
+    mask = np.zeros(rows.shape, bool)
+    for first in range(0, size, m):
+        for at in np.ndindex(rows.shape[:-1]):
+            mask[at][first : first + m] = largest(rows[at][first : first + m], n)
+    expected = np.ascontiguousarray(np.moveaxis(mask, -1, axis))
+    axis -= plain.ndim if chance(rng, 0.5) else 0
+    return Call(
+        "pruning.nm_mask", lambda more: pruning.nm_mask(given, n, m, axis, pad=pad, num_threads=more or threads),
+        lambda result: same(result, expected), [given], not mask.any(), f"{shown(given)}, {n}, {m}, {axis}, pad={pad}",
+    )  # fmt: skip
+
+
+def transposable(rng):
+    m = one_of(rng, (1, 2, 4, 5, 8))
+    n, blocks, dtype = int(rng.integers(1, m + 1)), (1 + rng.integers(3), 1 + rng.integers(4)), one_of(rng, FLOATS)
+    plain = sparse(rng, (int(blocks[0] * m), int(blocks[1] * m)), chance(rng, 0.5), dtype)
+    given, threads = placed(rng, plain), int(rng.integers(1, 5))
+    methods = ("exact", "greedy", "entropy")
+    choice = one_of(rng, methods)
+
+    def check(mask):
+        assert mask.dtype == bool and mask.shape == plain.shape
+        tiles = mask.reshape(blocks[0], m, blocks[1], m)
+        assert (tiles.sum(axis=1) == n).all() and (tiles.sum(axis=3) == n).all(), "rows or columns with another number"
+        best = (np.abs(plain) * pruning.transposable_nm_mask(given, n, m)).sum(dtype=np.float64)
+        got = (np.abs(plain) * mask).sum(dtype=np.float64)
+        assert got == best if choice == "exact" else 0.8 * best <= got <= best * (1 + 1e-12), (got, best)
+
+    return Call(
+        "pruning.transposable_nm_mask",
+        lambda more: pruning.transposable_nm_mask(given, n, m, choice, num_threads=more or threads), check, [given],
+        False, f"{shown(given)}, {n}, {m}, {choice}",
+    )  # fmt: skip
+
+
+def stochastic(rng):
+    plain, given = any_floats(rng, strange=False)
+    sparsity, seed, threads = one_of(rng, (0.0, 0.3, 0.9, 0.99)), int(rng.integers(1000)), int(rng.integers(1, 5))
+    out, tau = Out(rng, plain.shape, plain.dtype), 0.0
+    if plain.size:
+        factor = math.sqrt(math.pi / 2) * NormalDist().inv_cdf((1 + sparsity) / 2)
+        tau = factor * math.fsum(np.abs(plain).ravel().astype(np.float64)) / plain.size
+
+    def run(more):
+        pruned = pruning.stochastic_prune(given, sparsity, rng=seed, num_threads=more or threads, **out.given())
+        return pruned.array, np.array(pruned.density), np.array(pruned.threshold)
+
+    def check(result):
+        array, density, threshold = result
+        if out.array is not None:
+            out.check(array)
+        assert array.dtype == plain.dtype and array.shape == plain.shape
+        assert abs(threshold - tau) <= 1e-6 * tau, (threshold, tau)
+        assert density == (np.count_nonzero(array) / array.size if array.size else 0)
+        if not threshold:
+            same(array, plain)
+            return
+        axes = memory_order(given)
+        in_memory = np.ascontiguousarray(given.transpose(axes))
+        expected = stochastic_oracle.expected(in_memory.reshape(-1), threshold, stochastic_oracle.key_of(seed))
+        same(array, expected.reshape(in_memory.shape).transpose(np.argsort(axes)))
+
+    return Call(
+        "pruning.stochastic_prune", run, check, [given], not plain.any(), f"{shown(given)}, {sparsity}, rng={seed}"
+    )
+
+
+def memory_order(array):
+    """The axes in the order in which the package numbers elements: that of memory, or as they are if it has gaps."""
+    axes = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+    return axes if array.transpose(axes).flags.c_contiguous and not array.flags.c_contiguous else range(array.ndim)
+
+
+FAMILIES = (
+    *[convolution] * 28, *[linear] * 5, *[grad_bias] * 3, *[of_masks] * 3, *[compress] * 2, topk, topk, channel_mask,
+    nm_mask, transposable, stochastic,
+)  # fmt: skip
