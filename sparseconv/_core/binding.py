@@ -117,6 +117,13 @@ class Prepared(NamedTuple):
     note: str = ""  # what a plan says of it
     lists: _weights.Lists | None = None  # of these weights, "weights_skip" alone
     masks_result: bool = True  # whether it takes a mask of what is needed; if not, results are cleared afterwards
+    spread: tuple[int, int] = (1, 1)  # of the bias: copies of all of it, and of each element
+
+    def bias(self, given: np.ndarray | None) -> np.ndarray | None:
+        """A bias as the kernel reads it: an element for each of its channels, side by side."""
+        if given is None or self.spread == (1, 1):
+            return given if given is None else np.ascontiguousarray(given)
+        return np.tile(np.repeat(given, self.spread[1]), self.spread[0])
 
 
 def _bound(isa: str, bind: Callable[..., Prepared], *which: str) -> Prepared:
@@ -153,7 +160,7 @@ def _rows_kernel(
         problem, *(tuple(_strides(places[index]) for index in side) for side in (x, y)), weight
     ))  # fmt: skip
     strides = dict(zip((*x, *y), (*made.x, *made.y), strict=True))
-    problem, weight = made.problem, made.weight
+    problem, weight, spread = made.problem, made.weight, made.spread if backward else (1, 1)
     channels, lanes = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     group = lanes
     flat, (source, target, needed, live, residual) = _merged(
@@ -176,7 +183,7 @@ def _rows_kernel(
         views = layout.view(source, source_size), layout.view(target, target_size)
         strides, bound = (source, target, residual), partial(epilogue.bound, residual, target_size)
         task, tiles = groups.rows(flat, backward, used, strides, views, weights, bound, threads)
-        return Prepared("groups_dense", "", threads, task, tiles, 0.0, 0.0, masks_result=False)
+        return Prepared("groups_dense", "", threads, task, tiles, 0.0, 0.0, masks_result=False, spread=spread)
     if variant == "dense" and tile_gain > 1:
         variant = "tiles"
         parts = blocking_tiles.PARTS[precision]
@@ -204,7 +211,9 @@ def _rows_kernel(
     masking = masking_cost(problem, backward) if needed else 0.0
     fixed = 0.03 + 25 / (tile + 20) + masking + packs
     dense_cost = masking + ((1 + packs) / group_gain if group_gain > tile_gain else 1 / tile_gain + packs)
-    return Prepared(name, scalar, threads, task, tiles, processor.slope(), fixed, dense_cost, SPARSE, _note(tiles))
+    return Prepared(
+        name, scalar, threads, task, tiles, processor.slope(), fixed, dense_cost, SPARSE, _note(tiles), spread=spread
+    )
 
 
 def _weights_kernel(

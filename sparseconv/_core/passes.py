@@ -113,7 +113,7 @@ class Rows:
         """Writes the result to `out`; returns its mask, if it is wanted and the kernel can write it."""
         _, kernel = self.decide(operands, threads, threshold)
         source, weight = next(iter(operands.values())), operands["weight"]
-        bias = np.ascontiguousarray(operands["bias"]) if "bias" in operands else None
+        bias = kernel.bias(operands.get("bias"))
         needed, residual, mask = operands.get("output_mask"), operands.get("residual"), None
         if kernel.lists:
             kernel.task.run(source, kernel.lists, bias, out, kernel.threads, residual)

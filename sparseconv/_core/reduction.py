@@ -36,6 +36,7 @@ class Reduced(NamedTuple):
     weight: tuple[int, ...]  # steps of (out channel, in channel, *kernel)
     offset: int = 0  # of the first weight that is used
     cut: bool = False  # some taps are not used
+    spread: tuple[int, int] = (1, 1)  # of a row of numbers, one per channel of x: copies of the row, and of each number
     moves: tuple[Callable[[np.ndarray], np.ndarray], ...] = ()  # how a weight becomes one of the reduced problem
 
     def of_weight(self, array: np.ndarray) -> np.ndarray:
@@ -101,11 +102,12 @@ def _with_linear_dims_as_channels(made: Reduced) -> Reduced:
     sizes = {name: tuple(1 if dim in dims else size for dim, size in enumerate(of)) for name, of in sizes.items()}
     weight = (made.weight[0], made.weight[last], *made.weight[2:])
     order = [axis for axis, *_ in axes]
+    within = prod(size for _, size, _ in axes[order.index(1) + 1 :]) if 1 in order else 1
     order = (0, *order, *(axis for axis in range(1, 2 + problem.dims) if axis not in order))
     shape = (problem.out_channels, of_group * length, *sizes["kernel"])
     folded = dataclasses.replace(problem, in_channels=problem.in_channels * length, **sizes)
     return made._replace(
-        problem=folded, x=tuple(map(fold, made.x)), weight=weight,
+        problem=folded, x=tuple(map(fold, made.x)), weight=weight, spread=(length // within, within),
         moves=(*made.moves, lambda array: array.transpose(order).reshape(shape)),
     )  # fmt: skip
 

@@ -1,5 +1,7 @@
 """What becomes of a convolution before kernels see it, and that its sums stay the same."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from cases import PASSES, SKIPS, Case, call, in_layout, operands, oracle, sparse_ints
@@ -109,6 +111,27 @@ def test_sums_stay_the_same(isa, case, name):
         given = in_layout(case, name, first, second)
         for skip in SKIPS[name]:
             assert_exact(call(sparseconv, case, name, *given, skip=skip), expected, f"{sparsity=} {skip=}")
+
+
+@pytest.mark.parametrize("kind", range(3))
+@pytest.mark.parametrize("case", [
+    Case(24, 3, (1, 1), (4, 5), transposed=True, batch=3), Case(24, 17, (2, 1), (3, 5), stride=3, transposed=True),
+    Case(24, 16, (1, 4), (5, 2), stride=(1, 2), transposed=True), Case(16, 1, (1,), (7,), transposed=True),
+    Case(34, 6, (1, 1), (4, 3), groups=2, transposed=True), Case(8, 4, (1, 3, 1), (2, 3, 2), transposed=True),
+    Case(3, 20, (6, 7), (6, 7), batch=3),
+], ids=str)  # fmt: skip
+def test_bias(isa, case, kind):
+    """Results that are channels of the reduced problem have the bias of their own channel; no more of it is read."""
+    case = replace(case, kind=kind)
+    bias = np.full(case.out_c + 400, np.nan, np.float32)[: case.out_c]
+    bias[...] = 100 * np.arange(1, case.out_c + 1)
+    for order in ((0, 1, *range(2, case.ndim + 2)), (0, *range(2, case.ndim + 2), 1)):
+        x, weight = operands(case, "forward", 0.5)
+        memory = np.ascontiguousarray(weight.transpose(order)).transpose(np.argsort(order))
+        for skip in SKIPS["forward"]:
+            given = in_layout(case, "forward", x, weight)[0], memory
+            actual = call(sparseconv, case, "forward", *given, bias=bias, activation="relu", skip=skip)
+            assert_exact(actual, oracle(case, "forward", x, weight, bias=bias, activation="relu"), f"{skip=}")
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
