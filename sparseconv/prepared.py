@@ -127,8 +127,9 @@ class PreparedCall:
         ------
         ValueError
             Where Python does a part of the call: float64, empty sums, masks of results that the kernel does not know,
-            a returned mask that it cannot write (see `conv2d`), layouts of 16 channels with lanes that are padding, and
-            weight gradients with taps that never meet the input.
+            a returned mask that it cannot write (see `conv2d`), layouts of 16 channels with lanes that are padding,
+            weight gradients with taps that never meet the input, and a bias of a transposed convolution whose
+            kernel is what its result spans (from a map of one row or column).
 
         Notes
         -----
@@ -156,6 +157,9 @@ class PreparedCall:
         if made.layout.pads(channels):
             raise ValueError(f"capsule: got {channels} channels of {made.layout.name}, expected a multiple of 16")
         roles = {name: name for name in ("bias", "residual") if name in self._order} | {"source": self._order[0]}
+        if "bias" in roles and kernel.spread != (1, 1):
+            raise ValueError("capsule: got bias with a map that the kernel covers, whose positions become channels, "
+                             "expected none")  # fmt: skip
         if self._return_mask:
             if kernel.lists or not made.mask_in_order or kernel.tiles["parts"]:
                 raise ValueError(f"capsule: got return_mask, which {kernel.name} does not write here, expected none")

@@ -108,14 +108,18 @@ class Layout(NamedTuple):
             array[:, -1, ..., channels % BLOCK :] = 0
 
 
-@lru_cache(maxsize=64)
 def parse(name: str, dims: int) -> Layout:
     """The layout of that name for `dims` spatial dimensions; ValueError if there is none."""
     known = _known(dims)
-    if name not in known:
+    if not isinstance(name, str) or name not in known:  # lists cannot be looked for
         hint = hints.word(name, tuple(known), similar=False)  # NHCW is as near to the one as to the other
         raise ValueError(f"layout: got {name!r}, expected one of {', '.join(map(repr, known))}{hint}")
-    return Layout(name, dims, known[name])
+    return _made(name, dims)
+
+
+@lru_cache(maxsize=64)
+def _made(name: str, dims: int) -> Layout:
+    return Layout(name, dims, _known(dims)[name])
 
 
 def others(layout: Layout) -> list[Layout]:

@@ -346,6 +346,10 @@ def judged(rng, product):
     if bias is not None:
         along = bias.astype(np.float64).reshape(-1 if product.rows else (-1, *[1] * (exact.ndim - 2)))
         exact, magnitude = exact + along, magnitude + np.abs(along)
+    if pass_ == "forward" and chance(rng, 0.2):
+        layout = product.layouts[0]
+        added, options["residual"], _ = operand(rng, exact.shape, layout, whole, dtype)
+        exact, magnitude = exact + added, magnitude + np.abs(added)
     if options.get("activation"):
         exact = np.maximum(exact, 0)
     exact, magnitude, reached, live = map(product.to_result, (exact, magnitude, reached, live))
@@ -379,7 +383,7 @@ def judged(rng, product):
             same(result, exact.astype(dtype))
             return
         unit = UNIT if dtype == np.float32 else 2.0**-52
-        more = product.terms + (2 if bias is None else 3)
+        more = product.terms + 4  # with bias and residual
         close(result, exact, unit * more * magnitude + (1e-37 if dtype == np.float32 else 0), dtype)
 
     told = [shown(one) for one in (*given, *product.arguments)] + [f"{k}={shown(v)}" for k, v in options.items()]
