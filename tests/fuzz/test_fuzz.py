@@ -28,7 +28,7 @@ def test_every_function_is_drawn():
     assert (functions | {f"masks.{name}" for name in masks.__all__}) - names <= {"pack_weight"}, "weights are packed"
     assert sum(call.forced for call in calls) < 0.15 * CALLS
     words = " ".join(call.details for call in calls)
-    for word in ("PackedWeight", "CompressedArray", "return_mask", "threshold", "output_mask", "residual", "out=", "float64"):
+    for word in "PackedWeight CompressedArray return_mask threshold output_mask residual out= float64".split():
         assert word in words, f"no call has {word}"
 
 
