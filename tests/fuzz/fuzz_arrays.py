@@ -4,7 +4,8 @@ import math
 import sys
 
 import numpy as np
-from helpers import guarded, to_layout
+from awkward import guarded
+from cases import to_layout
 
 CANARY = -7777.0
 DENSITIES = (1.0, 0.7, 0.5, 0.3, 0.1, 0.03)

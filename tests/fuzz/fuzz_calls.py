@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import stochastic_oracle
+from cases import LAYOUTS, Case, to_layout
+from cases import call as call_pass
+from comparisons import UNIT
 from fuzz_arrays import CANARY, as_mask, chance, keep, memory, numbers, one_of, operand, packed_bits, placed, sparse
-from helpers import LAYOUTS, UNIT, Case, to_layout
-from helpers import call as call_pass
 
 import sparseconv as sc
 from sparseconv import masks, pruning, reference
