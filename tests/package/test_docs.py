@@ -235,7 +235,7 @@ def cython_functions(path):
     return found
 
 
-@pytest.mark.parametrize("module", ["_conv", "_cpu", "_groups", "_masks", "_pruning", "_weights"])
+@pytest.mark.parametrize("module", ["_conv", "_cpu", "_groups", "_masks", "_prepared", "_pruning", "_weights"])
 def test_stubs(module):
     source = ROOT / "sparseconv" / "_core" / f"{module}.pyx"
     assert stub_functions(source.with_suffix(".pyi")) == cython_functions(source)
