@@ -9,7 +9,8 @@ The package, from the outside in (each line uses what stands below it):
 
 ================  =============================================================================================
 conversion        a model's layers become ours, and PyTorch's again
-fold              inference as a graph: batch normalisation, ReLU and residual additions in one go with a layer
+fold              inference as a graph: what may be folded is found, and measured
+graph, sites      that graph; what it computes at once: a layer, batch normalisation, a residual addition, ReLU
 observe           running a model on a sample, each layer timed there
 report            what came of it
 exported          layers of exported programs

@@ -10,7 +10,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 import sparseconv.torch as sct  # noqa: E402
-from sparseconv.torch import conversion, fold, observe  # noqa: E402
+from sparseconv.torch import conversion, fold, observe, sites  # noqa: E402
 
 IMAGES = torch.randn(2, 8, 7, 6, generator=torch.Generator().manual_seed(1))
 
@@ -111,7 +111,7 @@ def ours_is_faster(monkeypatch):
 def calls(monkeypatch):
     """Which sites computed, and how: (name, whether at once)."""
     seen = []
-    compute, as_written = fold.Site.compute, fold.Site.as_written
+    compute, as_written = sites.Site.compute, sites.Site.as_written
 
     def counting(self, *arguments):
         seen.append((self.name, True))
@@ -121,8 +121,8 @@ def calls(monkeypatch):
         seen.append((self.name, False))
         return as_written(self, *arguments)
 
-    monkeypatch.setattr(fold.Site, "compute", counting)
-    monkeypatch.setattr(fold.Site, "as_written", counting_written)
+    monkeypatch.setattr(sites.Site, "compute", counting)
+    monkeypatch.setattr(sites.Site, "as_written", counting_written)
     return seen
 
 
@@ -162,13 +162,13 @@ class Gate(nn.Module):
 def residuals(monkeypatch):
     """Of every folded layer: (whether it was ours, whether a residual was added in its last store)."""
     seen = []
-    operate = fold.operate
+    operate = sites.operate
 
     def watching(layer, ours, *arguments, **words):
         seen.append((ours, "residual" in words))
         return operate(layer, ours, *arguments, **words)
 
-    monkeypatch.setattr(fold, "operate", watching)
+    monkeypatch.setattr(sites, "operate", watching)
     return seen
 
 
@@ -379,8 +379,9 @@ def test_pruned_weights_are_packed_once(ours_is_faster, monkeypatch):
         model[0].weight.mul_(torch.rand(16, 8, 3, 3) < 0.2)
     original = copy.deepcopy(model)
     packed = []
-    pack = fold.pack_weight
-    monkeypatch.setattr(fold, "pack_weight", lambda *given, **words: packed.append(pack(*given, **words)) or packed[-1])
+    pack = sites.pack_weight
+    kept = lambda *given, **words: packed.append(pack(*given, **words)) or packed[-1]  # noqa: E731
+    monkeypatch.setattr(sites, "pack_weight", kept)
     monkeypatch.setattr(fold.math, "inf", 1e9)
     told = iter([(2.0, 1.0), (3.0, 1.0), (0.5, 1.0)])  # torch and ours; as written; packed
     monkeypatch.setattr(fold, "fastest_of_pairs", lambda first, second, seconds: (first(), second(), next(told))[2])
