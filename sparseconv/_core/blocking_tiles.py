@@ -3,8 +3,8 @@
 As in blocking.py, but with sizes of operands that are split into bf16 parts of 2 bytes. Chunks and lane blocks are what
 falls back to the vector kernels together, so here they do not depend on the number of threads at all.
 
-None of this has been tuned or timed on hardware: sizes and gains are those of a prototype (one core of Granite Rapids,
-2 MB of L2, min of repetitions beside oneDNN's float32 kernels in one process).
+None of this has been tuned: sizes and gains are those of a prototype (one core of Granite Rapids, 2 MB of L2, min of
+repetitions beside oneDNN's float32 kernels in one process). What these kernels reach there is in docs/numbers.md.
 """
 
 from __future__ import annotations

@@ -46,7 +46,6 @@ int run_kernel(const sc_kernel<Task> &kernel, Task *task, int threads, sc_signal
     return spread(kernel, *task, threads, lease.memory(), interrupt);
 }
 
-
 // The same as an entry of sc_api, and of sc_convolutions: of a kernel that is found in the table.
 template <auto FAMILY, auto KERNEL, class Task>
 int run(Task *task, int threads, sc_signals signals) {
