@@ -29,6 +29,7 @@ CASES = (
     Case(16, 24, (4, 5), (4, 5), transposed=False, kind=2),
     Case(24, 16, (1, 1), (4, 5), transposed=True, batch=3),
     Case(24, 16, (1, 1), (4, 5), transposed=True, batch=3, kind=1),
+    Case(1, 20, (3, 7), (7, 3), padding=(2, 1)),  # the taps that are used, a linear layer, are not the first ones
 )
 
 

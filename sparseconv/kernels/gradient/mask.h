@@ -69,7 +69,7 @@ static void clear_unneeded(const sc_gradient_task &task, int64_t group, int64_t 
     for (int64_t outer = 0; outer < outer_count; ++outer, mask += mask_step, corner += outer_step) {
         for (int64_t i = 0; i < inner_count * taps; i += 64) __builtin_prefetch(mask + mask_step + i);
         if (flat) {
-            keep_masked(corner, mask, inner_count * taps);
+            keep_masked(corner + view.outer_taps[0], mask, inner_count * taps);
             continue;
         }
         for (int64_t i = 0; i < inner_count * taps; ++i) {
