@@ -294,6 +294,19 @@ def test_results_of_any_strides(isa):
         assert np.isnan(room[..., 1::2]).all()
 
 
+@pytest.mark.parametrize("kernel, size, padding", [((3, 1), (1, 14), (1, 0)), ((5, 2), (2, 9), (2, 0))])
+def test_taps_that_meet_nothing(isa, kernel, size, padding):
+    """The first ones of the kernel, where taps are the outer axes of `out`."""
+    case = Case(40, 33, size, kernel, padding=padding)
+    first, second, expected = prepared(case, "backward_weight", 0.3)
+    mask = np.random.default_rng(0).random(expected.shape) < 0.5
+    for order in ((0, 1, 2, 3), (2, 3, 0, 1), (2, 0, 1, 3), (2, 1, 0, 3)):
+        memory = np.full([expected.shape[axis] for axis in order], -7777, np.float32)
+        out = memory.transpose(np.argsort(order))
+        call(sc, case, "backward_weight", first, second, output_mask=mask, out=out)
+        assert_exact(out, np.where(mask, expected, 0), f"{order}")
+
+
 def test_linear(isa):
     x, grads = sparse_ints((3, 9, 70), 0.5, 1), sparse_ints((3, 9, 90), 0.3, 2)
     expected = reference.linear_backward_weight(x, grads)
