@@ -158,6 +158,8 @@ def _call(
 ) -> Call:  # fmt: skip
     """A checked call of `operation`; `usable` copies arrays whose memory its kernels cannot read."""
     given, used, forms, guard, ndim = {}, {}, [], None, 0  # ndim: of the first operand
+    threshold = words.get("threshold", 0.0)
+    cuts = (type(threshold) is not float or threshold) and words.get("skip") == "weight"  # kernels get a copy of weights
     for name, value in operands.items():
         if value is None and name in OPTIONAL:
             continue
@@ -169,7 +171,7 @@ def _call(
             given[name] = array = arrays.take_mask(name, value) if name in MASKS else arrays.take(name, value)
             if name in MASKS and array.ndim == ndim - 1 and array.dtype != np.uint8:
                 array = np.ascontiguousarray(array)  # a value per pixel or row: few, and then in rows for sure
-            used[name] = array = usable(array)
+            used[name] = array = np.ascontiguousarray(array) if name == "weight" and cuts else usable(array)
         ndim = ndim or array.ndim
         forms.append((array.shape, array.strides, array.dtype))
     target = None

@@ -295,6 +295,27 @@ def test_one_pass_for_all_thresholds():
     assert (after.hits, after.misses) == (before.hits + 3, before.misses)
 
 
+@pytest.mark.parametrize("form", ["gaps", "reversed", "transposed", "repeated"])
+def test_infinite_weights_in_any_memory(isa, form):
+    """The copy with zeros for small weights, which dense kernels read here, is not like the weight in memory."""
+    weight = sparse_ints((16, 16, 3, 3), 0.3, 5)
+    if form == "repeated":
+        weight[:] = weight[:1]
+    weight[3, 2, 1, 1], weight[1, 5, 0, 2] = np.inf, np.nan
+    if form == "repeated":
+        weight = np.broadcast_to(weight[3:4], weight.shape)
+    elif form == "gaps":
+        wide = np.full((16, 16, 6, 9), np.nan, np.float32)
+        wide[:, :, ::2, ::3] = weight
+        weight = wide[:, :, ::2, ::3]
+    else:
+        order = np.s_[:, :, ::-1, ::-1] if form == "reversed" else np.s_[:]
+        weight = weight[order] if form == "reversed" else np.ascontiguousarray(weight.T).T
+    for name, first in (("conv2d", X), ("conv_transpose2d", GRAD)):
+        expected = getattr(reference, name)(first, thresholded(weight, 1))
+        assert_exact(getattr(sc, name)(first, weight, skip="weight", threshold=1), expected)
+
+
 def test_the_oracle_needs_an_operand():
     with pytest.raises(ValueError, match=r"^threshold: got 1 with skip='none'"):
         reference.conv2d(X, W, skip="none", threshold=1)
