@@ -202,7 +202,8 @@ class PreparedCall:
     def _checked(self, operands: tuple, out: Any) -> Call:
         """The ordinary call with these arrays, whose forms must be those of the prepared one."""
         given = dict(zip(self.operands, operands, strict=True))
-        if isinstance(given.get("weight"), PackedWeight) is (self._packed is None):
+        as_array = self._forms is None or self._dtype == np.float64  # whatever the weight is, it is used as an array
+        if not as_array and isinstance(given.get("weight"), PackedWeight) is (self._packed is None):
             expected = "an array" if self._packed is None else "a PackedWeight"
             got = type(given["weight"]).__name__
             raise TypeError(f"weight: got {got}, expected {expected}, as it was prepared with")

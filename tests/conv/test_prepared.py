@@ -131,6 +131,19 @@ def test_packed_weights_are_updated():
         sc.prepare("conv2d", X, W)(X, packed)
 
 
+@pytest.mark.parametrize("dtype, options", [(np.float64, {}), (np.float32, {"skip": "weight", "threshold": 1})])
+def test_packed_weights_that_are_used_as_arrays(dtype, options):
+    """NumPy computes float64; a threshold for weights makes a copy of them."""
+    x, weights = X.astype(dtype), [W.astype(dtype), 2 * W.astype(dtype)]
+    packed = sc.pack_weight(weights[0])
+    prepared = sc.prepare("conv2d", x, packed, padding=1, **options)
+    for weight in weights:
+        expected = sc.conv2d(x, weight, padding=1, **options)
+        packed.update(weight)
+        np.testing.assert_array_equal(prepared(x, packed), expected)
+        np.testing.assert_array_equal(prepared(x, weight), expected)
+
+
 def test_compressed_operand():
     prepared = sc.prepare("conv2d_backward_weight", X, DY, 3, padding=1)
     expected = sc.conv2d_backward_weight(X, DY, 3, padding=1)
