@@ -327,9 +327,14 @@ def _without_sums(
     layout: Layout, channels: int, relu: bool, operands: Operands, threshold: float
 ) -> np.ndarray | np.float32:
     """What is left of a convolution when no input reaches any output: bias and residual."""
-    left = layout.per_channel(operands["bias"]) if "bias" in operands else np.float32(0)
+    left = _flushed(layout.per_channel(operands["bias"])) if "bias" in operands else np.float32(0)
     with np.errstate(all="ignore"):  # as in the kernels
         if "residual" in operands:
-            left = left + operands["residual"]
+            left = _flushed(left + _flushed(operands["residual"]))
             layout.clear_padding(left, channels)
         return np.maximum(left, 0) if relu else left
+
+
+def _flushed(array: np.ndarray) -> np.ndarray:
+    """Denormals as kernels take them."""
+    return np.where(np.abs(array) < np.finfo(array.dtype).tiny, array.dtype.type(0), array)

@@ -159,7 +159,7 @@ def _call(
     """A checked call of `operation`; `usable` copies arrays whose memory its kernels cannot read."""
     given, used, forms, guard, ndim = {}, {}, [], None, 0  # ndim: of the first operand
     threshold = words.get("threshold", 0.0)
-    cuts = (type(threshold) is not float or threshold) and words.get("skip") == "weight"  # kernels get a copy of weights
+    cuts = (type(threshold) is not float or threshold) and words.get("skip") == "weight"  # kernels get a copy
     for name, value in operands.items():
         if value is None and name in OPTIONAL:
             continue

@@ -215,6 +215,19 @@ def test_denormal_results_are_flushed(isa, name, skip):
     assert not result.any()
 
 
+@pytest.mark.parametrize("padding", [1, (4, 0)])  # some results, or all, are reached by no input
+def test_denormals_of_bias_and_residual_are_zeros(isa, padding):
+    x, weight = np.zeros((1, 17, 1, 1), np.float32), np.ones((18, 17, 1, 1), np.float32)
+    x = x[:, :, :0] if padding == (4, 0) else x
+    bias = np.full(18, 1e-40, np.float32)
+    y = sparseconv.conv2d(x, weight, bias, stride=(2, 1), padding=padding)
+    assert y.size and not y.any()
+    residual = np.full_like(y, 1e-40)
+    residual[0, 0] = 2
+    y = sparseconv.conv2d(x, weight, bias, stride=(2, 1), padding=padding, residual=residual)
+    assert (y[0, 0] == 2).all() and not y[0, 1:].any()
+
+
 @pytest.mark.parametrize("num_threads", [1, 2, 4])
 def test_floating_point_state_is_restored(isa, num_threads):
     assert subnormals_survive()
