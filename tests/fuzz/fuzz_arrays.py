@@ -102,9 +102,10 @@ def axis_in(layout, axis, ndim):
     return ndim - 1 if axis == 1 and layout.endswith("C") else axis
 
 
-def operand(rng, shape, layout, whole, dtype, pad=np.nan):
+def operand(rng, shape, layout, whole, dtype, pad=np.nan, altered=None):
     """Channels-first elements, and the array that is passed, in `layout` (None: as it is)."""
     plain = sparse(rng, shape, whole, dtype)
+    plain = altered(rng, plain) if altered else plain
     axis = int(rng.integers(len(shape))) if shape and plain.size and chance(rng, 0.06) else None
     if axis is None or (axis == 1 and layout and layout.endswith("16c")):
         given = to_layout(plain, layout, pad) if layout else plain
@@ -113,6 +114,16 @@ def operand(rng, shape, layout, whole, dtype, pad=np.nan):
     given = to_layout(plain, layout, pad) if layout else plain
     axis = axis_in(layout, axis, len(shape)) if layout else axis
     return plain, np.broadcast_to(placed(rng, given.take([0], axis)), given.shape), True
+
+
+def alike(rng, array):
+    """An array of the same shape, strides and dtype, with other elements."""
+    low, high = np.lib.array_utils.byte_bounds(array)
+    buffer, start = np.zeros(high - low + 128, np.uint8), array.ctypes.data - low
+    start += (array.ctypes.data - start - buffer.ctypes.data) % 64  # the same place within a cache line
+    view = np.ndarray(array.shape, array.dtype, buffer, start, array.strides)
+    view[...] = rng.integers(0, 2, array.shape) if array.dtype == bool else rng.integers(0, 5, array.shape)
+    return view
 
 
 def packed_bits(bools):

@@ -17,7 +17,21 @@ import stochastic_oracle
 from cases import LAYOUTS, Case, to_layout
 from cases import call as call_pass
 from comparisons import UNIT
-from fuzz_arrays import CANARY, as_mask, chance, keep, memory, numbers, one_of, operand, packed_bits, placed, sparse
+from fuzz_arrays import (
+    CANARY,
+    alike,
+    as_mask,
+    chance,
+    keep,
+    memory,
+    numbers,
+    one_of,
+    operand,
+    packed_bits,
+    placed,
+    sparse,
+)
+from fuzz_strange import beyond_numbers, flushed, readings, strange
 
 import sparseconv as sc
 from sparseconv import masks, pruning, reference
@@ -32,6 +46,7 @@ NAMES = {
     "forward": ("input", "weight"), "backward_data": ("grad_output", "weight"),
     "backward_weight": ("input", "grad_output"),
 }  # fmt: skip
+EXTRA_OPERANDS = ("bias", "residual", "input_mask", "output_mask", "grad_output_mask")
 LEAST_REACHED = 30  # results that products of nonzeros reach, from which on most must not be zero
 WORK, LARGE_WORK = 1_000_000, 20_000_000  # multiply-adds of a case at most
 
@@ -103,7 +118,12 @@ def same(actual, expected, what="result"):
 
 def close(actual, exact, bound, dtype):
     assert actual.dtype == dtype and actual.shape == exact.shape, (actual.dtype, actual.shape, dtype, exact.shape)
-    excess = np.abs(actual.astype(np.float64) - exact) - bound
+    number = np.isfinite(exact)
+    if not number.all():
+        same(np.where(number, dtype.type(0), actual), np.where(number, 0, exact).astype(dtype))
+        actual, exact, bound = (np.where(number, one, 0) for one in (actual, exact, bound))
+    with np.errstate(invalid="ignore"):
+        excess = np.abs(actual.astype(np.float64) - exact) - bound
     if not (excess <= 0).all():
         at = tuple(int(one) for one in np.argwhere(~(excess <= 0))[0])
         raise AssertionError(
@@ -216,7 +236,8 @@ def packed_weight(rng, plain, given, groups, inputs):
     else:
         packed = sc.pack_weight(given, groups=groups, **options)
     same(packed.to_dense(), plain, "to_dense")
-    assert packed.density == np.count_nonzero(plain) / plain.size
+    counted = flushed(plain) if plain.dtype == np.float32 else plain
+    assert packed.density == np.count_nonzero(counted) / plain.size
     inputs.append(given)
     return plain, packed
 
@@ -308,9 +329,11 @@ def judged(rng, product):
     inputs, options, names = [], dict(product.options), list(NAMES[pass_])
     skip = one_of(rng, SKIPS[pass_])
     masked = [name for name in names if name != "weight" and chance(rng, 0.15)]
+    odd = [strange if not masked and chance(rng, 0.06) else None for _ in range(4)]  # operands, bias, residual
     plain, given, repeated = [], [], False
-    for name, shape, layout in zip(names, product.shapes, product.layouts, strict=True):
-        elements, array, same_again = operand(rng, shape, layout, whole, dtype, 0 if name in masked else np.nan)
+    for name, shape, layout, altered in zip(names, product.shapes, product.layouts, odd[:2], strict=True):
+        pad = 0 if name in masked else np.nan
+        elements, array, same_again = operand(rng, shape, layout, whole, dtype, pad, altered)
         plain.append(elements)
         given.append(array)
         repeated |= same_again
@@ -337,27 +360,39 @@ def judged(rng, product):
     if pass_ == "forward":
         if chance(rng, 0.5):
             bias, options["bias"], _ = operand(rng, (product.compute(*plain).shape[-1 if product.rows else 1],), None,
-                                               whole, dtype)  # fmt: skip
+                                               whole, dtype, altered=odd[2])  # fmt: skip
         options |= {"activation": "relu"} if chance(rng, 0.5) else {"activation": None} if chance(rng, 0.1) else {}
         if options.get("activation") and chance(rng, 0.4):
             options["return_mask"] = True
-    wide = [array.astype(np.float64) for array in plain]
-    exact, magnitude = product.compute(*wide), product.compute(*map(np.abs, wide))
-    reached, live = magnitude > 0, exact != 0
+    if dtype == np.float32:
+        plain = [flushed(array) for array in plain]
+        bias = None if bias is None else flushed(bias)
+    finite = [np.where(np.isfinite(array), array, 0).astype(np.float64) for array in plain]
+    sums, magnitude = product.compute(*finite), product.compute(*map(np.abs, finite))
+    kinds = readings(plain, pass_, skip, threshold) if any(odd[:2]) else ()
+    answers = [sums + beyond_numbers(product.compute, *plain, skipped) for skipped in kinds] or [sums]
+    reached, live = magnitude > 0, answers[0] != 0
     if bias is not None:
-        along = bias.astype(np.float64).reshape(-1 if product.rows else (-1, *[1] * (exact.ndim - 2)))
-        exact, magnitude = exact + along, magnitude + np.abs(along)
+        along = bias.astype(np.float64).reshape(-1 if product.rows else (-1, *[1] * (sums.ndim - 2)))
+        with np.errstate(invalid="ignore"):
+            answers, magnitude = [one + along for one in answers], magnitude + np.abs(along)
     if pass_ == "forward" and chance(rng, 0.2):
         layout = product.layouts[0]
-        added, options["residual"], _ = operand(rng, exact.shape, layout, whole, dtype)
-        exact, magnitude = exact + added, magnitude + np.abs(added)
+        added, options["residual"], _ = operand(rng, sums.shape, layout, whole, dtype, altered=odd[3])
+        added = flushed(added) if dtype == np.float32 else added
+        with np.errstate(invalid="ignore"):
+            answers, magnitude = [one + added for one in answers], magnitude + np.abs(added)
     if options.get("activation"):
-        exact = np.maximum(exact, 0)
-    exact, magnitude, reached, live = map(product.to_result, (exact, magnitude, reached, live))
+        answers = [np.maximum(one, 0) for one in answers]
+    answers = [product.to_result(one) for one in answers]
+    magnitude, reached, live = map(product.to_result, (magnitude, reached, live))
     if pass_ != "forward" and (skip == "output" or chance(rng, 0.3)):
         pixels = product.channel_axes if pass_ == "backward_data" else ()
-        options["output_mask"], needed = as_mask(rng, keep(rng, exact.shape), dtype, pixels, sc.compress)
-        exact, magnitude, reached = (np.where(needed, one, 0) for one in (exact, magnitude, reached))
+        options["output_mask"], needed = as_mask(rng, keep(rng, magnitude.shape), dtype, pixels, sc.compress)
+        *answers, magnitude, reached = (np.where(needed, one, 0) for one in (*answers, magnitude, reached))
+    exact = answers[0]
+    if exact.size >= LEAST_REACHED and np.isfinite(exact).mean() < 0.2:
+        raise Vacuous
     if reached.sum() >= LEAST_REACHED and not repeated and (live & reached).sum() < 0.3 * reached.sum():
         raise Vacuous
     if skip != "auto" or chance(rng, 0.3):
@@ -368,8 +403,22 @@ def judged(rng, product):
     out = Out(rng, exact.shape, dtype, product.rows)
     inputs += [one for one in (*given, *options.values()) if isinstance(one, np.ndarray)]
     function, planned = getattr(sc, product.name), chance(rng, 0.1)
+    operands = {"x" if name == "input" else name: one for name, one in zip(names, given, strict=True)}
+    operands |= {word: one for word, one in options.items() if word in EXTRA_OPERANDS}
+    words = {word: value for word, value in options.items() if word not in EXTRA_OPERANDS}
+    earlier = None
+    if chance(rng, 0.12):  # a prepared call, which has run with other arrays of these forms
+        earlier = {word: alike(rng, one) if isinstance(one, np.ndarray) else one for word, one in operands.items()}
 
     def run(more):
+        if earlier is not None:
+            (_, first), (_, second), *extra = earlier.items()
+            call = sc.prepare(
+                product.name, first, second, *product.arguments, **dict(extra), **words, num_threads=more or threads,
+                **out.given(),
+            )  # fmt: skip
+            call(**earlier, **out.given())
+            return call(*(operands[one] for one in call.operands), **out.given())
         if planned:
             plan = sc.plan(product.name, *given, *product.arguments, **options, num_threads=more or threads)
             assert plan.threads <= (more or threads) and plan.scratch_bytes >= 0
@@ -380,6 +429,15 @@ def judged(rng, product):
             result, mask = result
             same(mask, packed_bits(result != 0), "mask")
         out.check(result)
+        errors = []
+        for answer in answers:
+            try:
+                return equal(result, answer)
+            except AssertionError as error:
+                errors.append(error)
+        raise errors[0]
+
+    def equal(result, exact):
         if whole:
             same(result, exact.astype(dtype))
             return
@@ -389,6 +447,8 @@ def judged(rng, product):
 
     told = [shown(one) for one in (*given, *product.arguments)] + [f"{k}={shown(v)}" for k, v in options.items()]
     told += [] if out.array is None else [f"out={shown(out.array)}"]
+    told += ["prepared"] if earlier else []
+    told += ["strange values"] if any(odd) else []
     return Call(product.name, run, check, inputs, not exact.any(), ", ".join(told))
 
 

@@ -8,28 +8,32 @@ import numpy as np
 import pytest
 from fuzz_calls import Out, drawn, judge
 from fuzz_run import fuzz, line
+from fuzz_strange import beyond_numbers, strange
 
 import sparseconv as sc
-from sparseconv import masks
+from sparseconv import cpu, masks
 
-SEED, CALLS = 1, 400
+SEED, CALLS, BLOCK, SHOWN = 1, 5000, 500, 400
 
 
-def test_calls(isa):
-    wrong = [line(SEED, index, isa, call, error) for _, index, call, error in fuzz(SEED, range(CALLS), [isa]) if error]
+@pytest.mark.parametrize("first", range(0, CALLS, BLOCK))
+def test_calls(first):
+    """On each instruction set of the machine the same calls, which are drawn once."""
+    calls = fuzz(SEED, range(first, first + BLOCK), cpu.available_isas())
+    wrong = [line(SEED, index, isa, call, error) for isa, index, call, error in calls if error]
     assert not wrong, "\n" + "\n".join(wrong)
 
 
 def test_every_function_is_drawn():
     """And most of what is drawn has a result that says something."""
-    calls = [drawn(SEED, index) for index in range(CALLS)]
-    names = {name for call in calls for name in call.name.split(", ")}
-    functions = {name for name in sc.__all__ if inspect.isfunction(getattr(sc, name))}
-    functions -= {"plan", "prepare", "get_include"}  # which give no arrays
-    assert (functions | {f"masks.{name}" for name in masks.__all__}) - names <= {"pack_weight"}, "weights are packed"
-    assert sum(call.forced for call in calls) < 0.15 * CALLS
+    calls = [drawn(SEED, index) for index in range(SHOWN)]
     words = " ".join(call.details for call in calls)
-    for word in "PackedWeight CompressedArray return_mask threshold output_mask residual out= float64".split():
+    names = {name for call in calls for name in call.name.split(", ")} | ({"prepare"} if "prepared" in words else set())
+    functions = {name for name in sc.__all__ if inspect.isfunction(getattr(sc, name))}
+    functions -= {"plan", "get_include"}  # which give no arrays
+    assert (functions | {f"masks.{name}" for name in masks.__all__}) - names <= {"pack_weight"}, "weights are packed"
+    assert sum(call.forced for call in calls) < 0.15 * SHOWN
+    for word in "PackedWeight CompressedArray return_mask threshold output_mask residual out= float64 strange".split():
         assert word in words, f"no call has {word}"
 
 
@@ -93,3 +97,20 @@ def test_an_index_names_its_call():
     text = line(SEED, 3, "scalar", call, AssertionError("two\nlines"))
     assert re.match(rf"python tests/fuzz --seed {SEED} --index 3 --isa scalar  # AssertionError: two lines -- ", text)
     assert "\n" not in text and call.name in text
+
+
+def test_what_strange_values_give():
+    """Against products that are added one by one, all of them or those without a skipped zero."""
+    rng = np.random.default_rng(0)
+    seen = set()
+    for skipped in (None, 0, 1) * 20:
+        a, b = (strange(rng, rng.integers(-1, 2, shape).astype(np.float64)) for shape in ((5, 6), (6, 4)))
+        with np.errstate(all="ignore"):
+            products = a[:, :, None] * b
+            for place, zero in enumerate(((a == 0)[:, :, None], b == 0)):
+                products = np.where(zero & (place == skipped), 0, products)
+            expected = products.sum(axis=1)
+        actual = np.broadcast_to(beyond_numbers(np.matmul, a, b, skipped), expected.shape)
+        assert np.array_equal(actual, np.where(np.isfinite(expected), 0, expected), equal_nan=True)
+        seen |= set(actual[~np.isnan(actual)].tolist()) | ({"NaN"} if np.isnan(actual).any() else set())
+    assert seen == {0, np.inf, -np.inf, "NaN"}
