@@ -170,7 +170,7 @@ def _call(
         else:
             given[name] = array = arrays.take_mask(name, value) if name in MASKS else arrays.take(name, value)
             if name in MASKS and array.ndim == ndim - 1 and array.dtype != np.uint8:
-                array = np.ascontiguousarray(array)  # a value per pixel or row: few, and then in rows for sure
+                array = np.asarray(array, order="C")  # a value per pixel or row: few, and then in rows for sure
             used[name] = array = np.ascontiguousarray(array) if name == "weight" and cuts else usable(array)
         ndim = ndim or array.ndim
         forms.append((array.shape, array.strides, array.dtype))

@@ -144,6 +144,14 @@ def test_packed_weights_that_are_used_as_arrays(dtype, options):
         np.testing.assert_array_equal(prepared(x, weight), expected)
 
 
+def test_a_mask_of_one_row():
+    """Of a linear layer without leading dimensions: one value, and no dimension."""
+    weight, grad, mask = ints(24, 20, zeros=0), ints(24), np.array(True)
+    prepared = sc.prepare("linear_backward_data", grad, weight, output_mask=mask)
+    np.testing.assert_array_equal(prepared(grad, weight, mask), sc.linear_backward_data(grad, weight))
+    assert not prepared(grad, weight, np.array(False)).any()
+
+
 def test_compressed_operand():
     prepared = sc.prepare("conv2d_backward_weight", X, DY, 3, padding=1)
     expected = sc.conv2d_backward_weight(X, DY, 3, padding=1)
