@@ -1,4 +1,4 @@
-"""Writes kernel calls down for neon_driver.cpp: C structs, the memory that they point to, and what becomes of it.
+"""Writes kernel calls down for call_driver.cpp: C structs, the memory that they point to, and what becomes of it.
 
 The structs are those of this machine: sizes and places of numbers and pointers are the same on every 64-bit one.
 """
@@ -138,8 +138,11 @@ FUNCTIONS = {
 
 
 @contextlib.contextmanager
-def recording(monkeypatch):
-    """While it lasts, every kernel call is recorded; the blocking is that of six accumulators, as NEON has."""
+def recording(monkeypatch, isa="scalar"):
+    """While it lasts, every kernel call is recorded; the blocking is that of an instruction set.
+
+    "scalar" has six accumulators, as NEON has.
+    """
     recorder = Recorder()
 
     def recorded_class(name):
@@ -198,7 +201,7 @@ def recording(monkeypatch):
 
         recorder.record(kind, task.call(read, written), execute)
 
-    with monkeypatch.context() as patch, cpu.use_isa("scalar"):
+    with monkeypatch.context() as patch, cpu.use_isa(isa):
         for replacement in (Map, View, Mask, WeightView, Epilogue):
             patch.setattr(_conv, replacement.__name__, replacement)
         patch.setattr(_weights, "Lists", Lists)

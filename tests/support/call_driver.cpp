@@ -1,8 +1,14 @@
-// Replays the kernel calls that neon_recorder.py writes down, and compares every bit. Besides, compares the small
-// functions of the table with those of scalar.
+// Replays the kernel calls that call_recorder.py writes down, and compares every bit. Besides, compares the small
+// functions of the table with those of scalar. Flags say what there is:
+//   -DSC_TESTED=neon        the table that is tested
+//   -DSC_ISAS=neon,scalar   all that are linked, best first
+//   -DSC_WITHOUT_AVX512     a table that dispatch.cpp names, and that is left empty here
 #include <stdio.h>
 #include <string.h>
 
+#include <atomic>
+#include <string>
+#include <thread>
 #include <vector>
 
 #include "runtime/dispatch.h"
@@ -12,10 +18,20 @@
 
 namespace sparseconv {
 
-namespace neon { extern const sc_table table; }
-namespace scalar { extern const sc_table table; }
+#define SC_LIST(...) SC_LIST_(__VA_ARGS__)
+#define SC_LIST_(...) #__VA_ARGS__
 
-static int failures = 0;
+namespace SC_TESTED { extern const sc_table table; }
+namespace scalar { extern const sc_table table; }
+namespace tested = SC_TESTED;
+#ifdef SC_WITHOUT_AVX512
+namespace avx512 { extern const sc_table table = {"avx512"}; }
+#endif
+#ifdef SC_WITHOUT_AVX2
+namespace avx2 { extern const sc_table table = {"avx2"}; }
+#endif
+
+static std::atomic<int> failures{0};
 
 static void expect(bool good, const char *name, const char *table, const char *what) {
     if (good) return;
@@ -129,7 +145,7 @@ static void check_masks() {
         block anys[2] = {block(size / 3), block(size / 3)};
         int64_t counts[2][2], vectors[2][3];
         for (int i = 0; i < 2; ++i) {
-            const sc_table &table = i ? scalar::table : neon::table;
+            const sc_table &table = i ? scalar::table : tested::table;
             for (int t = 0; t < 2; ++t) counts[i][t] = table.arrays.count_above(x.data(), size, (float)t);
             table.arrays.mask_nonzero(x.data(), size, (uint8_t *)masks[i].data());
             table.arrays.mask_relu(x.data(), size, (float *)relus[i].data(), (uint8_t *)relu_masks[i].data());
@@ -141,7 +157,7 @@ static void check_masks() {
             }
         }
         const auto same_bytes = [](const void *a, const void *b, int64_t count, const char *name) {
-            expect(!memcmp(a, b, (size_t)count), name, "neon", "not what scalar writes");
+            expect(!memcmp(a, b, (size_t)count), name, tested::table.name, "not what scalar writes");
         };
         same_bytes(counts[0], counts[1], sizeof counts[0], "count_above");
         same_bytes(vectors[0], vectors[1], sizeof vectors[0], "mask_live_vectors");
@@ -151,9 +167,11 @@ static void check_masks() {
         for (int64_t i = 0; i < size; ++i) {
             const float value = x[(size_t)i], relu = ((const float *)relus[0].data())[i];
             const bool unpacked = bools[0].data()[i] == (value != 0) && bools[1].data()[i] == (value != 0);
-            expect(unpacked, "mask_unpack", "neon", "wrong");
-            expect(same(relu, value != value || value > 0 ? value : 0), "mask_relu", "neon", "not max(x, 0)");
-            expect(same(relu, ((const float *)relus[1].data())[i]), "mask_relu", "neon", "not the values of scalar");
+            expect(unpacked, "mask_unpack", tested::table.name, "wrong");
+            const bool right = same(relu, value != value || value > 0 ? value : 0);
+            expect(right, "mask_relu", tested::table.name, "not max(x, 0)");
+            const bool equal = same(relu, ((const float *)relus[1].data())[i]);
+            expect(equal, "mask_relu", tested::table.name, "not the values of scalar");
         }
     }
     printf("masks: done\n");
@@ -168,7 +186,7 @@ static void check_compressed() {
         std::vector<float> x((size_t)size);
         for (int64_t i = 0; i < size; ++i) x[(size_t)i] = i / 16 >> i % 16 & 1 ? (float)(i + 1) : 0;
         const int64_t blocks = ceil_div(size, SC_COMPRESSED_BLOCK), items = ceil_div(size, SC_COMPRESSED_ITEM);
-        for (const sc_table *table : {&neon::table, &scalar::table}) {
+        for (const sc_table *table : {&tested::table, &scalar::table}) {
             std::vector<int64_t> known((size_t)blocks + 1), found((size_t)blocks + 1);
             block bits(ceil_div(size, 8)), dense(4 * size);
             sc_compress_task task = {x.data(), size, (uint8_t *)bits.data(), nullptr, known.data(), 1};
@@ -203,20 +221,26 @@ static void check_compressed() {
 
 static void check_float_state() {
     volatile float tiny = 1e-39f, one = 1;
-    expect(tiny * one > 0, "float_state", "neon", "denormals are zero before");
+    expect(tiny * one > 0, "float_state", tested::table.name, "denormals are zero before");
     {
         const float_state_scope flushed(float_state() | flush_denormals);
-        expect(!(tiny * one > 0), "float_state", "neon", "denormals are not flushed");
+        expect(!(tiny * one > 0), "float_state", tested::table.name, "denormals are not flushed");
     }
-    expect(tiny * one > 0, "float_state", "neon", "denormals are zero after");
+    expect(tiny * one > 0, "float_state", tested::table.name, "denormals are zero after");
     printf("float_state: done\n");
 }
 
 static void check_dispatch() {
     int count = 0;
-    const isa *all = isas(&count);
-    expect(count == 2 && all[0].table == &neon::table && all[1].table == &scalar::table, "isas", "neon", "wrong");
-    expect(all[0].supported() && active() == &neon::table, "active", "neon", "not chosen");
+    std::string linked;
+    for (const isa *one = isas(&count), *end = one + count; one < end; ++one) {
+        if (one->table->arrays.mask_unpack) linked += (linked.empty() ? "" : ",") + std::string(one->table->name);
+    }
+    expect(linked == SC_LIST(SC_ISAS), "isas", linked.c_str(), "are others than " SC_LIST(SC_ISAS));
+    expect(isas(&count)[count - 1].table == &scalar::table, "isas", "scalar", "not the last one");
+#ifdef __aarch64__
+    expect(active() == &tested::table, "active", tested::table.name, "not chosen");
+#endif
     printf("dispatch: done\n");
 }
 
@@ -225,23 +249,25 @@ static char *contents(const char *path, int64_t *bytes) {
     FILE *file = fopen(path, "rb");
     if (!file) exit(2);
     fseek(file, 0, SEEK_END);
-    *bytes = ftell(file);
+    const size_t size = (size_t)ftell(file);
     rewind(file);
-    char *all = (char *)aligned_alloc(64, (size_t)(*bytes + 63) / 64 * 64);
-    if (fread(all, 1, (size_t)*bytes, file) != (size_t)*bytes) exit(2);
+    char *all = (char *)aligned_alloc(64, (size + 63) / 64 * 64);
+    if (fread(all, 1, size, file) != size) exit(2);
+    if (bytes) *bytes = (int64_t)size;
     fclose(file);
     return all;
 }
 
 }  // namespace sparseconv
 
-// Arguments: the image of memory, the words, and a number of threads. With more than one, calls alone are replayed.
+// Arguments: the image of memory, the words, a number of threads, and how many callers make all calls at the same time.
+// With more than one thread, calls alone are replayed, on the tested table.
 int main(int argc, char **argv) {
     using namespace sparseconv;
-    if (argc != 4) return 2;
-    const int threads = atoi(argv[3]);
+    if (argc != 5) return 2;
+    const int threads = atoi(argv[3]), callers = atoi(argv[4]);
     int64_t image_bytes, word_bytes, calls = 0;
-    char *image = contents(argv[1], &image_bytes);
+    char *const image = contents(argv[1], &image_bytes);
     const int64_t *words = (const int64_t *)contents(argv[2], &word_bytes), *end = words + word_bytes / 8;
     if (threads == 1) {
         check_float_state();
@@ -250,7 +276,18 @@ int main(int argc, char **argv) {
         check_compressed();
         for (const int64_t *word = words; word < end;) word = replay(word, image, scalar::table, threads);
     }
-    for (const int64_t *word = words; word < end; ++calls) word = replay(word, image, neon::table, threads);
-    printf("%lld calls, %d failures\n", (long long)calls, failures);
+    std::vector<std::thread> others;
+    for (int caller = 1; caller < callers; ++caller) {
+        others.emplace_back([=] {  // on an image of its own, since addresses are written into tasks
+            char *const own = contents(argv[1], nullptr);
+            for (const int64_t *word = words; word < end;) word = replay(word, own, tested::table, threads);
+            free(own);
+        });
+    }
+    for (const int64_t *word = words; word < end; ++calls) word = replay(word, image, tested::table, threads);
+    for (std::thread &other : others) other.join();
+    free(image);
+    free((void *)words);
+    printf("%lld calls, %d failures\n", (long long)calls, failures.load());
     return failures != 0;
 }
