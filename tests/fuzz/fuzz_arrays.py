@@ -6,6 +6,7 @@ import sys
 import numpy as np
 from awkward import guarded
 from cases import to_layout
+from fuzz_places import moved
 
 CANARY = -7777.0
 DENSITIES = (1.0, 0.7, 0.5, 0.3, 0.1, 0.03)
@@ -83,7 +84,7 @@ def memory(rng, shape, dtype, *, result=False, rows=False, canary=CANARY):
 def placed(rng, array):
     """The same elements somewhere else in memory: at any address and strides, or between pages that trap accesses."""
     if sys.platform != "win32" and chance(rng, 0.06):
-        return guarded(array, at_end=chance(rng, 0.7))
+        return moved(guarded(array, at_end=chance(rng, 0.7)))
     if array.dtype != bool and array.size and chance(rng, 0.04):  # elements at no multiple of their size
         bytes_ = np.zeros(array.nbytes + 8, np.uint8)
         view = np.ndarray(array.shape, array.dtype, bytes_, offset=int(rng.integers(1, 8)))
@@ -92,7 +93,7 @@ def placed(rng, array):
         view = memory(rng, array.shape, array.dtype, canary=canary)[1]
     view[...] = array
     view.flags.writeable = chance(rng, 0.7)
-    return view
+    return moved(view)
 
 
 def axis_in(layout, axis, ndim):
@@ -123,7 +124,7 @@ def alike(rng, array):
     start += (array.ctypes.data - start - buffer.ctypes.data) % 64  # the same place within a cache line
     view = np.ndarray(array.shape, array.dtype, buffer, start, array.strides)
     view[...] = rng.integers(0, 2, array.shape) if array.dtype == bool else rng.integers(0, 5, array.shape)
-    return view
+    return moved(view)
 
 
 def packed_bits(bools):

@@ -31,6 +31,7 @@ from fuzz_arrays import (
     placed,
     sparse,
 )
+from fuzz_places import is_moved, moved, result_moved, weight_moved
 from fuzz_strange import beyond_numbers, flushed, readings, strange
 
 import sparseconv as sc
@@ -135,10 +136,14 @@ def close(actual, exact, bound, dtype):
 class Out:
     """`out=` of a call, or none; the memory around its elements must stay as it was."""
 
-    def __init__(self, rng, shape, dtype, rows=False):
+    def __init__(self, rng, shape, dtype, rows=False, contiguous=False):
         self.array = None
-        if chance(rng, 0.45):
-            self.buffer, self.array = memory(rng, shape, dtype, result=True, rows=rows)
+        if chance(rng, 0.45) or is_moved():
+            buffer, array = memory(rng, shape, dtype, result=True, rows=rows)
+            if contiguous:
+                buffer = np.full(math.prod(shape) + 16, CANARY, dtype)
+                array = buffer[8:-8].reshape(shape)
+            self.buffer, self.array = result_moved(buffer, array)
 
     def given(self):
         if self.array is None:
@@ -225,16 +230,16 @@ def packed_weight(rng, plain, given, groups, inputs):
     """The weight as a PackedWeight, and what it then holds: made at once, or by an update of another one."""
     options, kept = {}, np.ones(plain.shape, bool)
     if chance(rng, 0.3):
-        options["mask"], kept = as_mask(rng, rng.random(plain.shape) < 0.6, plain.dtype, (), sc.compress)
+        options["mask"], kept = as_mask(rng, rng.random(plain.shape) < 0.6, plain.dtype, (), compressed)
     plain = np.where(kept, plain, plain.dtype.type(0))
     if chance(rng, 0.2):
         options["threshold"] = one_of(rng, (0.5, 1, 2))
         plain = small_to_zero(plain, options["threshold"])
     if chance(rng, 0.5):
         packed = sc.pack_weight(placed(rng, numbers(rng, plain.shape, True, plain.dtype)), groups=groups)
-        packed.update(given, **options)
+        weight_moved(packed).update(given, **options)
     else:
-        packed = sc.pack_weight(given, groups=groups, **options)
+        packed = weight_moved(sc.pack_weight(given, groups=groups, **options))
     same(packed.to_dense(), plain, "to_dense")
     counted = flushed(plain) if plain.dtype == np.float32 else plain
     assert packed.density == np.count_nonzero(counted) / plain.size
@@ -341,7 +346,7 @@ def judged(rng, product):
     for name in masked:
         array = given[names.index(name)]
         live = (array != 0) | (rng.random(array.shape) < one_of(rng, (0, 0.2)))
-        options[f"{name}_mask"] = as_mask(rng, live, dtype, product.channel_axes, sc.compress)[0]
+        options[f"{name}_mask"] = as_mask(rng, live, dtype, product.channel_axes, compressed)[0]
     threshold = one_of(rng, (0.5, 1, 2, np.float32(0.7))) if chance(rng, 0.15) and not masked else 0
     if threshold and skip in ("none", "output"):
         skip = "auto"
@@ -351,7 +356,7 @@ def judged(rng, product):
         for place in (0, 1):
             if chance(rng, 0.1):
                 inputs.append(given[place])
-                given[place] = sc.compress(given[place])
+                given[place] = compressed(given[place])
     if threshold:
         options["threshold"] = threshold
         place = 0 if skip == "auto" else names.index(skip)
@@ -388,7 +393,7 @@ def judged(rng, product):
     magnitude, reached, live = map(product.to_result, (magnitude, reached, live))
     if pass_ != "forward" and (skip == "output" or chance(rng, 0.3)):
         pixels = product.channel_axes if pass_ == "backward_data" else ()
-        options["output_mask"], needed = as_mask(rng, keep(rng, magnitude.shape), dtype, pixels, sc.compress)
+        options["output_mask"], needed = as_mask(rng, keep(rng, magnitude.shape), dtype, pixels, compressed)
         *answers, magnitude, reached = (np.where(needed, one, 0) for one in (*answers, magnitude, reached))
     exact = answers[0]
     if exact.size >= LEAST_REACHED and np.isfinite(exact).mean() < 0.2:
@@ -450,6 +455,11 @@ def judged(rng, product):
     told += ["prepared"] if earlier else []
     told += ["strange values"] if any(odd) else []
     return Call(product.name, run, check, inputs, not exact.any(), ", ".join(told))
+
+
+def compressed(array):
+    """The array compressed; the parts of it where arrays are to lie."""
+    return moved(sc.compress(array))
 
 
 def shown(value):
@@ -533,24 +543,22 @@ def of_masks(rng):
             y = np.maximum(plain, 0)
             same(result[0], y, "y")
             same(result[1], packed_bits(y != 0), "mask")
-            if out is not None:
-                assert result[0] is out
-                assert (buffer[:8] == CANARY).all() and (buffer[plain.size + 8 :] == CANARY).all()
+            if out.array is not None:
+                out.check(result[0])
 
-    out = buffer = None
-    if which == "relu" and chance(rng, 0.5):
-        buffer = np.full(plain.size + 16, CANARY, plain.dtype)
-        out = buffer[8 : plain.size + 8].reshape(plain.shape)
-        options["out"] = out
-        if chance(rng, 0.4):  # in place
-            given = out
+    out, in_place = None, False
+    if which == "relu":
+        out = Out(rng, plain.shape, plain.dtype, contiguous=True)
+        if out.array is not None and chance(rng, 0.4):
+            given, in_place = out.array, True
 
     def run(_):
-        if given is out:
-            out[...] = plain
-        return getattr(masks, which)(given, **options)
+        more = out.given() if out else {}
+        if in_place:
+            given[...] = plain
+        return getattr(masks, which)(given, **options, **more)
 
-    inputs = [] if given is out else [given]
+    inputs = [] if in_place else [given]
     return Call(f"masks.{which}", run, check, inputs, not live.any(), f"{details}, {list(options)}")
 
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 from fuzz_calls import Out, drawn, judge
-from fuzz_run import fuzz, line
+from fuzz_run import Plan, fuzz, line, told
 from fuzz_strange import beyond_numbers, strange
 
 import sparseconv as sc
@@ -19,8 +19,9 @@ SEED, CALLS, BLOCK, SHOWN = 1, 5000, 500, 400
 @pytest.mark.parametrize("first", range(0, CALLS, BLOCK))
 def test_calls(first):
     """On each instruction set of the machine the same calls, which are drawn once."""
-    calls = fuzz(SEED, range(first, first + BLOCK), cpu.available_isas())
-    wrong = [line(SEED, index, isa, call, error) for isa, index, call, error in calls if error]
+    plan = Plan(SEED, tuple(cpu.available_isas()))
+    calls = fuzz(plan, range(first, first + BLOCK))
+    wrong = [line(plan, index, isa, told(call, error)) for isa, index, call, error in calls if error]
     assert not wrong, "\n" + "\n".join(wrong)
 
 
@@ -94,7 +95,7 @@ def test_writing_around_out_is_found():
 
 def test_an_index_names_its_call():
     call = drawn(SEED, 3)
-    text = line(SEED, 3, "scalar", call, AssertionError("two\nlines"))
+    text = line(Plan(SEED, ()), 3, "scalar", told(call, AssertionError("two\nlines")))
     assert re.match(rf"python tests/fuzz --seed {SEED} --index 3 --isa scalar  # AssertionError: two lines -- ", text)
     assert "\n" not in text and call.name in text
 
