@@ -30,7 +30,7 @@ status parallel(void (*work)(const void *, int64_t, int64_t, void *), const void
     std::atomic<bool> good{true};
     const auto serve = [&] {
         block scratch(scratch_bytes);
-        const float_state_scope flushed(float_state() | flush_denormals);
+        const float_state_scope fixed(kernel_float_state);
         for (int64_t item; !interrupt.check() && (item = next++) < items;) {
             scratch.refill();
             work(context, item, item + 1, scratch.data());

@@ -32,10 +32,15 @@ inline void set_float_state(uint64_t state) {
 }
 
 #if defined(__x86_64__)
-constexpr uint64_t flush_denormals = 0x8040;  // MXCSR: FTZ and DAZ
+constexpr uint64_t usual_float_state = 0x1f80;  // MXCSR: nothing traps, rounding to nearest, denormals are numbers
+constexpr uint64_t flush_denormals = 0x8040;    // FTZ and DAZ
 #else
+constexpr uint64_t usual_float_state = 0;
 constexpr uint64_t flush_denormals = 1u << 24;  // FPCR: FZ
 #endif
+// Of kernels, whatever the caller's is: else its threads would round in one way and those of a pool in another, and
+// what kernels do with infinities and padding would trap.
+constexpr uint64_t kernel_float_state = usual_float_state | flush_denormals;
 
 // Sets a state for as long as it lives, then restores what was set before.
 class float_state_scope {

@@ -70,7 +70,7 @@ struct exact_copy {
     const sc_kernel<sc_compress_task> *kernel;
     const sc_compress_task *task;
     static void work(const void *self, int64_t begin, int64_t end, void *scratch) {
-        const float_state_scope exact(float_state() & ~flush_denormals);
+        const float_state_scope exact(usual_float_state);
         const exact_copy *call = static_cast<const exact_copy *>(self);
         call->kernel->run(call->task, begin, end, scratch);
     }

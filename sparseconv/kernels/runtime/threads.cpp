@@ -93,7 +93,7 @@ struct job {
     // or does not come at all, leaves nothing undone. Release and acquire, so that who finds a share empty has seen
     // `busy` of those who emptied it.
     void run(int part, void *memory) {
-        const float_state_scope flushed(float_state() | flush_denormals);
+        const float_state_scope fixed(kernel_float_state);
         for (int visited = 0; visited < parts; ++visited) {
             share &from = shares[(part + visited) % parts];
             while (!interrupt->check()) {
@@ -222,6 +222,7 @@ private:
 
     static void *serve(void *argument) {
         worker *self = static_cast<worker *>(argument);
+        set_float_state(usual_float_state);  // threads inherit that of their creator
         self->home->serve(*self);
         return nullptr;
     }
