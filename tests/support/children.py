@@ -86,5 +86,5 @@ def run(code, *, prelude=PRELUDE, timeout=60, **environment):
     command = [sys.executable, "-W", "error", "-X", "faulthandler", "-c", prelude + textwrap.dedent(code)]
     done = subprocess.run(command, env=clean | environment, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert done.stderr == ""
+    assert done.stderr == "", done.stderr
     return done.stdout.split("\n")[:-1]
