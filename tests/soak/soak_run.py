@@ -25,7 +25,7 @@ from sparseconv import cpu
 
 CALLS_OF_A_THREAD = 50
 CALLS_PER_SWITCH = 10  # about so many are made with one instruction set
-MOST_GROWTH = 16 << 20  # of resident memory in the second half: caches are full and the heap has its shape by then
+MOST_GROWTH = 8 << 20  # of resident memory in the second half: caches are full by then
 
 
 class Soak:
@@ -81,6 +81,13 @@ class Soak:
                 self.switch()
 
 
+def one_heap():
+    """glibc gives threads heaps of their own, whose gaps would be taken for growth."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(-8, 1)  # M_ARENA_MAX
+
+
 def resident():
     """Bytes of memory that the process has, once the heap has given back what it does not use."""
     gc.collect()
@@ -134,6 +141,7 @@ def main():
     options = parser.parse_args()
     faulthandler.enable()
     warnings.simplefilter("error")
+    one_heap()
     start = time.monotonic()
 
     def report(state, samples):
