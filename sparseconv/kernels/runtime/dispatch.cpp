@@ -37,20 +37,24 @@ bool has_v4() {
 bool always() { return true; }
 
 #if defined(__x86_64__) && !defined(SC_WITHOUT_AMX)
-// The kernels of avx512, and dense ones on tile registers.
-const sc_table &amx_table() {
-    static const sc_table table = [] {
-        sc_table made = avx512::table;
-        made.name = "amx", made.tiles = &amx::tiles;
-        return made;
-    }();
+constexpr sc_table named(const char *name) {
+    sc_table table = {};
+    table.name = name;
     return table;
 }
+
+// The kernels of avx512, and dense ones on tile registers. `has_amx` fills it: nothing runs when the library is loaded.
+sc_table amx_table = named("amx");
 
 // Asked once, and not before somebody wants to know: the permission is for the whole process, for good. The product
 // is tried because hypervisors are known to offer what they do not have.
 bool has_amx() {
-    static const bool usable = has_v4() && amx_permitted() && amx::tiles.works();
+    static const bool usable = [] {
+        if (!has_v4() || !amx_permitted() || !amx::tiles.works()) return false;
+        amx_table = avx512::table;
+        amx_table.name = "amx", amx_table.tiles = &amx::tiles;
+        return true;
+    }();
     return usable;
 }
 #endif
@@ -63,7 +67,7 @@ const isa all[] = {
     {&simulated, is_simulated},
 #if defined(__x86_64__)
 #if !defined(SC_WITHOUT_AMX)
-    {&amx_table(), has_amx},
+    {&amx_table, has_amx},
 #endif
     {&avx512::table, has_v4},
     {&avx2::table, has_v3},
