@@ -60,6 +60,15 @@ def build(folder, compiler, isas, *, machine="x86_64", optimisation=None, extra=
     return drivers
 
 
+def build_region_driver(folder, compiler, extra):
+    """region_driver.cpp, many short regions of the pool."""
+    sources = [SUPPORT / "region_driver.cpp", *(KERNELS / f"runtime/{name}.cpp" for name in ("threads", "openmp_team"))]
+    command = [*compiler, *FLAGS, "-O1", *extra, *sources, "-pthread", "-ldl", "-o", folder / "regions"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "regions"
+
+
 def replay(driver, folder, *, threads=1, callers=1, runner=(), timeout=300, **environment):
     """Replays what `record` wrote; `callers` of them make all calls at the same time."""
     command = [*runner, driver, folder / "image", folder / "words", str(threads), str(callers)]
