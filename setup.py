@@ -45,6 +45,12 @@ KERNEL_ONLY += ["-Wno-maybe-uninitialized", "-Wno-unknown-warning-option"]
 # dlopen is in a library of its own before glibc 2.34.
 LINK = ["-Wl,-s", "-Wl,--version-script=sparseconv/kernels/runtime/exports.map", "-ldl"]
 
+if sys.platform == "win32":
+    raise SystemExit(
+        "sparseconv does not build on Windows, neither with MSVC nor with clang-cl: its threads need pthread_atfork, "
+        "and its kernels builtins of GCC and clang. Use it under WSL 2 (wsl --install), where the Linux version runs."
+    )
+
 target = sysconfig.get_platform().rsplit("-", 1)[-1].lower() if sys.platform == "darwin" else platform.machine().lower()
 isa_flags = ISA_FLAGS.get(MACHINES.get(target, target), {"scalar": []})
 free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
