@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 CPU_DEVICES = (1, 3)  # DLPack kDLCPU, and pinned host memory
+# Before 2.1 NumPy gives no writable array of memory that it is shown by DLPack alone.
+READS_DLPACK = "; NumPy 2.1 or newer writes through DLPack" if np.__version__.startswith("2.0.") else ""
 EXPECTED = "expected an array (NumPy, buffer protocol, __array_interface__ or DLPack)"
 # What makes an array of objects that are none, by a method or property of their class.
 MAKES_ARRAY = {
@@ -97,6 +99,7 @@ def writable(name: str, value: Any) -> np.ndarray:
         if not array.flags.writeable:
             raise ValueError(
                 f"{name}: got a read-only array ({_kind(value)}), expected a writable one (a NumPy array, or no {name})"
+                + ("" if said else READS_DLPACK)
             )
     return said[0] if said else first
 

@@ -71,6 +71,10 @@ def test_out(name, wrap):
     """`out` is written in place, whatever it is."""
     first, second, expected = plain(CASE, name)
     target = np.full(expected.shape, 99, np.float32)
+    if wrap is DLPackOnly and np.__version__.startswith("2.0."):
+        with pytest.raises(ValueError, match=r"^out: got a read-only array .* NumPy 2\.1 or newer"):
+            call(sparseconv, CASE, name, first, second, out=wrap(target))
+        return
     call(sparseconv, CASE, name, first, second, out=wrap(target))
     assert_exact(target, expected)
 

@@ -45,7 +45,7 @@ print(f"Python {platform.python_version()}, NumPy {numpy.__version__}, threadpoo
       *sparseconv.cpu.available_isas())
 PYTHON
         # shellcheck disable=SC2046
-        "$work/$name/bin/python" -m pytest -q -p no:cacheprovider $(printf 'tests/%s ' $selection) | tail -n 3
+        "$work/$name/bin/python" -m pytest -q -p no:cacheprovider $(printf 'tests/%s ' $selection) | tail -n 12
         "$work/$name/bin/sparseconv" info >/dev/null
     )
 }
