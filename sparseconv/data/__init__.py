@@ -14,6 +14,7 @@ import numpy as np
 __all__ = ["load"]
 
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+MOST_BYTES = 1 << 30  # of a file's elements; MNIST's largest has 47 million
 _FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
@@ -62,22 +63,32 @@ def _find(directory, name):
 
 
 def _read_idx(path):
-    """Read one IDX file of bytes: magic number 0x08DD (DD dimensions), big-endian sizes, then the elements."""
-    content = path.read_bytes()
-    if path.suffix == ".gz":
+    """Read one IDX file of bytes: magic number 0x08DD (DD dimensions), big-endian sizes, then the elements.
+
+    Never more than these sizes and one byte, and never more than MOST_BYTES: a gzip file of a few MB can hold GB.
+    """
+    dims = 3 if "idx3" in path.name else 1
+    header = 4 + 4 * dims
+    compressed = path.suffix == ".gz"
+    with (gzip.open if compressed else open)(path, "rb") as file:
         try:
-            content = gzip.decompress(content)
+            content = file.read(header)
+            magic = int.from_bytes(content[:4], "big")
+            if len(content) >= 4 and magic != 0x0800 + dims:
+                raise ValueError(f"{path}: bad magic number {magic}, expected {0x0800 + dims}")
+            if len(content) < header:
+                raise ValueError(f"{path}: truncated, {len(content)} bytes of {header}")
+            shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4))
+            size = math.prod(shape)
+            if size > MOST_BYTES:
+                raise ValueError(f"{path}: says that it holds {shape}, expected at most {MOST_BYTES} bytes")
+            elements = file.read(size + 1)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path}: damaged or truncated gzip file: {error}") from error
-    dims = 3 if "idx3" in path.name else 1
-    magic = int.from_bytes(content[:4], "big")
-    if len(content) >= 4 and magic != 0x0800 + dims:
-        raise ValueError(f"{path}: bad magic number {magic}, expected {0x0800 + dims}")
-    header = 4 + 4 * dims
-    shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4))
-    expected = header + math.prod(shape)
-    if len(content) < max(header, expected):
-        raise ValueError(f"{path}: truncated, {len(content)} bytes of {max(header, expected)}")
-    if len(content) > expected:
-        raise ValueError(f"{path}: {len(content)} bytes, expected {expected} for {shape}")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    expected = header + size
+    if len(elements) < size:
+        raise ValueError(f"{path}: truncated, {header + len(elements)} bytes of {expected}")
+    if len(elements) > size:
+        found = "more" if compressed else path.stat().st_size
+        raise ValueError(f"{path}: {found} bytes, expected {expected} for {shape}")
+    return np.frombuffer(elements, np.uint8).reshape(shape)

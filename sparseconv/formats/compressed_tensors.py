@@ -173,11 +173,15 @@ def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     safetensors = _safetensors()
     try:
-        return decompress(safetensors.numpy.load_file(path))
+        tensors = safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{os.fspath(path)}: damaged, or no safetensors file: {error}") from error
     except TypeError as error:
         raise TypeError(f"{os.fspath(path)}: got a tensor of a type that NumPy does not have: {error}") from error
+    try:
+        return decompress(tensors)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from error
 
 
 def _safetensors() -> Any:

@@ -68,7 +68,10 @@ def load_sample(text: str, channels_last: bool) -> Tensor:
         sizes = [int(size) for size in re.split("[x,]", text)]
         tensor = torch.randn(sizes, generator=torch.Generator().manual_seed(0))
     elif text.endswith(".npy"):
-        tensor = torch.from_numpy(np.load(text))
+        try:  # mapped: a header that says more than the file has would else be believed
+            tensor = torch.from_numpy(np.array(np.load(text, mmap_mode="r", allow_pickle=False)))
+        except (ValueError, TypeError, EOFError) as error:
+            raise ValueError(f"--sample: got {text}, expected an array of numbers: {error}") from error
     elif text.endswith(".pt"):
         tensor = torch.load(text, weights_only=True)
     else:

@@ -68,7 +68,7 @@ def main():
             result = trial()
         except Exception as error:
             failures += 1
-            result = f"FAILED: {error}"
+            result = f"FAILED: {type(error).__name__}: {str(error)[-300:]}"
         print(f"{name:20s} {result}  ({time.perf_counter() - start:.0f} s)", flush=True)
     return 1 if failures else 0
 
