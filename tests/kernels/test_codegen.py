@@ -4,22 +4,18 @@ The kernels are compiled anew, with the flags of setup.py, and looked at with nm
 """
 
 import functools
-import os
 import platform
 import re
-import shlex
 import shutil
 import subprocess
 import sys
-import sysconfig
-from concurrent.futures import ThreadPoolExecutor
 
+import compiled
 import pytest
-from places import KERNELS, ROOT, setup_constants
+from places import KERNELS, ROOT
 
 from sparseconv._core import _conv, _cpu, _groups, _masks, _prepared, _pruning, _weights
 
-COMPILER = shlex.split(os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "g++")
 VECTOR_ISAS = ("avx512", "avx2")
 ISAS = (*VECTOR_ISAS, "scalar")
 UNITS = ("amx", *ISAS)  # amx has the kernels on tile registers alone
@@ -45,7 +41,8 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("objdump") or not shutil.which("nm"), reason="needs objdump and nm"),
 ]
 needs_sources = pytest.mark.skipif(
-    not (ROOT / "setup.py").exists() or not shutil.which(COMPILER[0]), reason="needs the sources and a C++ compiler"
+    not (ROOT / "setup.py").exists() or not shutil.which(compiled.COMPILER[0]),
+    reason="needs the sources and a C++ compiler",
 )
 
 
@@ -54,26 +51,12 @@ def output(*command):
 
 
 @pytest.fixture(scope="module")
-def objects(tmp_path_factory):
+def objects():
     """Object file of every translation unit that is no Cython output."""
-    folder, known = tmp_path_factory.mktemp("objects"), setup_constants()
-
-    def build(name):
-        extra = []
-        if name in UNITS:
-            extra = known["ISA_FLAGS"]["x86_64"][name] + known["KERNEL_ONLY"]
-        if name == "scalar":  # -O3 takes long, and the fewer functions are inlined, the more symbols could show
-            extra.append("-O1")
-        source, to = KERNELS / ("isa" if name in UNITS else "runtime") / f"{name}.cpp", folder / f"{name}.o"
-        flags = [*known["COMMON"], f"-I{KERNELS}", "-fPIC", "-DNDEBUG", *extra]
-        command = [*COMPILER, *flags, "-c", str(source), "-o", str(to)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert "warning" not in done.stderr, done.stderr
-        return to
-
-    with ThreadPoolExecutor(2) as executor:
-        return dict(zip((*UNITS, *PLAIN), executor.map(build, (*UNITS, *PLAIN)), strict=True))
+    units = compiled.kernel_units(UNITS, PLAIN)
+    # -O3 takes long, and the fewer functions are inlined, the more symbols could show.
+    units[KERNELS / "isa/scalar.cpp"].append("-O0")
+    return dict(zip((*UNITS, *PLAIN), compiled.objects(units), strict=True))
 
 
 @functools.cache

@@ -6,14 +6,10 @@ the tasks with bf16 parts to that library. All else, from the public functions t
 
 import contextlib
 import ctypes
-import os
-import platform
-import shlex
 import shutil
 import subprocess
-import sysconfig
-from concurrent.futures import ThreadPoolExecutor
 
+import compiled
 import pytest
 import task_structs
 from places import KERNELS, SUPPORT
@@ -22,19 +18,11 @@ from task_structs import Epilogue, Map, Mask, View, WeightView, forget_plans, st
 from sparseconv import cpu
 from sparseconv._core import _conv, _cpu, blocking_tiles
 
-COMPILER = shlex.split(os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "g++")
-# The vector kernels that take over, best first: any will do, but tile products are emulated with fused multiply-adds.
-VECTOR_ISAS = {
-    "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
-    "avx2": ["-march=x86-64-v3"],
-    "neon": ["-march=armv8-a"],
-    "scalar": [],
-}
 FLAGS = ["-std=c++17", f"-I{KERNELS}", "-fPIC", "-Wall", "-Wextra", "-Wno-maybe-uninitialized", "-Wno-psabi"]
 FLAGS += ["-fno-math-errno"]
 
 needs_compiler = pytest.mark.skipif(
-    not (KERNELS / "isa/amx.cpp").exists() or not shutil.which(COMPILER[0]),
+    not (KERNELS / "isa/amx.cpp").exists() or not shutil.which(compiled.COMPILER[0]),
     reason="needs the sources and a C++ compiler",
 )
 
@@ -126,29 +114,14 @@ class Emulation:
 def emulation(folder, *more, vector_isa=None):
     """Builds the library in `folder`; `more` are flags."""
     vector_isa = vector_isa or next(name for name in cpu.available_isas() if name != "amx")
-    machine = VECTOR_ISAS[vector_isa]
-    if vector_isa == "scalar" and platform.machine().lower() in ("x86_64", "amd64") and "avx2" in cpu.available_isas():
-        machine = VECTOR_ISAS["avx2"]  # fused multiply-adds for the emulation
-    names = [f"-DSC_ISA=amx_emulated -DSC_VECTOR_ISA={vector_isa}", f'-DSC_SIMD_HEADER="simd/{vector_isa}.h"']
-    tiles = [*machine, "-O3", *" ".join(names[:1]).split(), names[1], *more]
-    units = {
-        SUPPORT / "amx_emulated.cpp": tiles,
-        KERNELS / f"isa/{vector_isa}.cpp": [*VECTOR_ISAS[vector_isa], "-O1", "-fno-exceptions", "-fno-rtti"],
-        KERNELS / "runtime/run.cpp": ["-O1"],
-        SUPPORT / "guarded_pool.cpp": ["-O1"],
-    }
-
-    def build(unit):
-        to = folder / f"{unit.stem}.o"
-        done = subprocess.run(
-            [*COMPILER, *FLAGS, *units[unit], "-c", str(unit), "-o", str(to)], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        assert "warning" not in done.stderr, done.stderr
-        return str(to)
-
-    with ThreadPoolExecutor(2) as executor:
-        objects = list(executor.map(build, units))
+    flags, vectors = compiled.isa_flags(), compiled.kernel_units([vector_isa], ["run"])
+    if vector_isa == "scalar":  # -O3 takes long
+        vectors[KERNELS / "isa/scalar.cpp"].append("-O1")
+    fused = "avx2" if vector_isa == "scalar" and "avx2" in cpu.available_isas() else vector_isa  # for the emulation
+    tiles = [*FLAGS, *flags[fused], "-O3", "-DSC_ISA=amx_emulated", f"-DSC_VECTOR_ISA={vector_isa}"]
+    tiles += [f'-DSC_SIMD_HEADER="simd/{vector_isa}.h"', *more]
+    units = {SUPPORT / "amx_emulated.cpp": tiles, **vectors, SUPPORT / "guarded_pool.cpp": [*FLAGS, "-O1"]}
     library = folder / "libamx_emulated.so"
-    subprocess.run([*COMPILER, "-shared", *objects, "-lpthread", "-o", str(library)], check=True)
+    linked = map(str, compiled.objects(units))
+    subprocess.run([*compiled.COMPILER, "-shared", *linked, "-lpthread", "-o", str(library)], check=True)
     return Emulation(ctypes.CDLL(str(library)), vector_isa)
