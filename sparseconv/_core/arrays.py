@@ -121,7 +121,7 @@ def addressable(array: np.ndarray) -> np.ndarray:
     flags = array.flags
     if flags.aligned and (flags.c_contiguous or array.dtype != np.uint8):
         return array
-    return np.ascontiguousarray(array).copy() if flags.c_contiguous else np.ascontiguousarray(array)
+    return np.array(array, order="C")  # not ascontiguousarray, which gives an array without dimensions one
 
 
 def in_rows(array: np.ndarray) -> np.ndarray:

@@ -150,6 +150,11 @@ def test_a_mask_of_one_row():
     prepared = sc.prepare("linear_backward_data", grad, weight, output_mask=mask)
     np.testing.assert_array_equal(prepared(grad, weight, mask), sc.linear_backward_data(grad, weight))
     assert not prepared(grad, weight, np.array(False)).any()
+    memory = np.zeros(8, np.uint8)
+    mask = np.ndarray((), np.float32, memory, 1)  # at no multiple of its size: kernels get a copy
+    mask[...] = 2
+    prepared = sc.prepare("linear_backward_data", grad, weight, output_mask=mask)
+    np.testing.assert_array_equal(prepared(grad, weight, mask), sc.linear_backward_data(grad, weight))
 
 
 def test_compressed_operand():
