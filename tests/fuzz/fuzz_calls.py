@@ -97,8 +97,9 @@ def judge(call):
 
 
 def parts(result):
-    result = result if isinstance(result, tuple) else (result,)
-    return [np.ascontiguousarray(one) for one in result]
+    """Arrays side by side in memory; all NaN are one, since sign and payload of what is computed are left open."""
+    result = [np.ascontiguousarray(one) for one in (result if isinstance(result, tuple) else (result,))]
+    return [np.where(np.isnan(one), one.dtype.type(np.nan), one) if one.dtype.kind == "f" else one for one in result]
 
 
 # --- comparisons ---
