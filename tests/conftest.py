@@ -1,6 +1,11 @@
 import os
 import sys
 
+# Before NumPy and PyTorch, for child processes as well: threads that wait for each other burn the cores that they need.
+# The oracle's products are small.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import poison
 import pytest
 import simulated

@@ -24,11 +24,15 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason
 
 
 def check(tmp_path, *command):
-    """Runs a module of mypy's on the package that is imported here, wherever it is; it must find nothing."""
+    """Runs a module of mypy's on the package that is imported here, wherever it is; it must find nothing.
+
+    All share what was found out about NumPy.
+    """
     # An editable package is found by a hook of the interpreter, of which mypy knows nothing: it gets a path.
     (tmp_path / "sparseconv").symlink_to(Path(sc.__file__).parent, target_is_directory=True)
+    environment = os.environ | {"MYPYPATH": str(tmp_path), "MYPY_CACHE_DIR": str(tmp_path.parent / "mypy_cache")}
     done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=tmp_path, env=os.environ | {"MYPYPATH": str(tmp_path)},
+        [sys.executable, "-m", *command], cwd=tmp_path, env=environment,
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -43,8 +47,7 @@ def test_programs_of_users(tmp_path, program, needs):
     path = PROGRAMS / f"{program}.py"
     assert path.read_text(encoding="utf-8").count("# type: ignore[") > 20
     check(
-        tmp_path, "mypy", "--strict", "--allow-untyped-calls", "--follow-imports=silent", "--config-file=",
-        f"--cache-dir={tmp_path / 'cache'}", str(path),
+        tmp_path, "mypy", "--strict", "--allow-untyped-calls", "--follow-imports=silent", "--config-file=", str(path),
     )  # fmt: skip
 
 
@@ -53,7 +56,7 @@ def test_a_program_with_an_error_is_found(tmp_path):
     path = tmp_path / "wrong.py"
     path.write_text("import sparseconv as sc\nsc.cpu.set_num_threads('two')\n", encoding="utf-8")
     with pytest.raises(AssertionError, match=r"wrong\.py:2: error: .*\[arg-type\]"):
-        check(tmp_path, "mypy", "--config-file=", f"--cache-dir={tmp_path / 'cache'}", str(path))
+        check(tmp_path, "mypy", "--config-file=", str(path))
 
 
 def test_stubs_of_compiled_modules(tmp_path):
