@@ -327,7 +327,7 @@ def test_shapes_that_lie(weights, shape):
     assert refused(compressed_tensors.load, weights)
 
 
-# --- samples of convert: .npy ---
+# --- samples of torch-report: .npy ---
 
 
 @pytest.mark.parametrize(

@@ -309,9 +309,10 @@ def interrupts(trials, threads):
         expected, waited = passes(1), []
         images = images_for(5, {threads})
         for trial in range({trials}):
-            pressed = []
+            pressed, ready = [], threading.Event()
 
             def press():
+                ready.wait()
                 time.sleep(0.05 + 0.0037 * (trial % 50))
                 pressed.append(time.perf_counter())
                 os.kill(os.getpid(), signal.SIGINT)
@@ -319,6 +320,7 @@ def interrupts(trials, threads):
             thread = threading.Thread(target=press)
             thread.start()
             try:
+                ready.set()
                 endless(images, {threads})
                 raise AssertionError("not interrupted")
             except KeyboardInterrupt:
