@@ -127,7 +127,7 @@ class CompressedArray(foreign.Compressed):
 
     def _in_shape(self, in_memory: np.ndarray) -> np.ndarray:
         """A view with the axes of `shape`."""
-        return in_memory.transpose(np.argsort(self.axes))
+        return in_memory.transpose(arrays.inverse(self.axes))
 
     def _expand(self, dense: np.ndarray, threads: int) -> None:
         """Writes all elements to C-contiguous memory."""

@@ -31,7 +31,8 @@ cdef class Groups:
         self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
         self.c.epilogue, self.c.spread, self.c.overlap = epilogue.c, spread, overlap
         self.c.in_place, self.c.out_place = in_place, out_place
-        self.c.phases, self.c.phase_passes = <const int64_t *>filled(phases), <const int64_t *>filled(phase_passes)
+        self.c.phases = <const int64_t *>filled(phases)  # one by one: what is not stored is not freed
+        self.c.phase_passes = <const int64_t *>filled(phase_passes)
         self.c.phase_count, self.c.most_passes = len(phases) - 1, most_passes
         self.c.chunk_rows, self.c.segment, self.c.segments = chunk_rows, segment, segments
         self.c.in_segment, self.c.shares, self.c.ahead = in_segment, shares, ahead

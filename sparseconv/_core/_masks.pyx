@@ -6,6 +6,7 @@ And the samples by which choice.py knows densities, of arrays of any strides.
 
 from libc.math cimport INFINITY, fabsf
 from libc.stdint cimport int64_t, uint8_t
+from libc.stdlib cimport llabs
 
 from sparseconv cimport SC_COMPRESSED_BLOCK, SC_COMPRESSED_ITEM, sc_compress_task
 
@@ -96,7 +97,7 @@ cdef double sample(array, int most_runs, float threshold) except -1:
         size *= buffer.shape[axis]
         if buffer.shape[axis] > 1:
             shape[dims], strides[dims] = buffer.shape[axis], buffer.strides[axis] // buffer.itemsize
-            if inner < 0 or abs(strides[dims]) <= abs(strides[inner]):
+            if inner < 0 or llabs(strides[dims]) <= llabs(strides[inner]):
                 inner = dims
             dims += 1
     cdef const char *data = <const char *>buffer.buf

@@ -141,6 +141,7 @@ cdef void destroy(PyObject *capsule) noexcept:
 def capsule(task, lists, float threshold, *, str source, str weight="", str bias="", str residual="", str live="",
             str needed="", str mask=""):
     """An sc_call of a bound kernel: which of sc_operands are its arrays. It keeps the kernel's tables."""
+    owned = (task, lists)  # first: a capsule that has no owner yet cannot be destroyed
     cdef sc_call *call = <sc_call *>calloc(1, sizeof(sc_call))
     if call == NULL:
         raise MemoryError("no memory for a call")
@@ -153,7 +154,6 @@ def capsule(task, lists, float threshold, *, str source, str weight="", str bias
     except:
         free(call)
         raise
-    owned = (task, lists)
     Py_INCREF(owned)
     PyCapsule_SetContext(made, <void *>owned)
     return made

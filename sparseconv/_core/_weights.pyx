@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True
 """Calls that skip zero weights, and lists of the others, which they read; thin classes like those of _conv.pyx."""
 
-from _thread import allocate_lock, get_ident
+from _thread import allocate_lock
 
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc, realloc
@@ -14,6 +14,12 @@ from ._kernels cimport (
 
 cdef extern from "Python.h":
     int PyBUF_STRIDED_RO, PyBUF_STRIDED
+    ctypedef void *PyThread_type_lock
+    PyThread_type_lock PyThread_allocate_lock()
+    void PyThread_free_lock(PyThread_type_lock)
+    int PyThread_acquire_lock(PyThread_type_lock, int) nogil
+    void PyThread_release_lock(PyThread_type_lock)
+    unsigned long PyThread_get_thread_ident()
 
 # The record behind each list, and a cache line: lists of equal length would meet in few cache sets as they are filled.
 cdef enum:
@@ -37,7 +43,8 @@ cdef class Lists:
         cdef sc_lists *c = &self.c
         c.groups, c.rows, c.channels, c.classes = groups, rows, channels, len(class_ends)
         c.taps, c.inner_taps = taps, inner_taps
-        c.class_ends, c.class_taps = <const int64_t *>filled(class_ends), <const int64_t *>filled(class_taps)
+        c.class_ends = <const int64_t *>filled(class_ends)  # one by one: what is not stored is not freed
+        c.class_taps = <const int64_t *>filled(class_taps)
         c.block_channels, c.blocks = block_channels, -(-channels // block_channels)
         self.items = groups * -(-(rows // groups) // item_rows)
         c.starts = <int64_t *>malloc(c.classes * c.rows * (c.blocks + 1) * sizeof(int64_t))
@@ -148,6 +155,43 @@ cdef class Weights:
             check(convolutions().weights(self.table, &task, threads, signals))
 
 
+cdef class User:
+    """A thread in one of a guard's lists, and how often."""
+
+    cdef unsigned long thread
+    cdef int64_t times
+    cdef User next
+
+
+cdef User found(User first, unsigned long thread):
+    while first is not None and first.thread != thread:
+        first = first.next
+    return first
+
+
+cdef User without(User first, User one):
+    """The list without one of its own."""
+    if first is one:
+        return one.next
+    cdef User before = first
+    while before.next is not one:
+        before = before.next
+    before.next = one.next
+    return first
+
+
+cdef class Ticket:
+    """What a thread waits with for a change; it can be used again."""
+
+    cdef object acquire, release  # of a lock that is held: signal handlers may end the wait for it
+    cdef Ticket next
+
+    def __init__(self):
+        lock = allocate_lock()
+        lock.acquire()
+        self.acquire, self.release = lock.acquire, lock.release
+
+
 cdef class Guard:
     """Who uses memory that one thread at a time may change: ``with guard:`` reads, ``with guard.writing:`` writes.
 
@@ -156,20 +200,27 @@ cdef class Guard:
     middle of the call that it interrupts. A thread that reads may read again; all else of that kind is a RuntimeError.
 
     It is compiled because no signal handler can run, and raise, between its lines: it never counts a reader that does
-    not begin, or one too long.
+    not begin, or one too long. For the same reason nothing takes memory at the end of a use, or while `mutex` is held.
     """
 
-    cdef object mutex
-    cdef object writer  # a thread
-    cdef dict readers  # by thread, how often
-    cdef list next_writers  # threads
-    cdef list waiting  # locks of those who wait for a change
+    cdef PyThread_type_lock mutex
+    cdef unsigned long writer  # a thread; 0: nobody
+    cdef User readers, next_writers
+    cdef Ticket waiting
     cdef str name, left
+
+    def __cinit__(self):
+        self.mutex = PyThread_allocate_lock()
+        if self.mutex == NULL:
+            raise MemoryError("no memory for a lock")
 
     def __init__(self, str name not None):
         """`name` is what messages call that which is guarded."""
-        self.name, self.mutex, self.left, self.writer = name, allocate_lock(), "", None
-        self.readers, self.next_writers, self.waiting = {}, [], []
+        self.name, self.left = name, ""
+
+    def __dealloc__(self):
+        if self.mutex != NULL:
+            PyThread_free_lock(self.mutex)
 
     @property
     def writing(self):
@@ -177,81 +228,116 @@ cdef class Guard:
         return Writing(self)
 
     def __enter__(self):
-        cdef object me = get_ident()
+        cdef unsigned long me = PyThread_get_thread_ident()
+        cdef User own, reader = User()
+        cdef Ticket turn = None
         while True:
-            with self.mutex:
-                if me in self.readers:
-                    self.readers[me] += 1
-                    return self
+            self.lock()
+            own = found(self.readers, me)
+            if own is not None:
+                own.times += 1
+                self.unlock()
+                return self
+            if not self.left and self.writer == 0 and (
+                self.next_writers is None or found(self.next_writers, me) is not None
+            ):
+                reader.thread, reader.times, reader.next = me, 1, self.readers
+                self.readers = reader
+                self.unlock()
+                return self
+            if self.left or self.writer == me:
+                self.unlock()
                 if self.left:
                     raise RuntimeError(f"{self.name}: {self.left}")
-                if self.writer is None and (not self.next_writers or me in self.next_writers):
-                    self.readers[me] = 1
-                    return self
-                if self.writer == me:
-                    raise RuntimeError(f"{self.name}: got a call in the middle of its own update (from a signal "
-                                       "handler?), expected one before or behind it")
-                turn = self.ticket()
-            turn.acquire()
+                raise RuntimeError(f"{self.name}: got a call in the middle of its own update (from a signal "
+                                   "handler?), expected one before or behind it")
+            turn = self.unlock_to_wait(turn)
 
     def __exit__(self, kind, value, trace):
-        cdef object me = get_ident()
-        with self.mutex:
-            self.readers[me] -= 1
-            if not self.readers[me]:
-                del self.readers[me]
-                self.changed()
+        self.lock()
+        cdef User own = found(self.readers, PyThread_get_thread_ident())
+        own.times -= 1
+        if not own.times:
+            self.readers = without(self.readers, own)
+            self.changed()
+        self.unlock()
 
     cdef begin_writing(self):
-        cdef object me = get_ident()
+        cdef unsigned long me = PyThread_get_thread_ident()
+        cdef User own = User()
+        cdef Ticket turn = None
         cdef bint waits = False  # in next_writers
+        own.thread = me
         try:
             while True:
-                with self.mutex:
-                    if me in self.readers or self.writer == me:
-                        raise RuntimeError(f"{self.name}: got an update in the middle of a call that uses it (from a "
-                                           "signal handler?), expected one before or behind it")
-                    if self.writer is None and not self.readers:
-                        self.writer = me
-                        return
-                    if not waits:
-                        waits = True
-                        self.next_writers.append(me)
-                    turn = self.ticket()
-                turn.acquire()  # a handler's exception ends the wait
+                self.lock()
+                if self.writer == me or found(self.readers, me) is not None:
+                    self.unlock()
+                    raise RuntimeError(f"{self.name}: got an update in the middle of a call that uses it (from a "
+                                       "signal handler?), expected one before or behind it")
+                if self.writer == 0 and self.readers is None:
+                    self.writer = me
+                    self.unlock()
+                    return
+                if not waits:
+                    waits, own.next, self.next_writers = True, self.next_writers, own
+                turn = self.unlock_to_wait(turn)
         finally:
             if waits:
-                with self.mutex:
-                    self.next_writers.remove(me)
-                    if self.writer != me:
-                        self.changed()
+                self.lock()
+                self.next_writers = without(self.next_writers, own)
+                if self.writer != me:
+                    self.changed()
+                self.unlock()
 
-    cdef end_writing(self, whole):
-        with self.mutex:
-            self.writer = None
-            if whole:
-                self.left = ""
-            self.changed()
+    cdef end_writing(self, bint whole):
+        self.lock()
+        self.writer = 0
+        if whole:
+            self.left = ""
+        self.changed()
+        self.unlock()
 
-    cdef ticket(self):
-        turn = allocate_lock()
-        turn.acquire()
-        self.waiting.append(turn)
+    cdef Ticket unlock_to_wait(self, Ticket turn):
+        """Until something has changed, or not at all without a ticket: then it must be looked at again with one."""
+        if turn is None:
+            self.unlock()
+            return Ticket()
+        turn.next, self.waiting = self.waiting, turn
+        self.unlock()
+        turn.acquire()  # a handler's exception ends the wait
         return turn
 
     cdef changed(self):
-        for turn in self.waiting:
+        cdef Ticket turn = self.waiting, next
+        self.waiting = None
+        while turn is not None:
+            next, turn.next = turn.next, None
             turn.release()
-        self.waiting = []
+            turn = next
+
+    cdef void lock(self) noexcept:
+        if not PyThread_acquire_lock(self.mutex, 0):
+            with nogil:
+                PyThread_acquire_lock(self.mutex, 1)
+
+    cdef void unlock(self) noexcept:
+        PyThread_release_lock(self.mutex)
 
     def after_fork(self):
         """In a child process: no other thread of the parent goes on here."""
-        cdef object me = get_ident()
-        self.mutex, self.waiting = allocate_lock(), []
-        self.next_writers = [one for one in self.next_writers if one == me]
-        self.readers = {me: self.readers[me]} if me in self.readers else {}
-        if self.writer is not None and self.writer != me:
-            self.writer = None
+        cdef unsigned long me = PyThread_get_thread_ident()
+        cdef PyThread_type_lock mutex = PyThread_allocate_lock()
+        if mutex == NULL:
+            raise MemoryError("no memory for a lock")
+        self.mutex, self.waiting = mutex, None  # another thread of the parent may have the old one
+        self.readers, self.next_writers = found(self.readers, me), found(self.next_writers, me)
+        if self.readers is not None:
+            self.readers.next = None
+        if self.next_writers is not None:
+            self.next_writers.next = None
+        if self.writer != 0 and self.writer != me:
+            self.writer = 0
             self.left = "got a process that was forked in the middle of an update, expected another update first"
 
 

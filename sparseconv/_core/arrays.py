@@ -141,6 +141,11 @@ def memory_axes(array: np.ndarray) -> tuple[int, ...]:
     return by_stride if array.transpose(by_stride).flags.c_contiguous else given
 
 
+def inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The order of axes that undoes this one."""
+    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
+
+
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, inputs: dict[str, np.ndarray]) -> np.ndarray:
     """`out` as an array that a result can be written to, or a ValueError or TypeError."""
     array = take_out(out)
@@ -199,4 +204,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
             f"result: its shape {shape} has a product that overflows int64, expected less than 2**63 bytes"
         )
     memory = np.empty(size + ALIGNMENT, BYTE)
-    return np.ndarray(shape, dtype, memory, -_cpu.address_of(memory) % ALIGNMENT)
+    array = np.ndarray(shape, dtype, memory, -_cpu.address_of(memory) % ALIGNMENT)
+    if not array.flags.writeable:  # NumPy asks for less, in silence, where there is no memory to ask for more
+        raise MemoryError("no memory for a result")
+    return array

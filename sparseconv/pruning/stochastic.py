@@ -240,7 +240,7 @@ class _Call:
         self.source = arrays.addressable(np.ascontiguousarray(in_memory).reshape(in_memory.shape))
         if out is None:
             self.target = arrays.empty(self.source.shape, array.dtype)
-            self.result = self.target.transpose(np.argsort(axes))
+            self.result = self.target.transpose(arrays.inverse(axes))
             return
         self.result = arrays.take_out(out)
         arrays.check_form(self.result, array.shape, array.dtype)
