@@ -69,8 +69,7 @@ class Weights:
 
 class User: ...
 
-class Ticket:
-    def __init__(self) -> None: ...
+class Ticket: ...
 
 class Guard:
     @property

@@ -6,8 +6,8 @@ import subprocess
 import textwrap
 
 import pytest
-from amx_emulated import COMPILER
 from children import LINUX, run
+from compiled import COMPILER
 from fuzz_calls import drawn, parts
 from places import KERNELS, SUPPORT
 

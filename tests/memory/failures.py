@@ -49,7 +49,7 @@ CRASHED_ELSEWHERE = 78  # tests/support/failing_memory.cpp
 
 def build(folder):
     """The library to be preloaded."""
-    from amx_emulated import COMPILER
+    from compiled import COMPILER
 
     path = Path(folder) / "failing_memory.so"
     flags = ["-std=c++17", "-O2", "-fno-exceptions", "-shared", "-fPIC", "-fno-builtin"]
