@@ -22,7 +22,7 @@ mkdir "$work/away"
 cp -r "$root/tests" "$root/pyproject.toml" "$work/away/"
 selection="conv/test_forward.py conv/test_backward_data.py conv/test_backward_weight.py conv/test_transpose.py
 conv/test_semantics.py arrays/test_arrays.py masks/test_masks.py masks/test_compressed.py weights/test_packed.py
-kernels/test_dispatch.py pruning/test_pruning_topk.py threads/test_num_threads.py"
+kernels/test_dispatch.py pruning/test_pruning_topk.py threads/test_threads.py"
 
 check() {  # a Python, what it is called, packages
     local python=$1 name=$2

@@ -200,6 +200,36 @@ def record_groups(recorder):
     call(sc, case, "forward", x, weight, bias=bias, skip="none", activation="relu", return_mask=True)
 
 
+def record_group_views(recorder):
+    """Narrow groups whose lanes do not lie side by side, on either side of the kernel."""
+    for case in (NARROW[1], NARROW[5], NARROW[7], NARROW[12]):
+        for name in PASSES:
+            first, second = operands(case, name, 0.3)
+            recorder.name = f"views of narrow groups {name} {case}"
+            room = np.full((*first.shape[::-1], 3), np.float32(1e9))
+            moved = room[..., 1].T
+            moved[...] = first
+            call(sc, case, name, moved, second, skip="none", layout="NCHW")
+            shape = {"forward": case.out_shape, "backward_data": case.x_shape}.get(name, case.weight_shape)
+            out = np.zeros((*shape[::-1], 2), np.float32)[..., 0].T
+            call(sc, case, name, first, second, skip="none", layout="NCHW", out=out)
+
+
+def record_pixel_masks(recorder):
+    """One value for all channels of a pixel, in memory of any order."""
+    for case in (FEW_CASES[0], FEW_CASES[1], Case(72, 17, (2, 70), (3, 3), batch=1, padding=1)):
+        x, weight = in_layout(case, "forward", *operands(case, "forward", 0.3))
+        pixels = sparse_ints((case.batch, *case.in_size), 0.5, 3)
+        for kind in ("floats", "bools"):
+            recorder.name = f"pixel mask {kind} {case}"
+            for mask in (pixels, np.repeat(pixels, 3, axis=-1)[..., ::3]):
+                call(sc, case, "forward", x, weight, skip="input", input_mask=MASKS[kind](mask))
+    recorder.name = "bits of whole words of channels"
+    case = Case(128, 17, (3, 7), (3, 3), padding=1, kind=1)
+    x, weight = in_layout(case, "forward", *operands(case, "forward", 0.3))
+    call(sc, case, "forward", x, weight, skip="input", input_mask=sc.masks.nonzero_mask(x))
+
+
 def record_bias_gradients(recorder):
     for case in FEW_CASES:
         recorder.name = f"grad_bias {case}"
@@ -284,6 +314,6 @@ def record_stochastic(recorder):
 
 RECORDINGS = (
     record_passes, record_epilogues, record_residuals, record_thresholds, record_zero_weights, record_views,
-    record_output_masks, record_operand_masks, record_denormals, record_groups, record_bias_gradients, record_linear,
-    record_pruning, record_topk, record_stochastic,
+    record_output_masks, record_operand_masks, record_pixel_masks, record_denormals, record_groups, record_group_views,
+    record_bias_gradients, record_linear, record_pruning, record_topk, record_stochastic,
 )  # fmt: skip
