@@ -1,0 +1,114 @@
+"""The extension module `_cpu` with a fault in the kernels of one instruction set; all else of it is compiled once.
+
+Without optimisation, and with Clang where there is one: 2 s of compiling, GCC takes 3, and 17 with -O3 (AVX2, Zen 5).
+Wrong code stays wrong.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import compiled
+from places import KERNELS, ROOT, setup_constants
+
+ISA = "avx2"
+QUICK = ["-O0", "-w"]
+QUICK_SUITE, SECONDS = Path(__file__).with_name("quick.py"), 900  # after which a mutant that waits counts as hanging
+COMPILER = ["clang++"] if shutil.which("clang++") else compiled.COMPILER
+
+
+class Builder:
+    """Compiles mutants in a folder; all else is `optimised` where other tests of the session have compiled it so."""
+
+    def __init__(self, folder, optimised=False):
+        self.folder, known = Path(folder), setup_constants()
+        self.flags = compiled.kernel_units([ISA])[KERNELS / f"isa/{ISA}.cpp"]
+        runtime = sorted(path.stem for path in (KERNELS / "runtime").glob("*.cpp"))
+        others = [name for name in compiled.isa_flags() if name != ISA and (name != "amx" or optimised)]
+        units = compiled.kernel_units(others, runtime)
+        for source, flags in units.items():
+            if not optimised:
+                flags += [*QUICK, "-DSC_WITHOUT_AMX"]
+            elif source.stem == "scalar":
+                flags.append("-O0")
+        include = [f"-I{ROOT / 'sparseconv'}", f"-I{ROOT / 'sparseconv/include'}", f"-I{sysconfig.get_path('include')}"]
+        limited = ["-DPy_LIMITED_API=0x030B0000"]
+        units[self._module()] = [*known["COMMON"], f"-I{KERNELS}", *include, *limited, "-fPIC", *QUICK]
+        self.objects = [str(one) for one in compiled.objects(units)]
+
+    def _module(self):
+        """Cython's output for `_cpu`: that of the last build, or a new one."""
+        made = ROOT / "build/cython/sparseconv/_core/_cpu.cpp"
+        source = ROOT / "sparseconv/_core/_cpu.pyx"
+        if made.exists() and made.stat().st_mtime >= source.stat().st_mtime:
+            return made
+        made = self.folder / "_cpu.cpp"
+        command = [sys.executable, "-m", "cython", "--cplus", "-3", "-I", str(ROOT), str(source), "-o", str(made)]
+        subprocess.run(command, check=True)
+        return made
+
+    def extension(self, name, headers=None):
+        """The module with these headers (path below kernels/: text) in the place of the real ones.
+
+        None if the compiler refuses them.
+        """
+        folder = self.folder / name
+        for file, text in (headers or {}).items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(text, encoding="utf-8")
+        folder.mkdir(exist_ok=True)
+        unit, module = folder / "unit.o", folder / "_cpu.abi3.so"
+        source = KERNELS / f"isa/{ISA}.cpp"
+        command = [*COMPILER, f"-I{folder}", *self.flags, *QUICK, "-c", str(source), "-o", str(unit)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        except subprocess.TimeoutExpired:  # a constant that the compiler never finds
+            return None
+        if done.returncode:
+            return None
+        linked = [*compiled.COMPILER, "-shared", *self.objects, str(unit), "-pthread", "-ldl", "-o", str(module)]
+        subprocess.run(linked, check=True, capture_output=True)
+        unit.unlink()
+        return module
+
+
+def verdict(builder, number, headers, folder, calls=""):
+    """("killed", by what), ("survived", "") or ("not compiled", ""); `folder` is "" for random calls alone."""
+    module = builder.extension(f"mutant{number}", headers)
+    if module is None:
+        return "not compiled", ""
+    command = [sys.executable, str(QUICK_SUITE), str(module), folder, str(calls)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, errors="replace")
+    except subprocess.TimeoutExpired:
+        return "killed", "it hangs"
+    finally:
+        module.unlink()
+    if not done.returncode:
+        return "survived", ""
+    lines = (done.stdout.strip() or done.stderr.strip() or "no words").splitlines()
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    return "killed", f"exit {done.returncode}: {(failed or lines)[-1][:160]}"
+
+
+class _Finder:
+    """Finds `sparseconv._core._cpu` at another place."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "sparseconv._core._cpu":
+            return importlib.util.spec_from_file_location(name, self.path)
+        return None
+
+
+def install(path):
+    """Lets this process import the module at `path` as `_cpu`; before the package is imported."""
+    assert "sparseconv" not in sys.modules
+    os.environ["SPARSECONV_ISA"] = ISA
+    sys.meta_path.insert(0, _Finder(path))

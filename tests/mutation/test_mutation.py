@@ -1,0 +1,66 @@
+"""That faults are put into kernels and found: the short form of ``python tests/mutation``."""
+
+import platform
+import shutil
+import sys
+
+import compiled
+import pytest
+from classic import CLASSIC
+from equivalent import EQUIVALENT
+from faulty import ISA, Builder, verdict
+from mutants import FOLDERS, Mutant, changes, generated
+from places import KERNELS
+
+from sparseconv import cpu
+
+pytestmark = pytest.mark.skipif(not (KERNELS / "isa/scalar.cpp").exists(), reason="needs the sources")
+
+
+def test_what_the_rules_make():
+    lines = {new.strip() for _, new in changes("    if (i < n) sum = keep(sum, bits);  // for i > 0")}
+    assert "if (i <= n) sum = keep(sum, bits);  // for i > 0" in lines
+    assert "if (true) sum = keep(sum, bits);  // for i > 0" in lines
+    assert "if (i < n) sum = sum;  // for i > 0" in lines
+    assert not any("for i >= 0" in line for line in lines)
+    assert ("statement dropped", "    ;") in set(changes("    to += step;"))
+    assert not [rule for rule, _ in changes("    const int step = first;") if rule == "statement dropped"]
+
+
+def test_mutants_are_of_all_families_and_the_same_again():
+    chosen = generated(180, 5)
+    assert chosen == generated(180, 5) != generated(180, 6)
+    assert {one.file.split("/")[0] for one in chosen} == set(FOLDERS)
+    assert len({one.rule for one in chosen}) >= 6
+    one = chosen[0]
+    before, after = (KERNELS / one.file).read_text(encoding="utf-8").split("\n"), one.source().split("\n")
+    assert [i for i, pair in enumerate(zip(before, after, strict=True), 1) if pair[0] != pair[1]] == [one.line]
+
+
+def test_lists():
+    """Bugs that were written by hand are about lines that are there, and so are mutants that change nothing."""
+    assert len(CLASSIC) >= 25
+    for bug in CLASSIC:
+        ((file, text),) = bug.headers().items()
+        assert text != (KERNELS / file).read_text(encoding="utf-8")
+    names = {str(one).split(" ", 1)[1] for one in generated(10**6, 0)}
+    every = {
+        str(Mutant(name, 0, line, new, rule)).split(" ", 1)[1]
+        for name in {key.split(":")[0] for key in EQUIVALENT}
+        for line in (KERNELS / name).read_text(encoding="utf-8").split("\n")
+        for rule, new in changes(line)
+    }
+    assert names and {key.split(" ", 1)[1] for key in EQUIVALENT} <= every
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64" or ISA not in cpu.available_isas(), reason="needs AVX2"
+)
+@pytest.mark.skipif(not shutil.which(compiled.COMPILER[0]), reason="needs a C++ compiler")
+def test_a_fault_is_found(tmp_path):
+    builder = Builder(tmp_path, optimised=True)
+    assert verdict(builder, 0, {}, "", 60) == ("survived", "")
+    bug = next(one for one in CLASSIC if one.name == "bias twice")
+    what, how = verdict(builder, 1, bug.headers(), "", 60)
+    assert what == "killed" and "random call" in how
+    assert verdict(builder, 2, {bug.file: "this is no C++"}, "", 60) == ("not compiled", "")
