@@ -416,6 +416,9 @@ def judged(rng, product):
     if chance(rng, 0.12):  # a prepared call, which has run with other arrays of these forms
         earlier = {word: alike(rng, one) if isinstance(one, np.ndarray) else one for word, one in operands.items()}
 
+    # The result may be written over the residual.
+    over = earlier is None and out.array is not None and "residual" in options and chance(rng, 0.4)
+
     def run(more):
         if earlier is not None:
             (_, first), (_, second), *extra = earlier.items()
@@ -428,7 +431,10 @@ def judged(rng, product):
         if planned:
             plan = sc.plan(product.name, *given, *product.arguments, **options, num_threads=more or threads)
             assert plan.threads <= (more or threads) and plan.scratch_bytes >= 0
-        return function(*given, *product.arguments, **options, num_threads=more or threads, **out.given())
+        target, own = out.given(), {}
+        if over:
+            out.array[...], own["residual"] = options["residual"], out.array
+        return function(*given, *product.arguments, **options | own, num_threads=more or threads, **target)
 
     def check(result):
         if options.get("return_mask"):
@@ -453,7 +459,7 @@ def judged(rng, product):
 
     told = [shown(one) for one in (*given, *product.arguments)] + [f"{k}={shown(v)}" for k, v in options.items()]
     told += [] if out.array is None else [f"out={shown(out.array)}"]
-    told += ["prepared"] if earlier else []
+    told += ["prepared"] if earlier else ["out is residual"] if over else []
     told += ["strange values"] if any(odd) else []
     return Call(product.name, run, check, inputs, not exact.any(), ", ".join(told))
 
