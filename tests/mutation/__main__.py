@@ -24,6 +24,17 @@ from faulty import Builder, verdict
 from mutants import generated
 
 
+def judged(builder, number, fault):
+    """What became of a fault, told as soon as it is known."""
+    name, headers, folder = fault
+    what, how = verdict(builder, number, headers, folder)
+    if what == "survived" and name in EQUIVALENT:
+        what, how = "equivalent", EQUIVALENT[name]
+    if what != "not compiled":
+        print(f"{what:10s} {name}  {how}", flush=True)
+    return what
+
+
 def main():
     parser = argparse.ArgumentParser(prog="python tests/mutation", description=__doc__.split("\n")[0])
     parser.add_argument("--mutants", type=int, default=300)
@@ -47,19 +58,15 @@ def main():
         goal, running = len(faults) if options.classic else options.mutants, collections.deque()
         numbered = enumerate(faults)
         while wanted < goal:
-            for number, (name, headers, of) in itertools.islice(numbered, min(64, goal - wanted) - len(running)):
-                running.append((name, executor.submit(verdict, builder, number, headers, of)))
+            for number, fault in itertools.islice(numbered, min(64, goal - wanted) - len(running)):
+                running.append((fault[0], executor.submit(judged, builder, number, fault)))
             if not running:
                 break
-            name, future = running.popleft()
-            what, how = future.result()
-            if what == "survived" and name in EQUIVALENT:
-                what, how = "equivalent", EQUIVALENT[name]
+            name, future = running.popleft()  # in their order, so that the same ones are counted every time
+            what = future.result()
             counts[what] += 1
             wanted += what != "not compiled"
             survivors += [name] if what == "survived" else []
-            if what != "not compiled":
-                print(f"{what:10s} {name}  {how}", flush=True)
     told = ", ".join(f"{count} {what}" for what, count in counts.items())
     print(f"{told}; seed {options.seed}, {time.perf_counter() - start:.0f} s")
     for name in survivors:

@@ -18,11 +18,14 @@ pytestmark = pytest.mark.skipif(not (KERNELS / "isa/scalar.cpp").exists(), reaso
 
 
 def test_what_the_rules_make():
-    lines = {new.strip() for _, new in changes("    if (i < n) sum = keep(sum, bits);  // for i > 0")}
-    assert "if (i <= n) sum = keep(sum, bits);  // for i > 0" in lines
-    assert "if (true) sum = keep(sum, bits);  // for i > 0" in lines
-    assert "if (i < n) sum = sum;  // for i > 0" in lines
-    assert not any("for i >= 0" in line for line in lines)
+    lines = {new.strip() for _, new in changes("    if (i < n) sum = keep(sum, bits);")}
+    assert {
+        "if (i <= n) sum = keep(sum, bits);", "if (true) sum = keep(sum, bits);", "if (i < n) sum = sum;", ";",
+        "if (!(i < n)) sum = keep(sum, bits);",
+    } == lines - {"if (false) sum = keep(sum, bits);"}  # fmt: skip
+    assert {new for _, new in changes("    a = 16;  // of i < n")} == {
+        "    a = 17;  // of i < n", "    a = 15;  // of i < n", "    ;// of i < n",
+    }  # fmt: skip
     assert ("statement dropped", "    ;") in set(changes("    to += step;"))
     assert not [rule for rule, _ in changes("    const int step = first;") if rule == "statement dropped"]
 
