@@ -6,22 +6,20 @@ show that calls fall back or work; elsewhere, that none of it does harm.
 
 import os
 import platform
-import shlex
 import shutil
 import subprocess
 import sys
-import sysconfig
 import textwrap
 
 import pytest
 from children import LINUX, PRELUDE, needs_fork, run
+from compiled import COMPILER
 from places import KERNELS, SUPPORT
 from simulated import HAS_AMX
 
 from sparseconv import cpu
 from sparseconv._core import _cpu
 
-COMPILER = shlex.split(os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "g++")
 REAL_ISAS = [name for name in cpu.available_isas() if name != "amx" or HAS_AMX]
 
 pytestmark = pytest.mark.skipif(
