@@ -105,14 +105,14 @@ def growth(samples):
     return last - third
 
 
-def soak(seconds, threads, seed, every=5.0, report=None):
-    """Runs; returns what was done and resident memory in bytes, taken `every` so many seconds."""
+def soak(seconds, threads, seed, every=5.0, report=None, calls=0):
+    """Runs for so long and so many calls; returns what was done, and resident memory as it was `every` some seconds."""
     state, end, samples = Soak(seed), time.monotonic() + seconds, []
     before = cpu.isa(), cpu.num_threads()
     workers, started = [], 0
     try:
         sample = time.monotonic() + every
-        while time.monotonic() < end and not state.failures:
+        while (time.monotonic() < end or state.calls < calls) and not state.failures:
             workers = [one for one in workers if one.is_alive()]
             while len(workers) < threads:
                 workers.append(threading.Thread(target=state.work))
