@@ -186,7 +186,7 @@ cdef class Ticket:
     cdef object acquire, release  # of a lock that is held: signal handlers may end the wait for it
     cdef Ticket next
 
-    def __init__(self):
+    def __cinit__(self):
         lock = allocate_lock()
         lock.acquire()
         self.acquire, self.release = lock.acquire, lock.release
