@@ -22,7 +22,7 @@ cdef extern from "sparseconv.h" nogil:
         const void *grad_output_mask
         const void *output_mask
         float *out
-        uint8_t *mask
+        uint8_t *bits
         const float *residual
 
     ctypedef struct sc_view:
@@ -82,7 +82,7 @@ cdef extern from "sparseconv.h" nogil:
 
     ctypedef struct sc_topk_result:
         float magnitude
-        int64_t passes
+        int64_t sweeps
 
     ctypedef struct sc_convolutions:
         pass

@@ -16,19 +16,18 @@ masks, compressed, packed           what users hold: bit masks, arrays as bit ma
                                     of their nonzeros
 cpu, reference                      instruction sets and threads; the NumPy oracle, and the path for float64
 _core/                              private:
-prepare                             from arguments to a checked call; what only forms decide is kept for the next one
-operations, checks                  what that is: each operation checked, and its pass
+call                                from arguments to a checked call; what only forms decide is kept for the next one
+operations, checks                  what that is: each operation checked and prepared, or an error
 hints, shape_hints                  what was meant where that fails
-passes, choice                      the three passes: which kernel, why, and the call
-binding                             kernels bound to sizes and strides, and what they cost
-blocking, blocking_tiles            block sizes, on vectors and on the tile registers of AMX
-processor                           what multiply-adds cost on this CPU
-groups                              the dense kernels of narrow groups: when they are taken, block sizes, structs
+rows, gradient, without_kernel      prepared operations: which kernel and why, its struct, its blocks, the call
+outputs, weights, groups, amx       families that these bind too: needed outputs, zero weights, narrow groups, tiles
+bound, blocking                     what families share: bound kernels and their costs; how blocks are cut
+choice, processor                   densities and the decision; what multiply-adds cost on this CPU
 reduction                           simpler problems of the same memory
 geometry, lines, layout             rows and columns that meet; strides
 caches                              what is kept for later calls, within 64 MB
-problem, arrays, foreign            the sizes of one convolution; views of memory, forms, aligned results; other
-                                    libraries' arrays
+operands, problem, arrays, foreign  names of operands; the sizes of one convolution; views of memory, forms, aligned
+                                    results; other libraries' arrays
 cgroups, machine, progress          CPU quotas; what the computer is; a line that says how far a command is
 _conv, _weights, _groups, _masks    Cython: structs filled, kernels called without the GIL; _pruning and _prepared, too
 _cpu                                Cython: instruction sets, threads; the one extension that holds the kernels

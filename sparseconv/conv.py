@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
-from ._core import prepare
+from ._core import operations
+from ._core.call import checked
 
 if TYPE_CHECKING:
     from .typing import (
@@ -154,10 +155,10 @@ def conv2d(
     >>> sc.conv2d(x, w, padding=1, layout="NHWC").shape
     (1, 8, 8, 16)
     """
-    return prepare.conv(
-        2, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        activation=activation, residual=residual, skip=skip, threshold=threshold, input_mask=input_mask,
-        return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.conv, 2, {"x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask},
+        stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout, activation=activation,
+        skip=skip, threshold=threshold, return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -207,10 +208,14 @@ def conv2d_backward_data(
     Gradients are sparse behind a ReLU without batch normalisation, and most of all behind ReLU and max-pooling. Costs
     and semantics are those of `conv2d` with `grad_output` in the place of `x`.
     """
-    return prepare.conv_backward_data(
-        2, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, grad_output_mask=grad_output_mask,
-        precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.conv_backward_data, 2,
+        {
+            "grad_output": grad_output, "weight": weight, "output_mask": output_mask,
+            "grad_output_mask": grad_output_mask,
+        },
+        input_shape=input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -263,10 +268,14 @@ def conv2d_backward_weight(
     neighbouring input channels nothing of a filter: pruned filters, input channels and blocks, not scattered elements.
     "auto" takes the mask into account. Needed elements have the bits that the same kernel gives without a mask.
     """
-    return prepare.conv_backward_weight(
-        2, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, threshold=threshold, output_mask=output_mask, input_mask=input_mask,
-        grad_output_mask=grad_output_mask, precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.conv_backward_weight, 2,
+        {
+            "x": x, "grad_output": grad_output, "output_mask": output_mask, "input_mask": input_mask,
+            "grad_output_mask": grad_output_mask,
+        },
+        kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -309,10 +318,10 @@ def conv1d(
 
     Layouts are "NCW", "NWC" or "NCW16c"; sizes per dimension are one number. All else is as in `conv2d`.
     """
-    return prepare.conv(
-        1, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        activation=activation, residual=residual, skip=skip, threshold=threshold, input_mask=input_mask,
-        return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.conv, 1, {"x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask},
+        stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout, activation=activation,
+        skip=skip, threshold=threshold, return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -326,10 +335,14 @@ def conv1d_backward_data(
 
     Layouts are "NCW", "NWC" or "NCW16c"; sizes per dimension are one number. All else is as in `conv2d_backward_data`.
     """
-    return prepare.conv_backward_data(
-        1, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, grad_output_mask=grad_output_mask,
-        precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.conv_backward_data, 1,
+        {
+            "grad_output": grad_output, "weight": weight, "output_mask": output_mask,
+            "grad_output_mask": grad_output_mask,
+        },
+        input_shape=input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -344,10 +357,14 @@ def conv1d_backward_weight(
     Layouts are "NCW", "NWC" or "NCW16c"; sizes per dimension are one number.
     All else is as in `conv2d_backward_weight`.
     """
-    return prepare.conv_backward_weight(
-        1, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, threshold=threshold, output_mask=output_mask, input_mask=input_mask,
-        grad_output_mask=grad_output_mask, precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.conv_backward_weight, 1,
+        {
+            "x": x, "grad_output": grad_output, "output_mask": output_mask, "input_mask": input_mask,
+            "grad_output_mask": grad_output_mask,
+        },
+        kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -390,10 +407,10 @@ def conv3d(
 
     Layouts are "NCDHW", "NDHWC" or "NCDHW16c"; sizes per dimension are one number or three. All else is as in `conv2d`.
     """
-    return prepare.conv(
-        3, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        activation=activation, residual=residual, skip=skip, threshold=threshold, input_mask=input_mask,
-        return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.conv, 3, {"x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask},
+        stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout, activation=activation,
+        skip=skip, threshold=threshold, return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -408,10 +425,14 @@ def conv3d_backward_data(
     Layouts are "NCDHW", "NDHWC" or "NCDHW16c"; sizes per dimension are one number or three.
     All else is as in `conv2d_backward_data`.
     """
-    return prepare.conv_backward_data(
-        3, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, grad_output_mask=grad_output_mask,
-        precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.conv_backward_data, 3,
+        {
+            "grad_output": grad_output, "weight": weight, "output_mask": output_mask,
+            "grad_output_mask": grad_output_mask,
+        },
+        input_shape=input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -426,8 +447,12 @@ def conv3d_backward_weight(
     Layouts are "NCDHW", "NDHWC" or "NCDHW16c"; sizes per dimension are one number or three.
     All else is as in `conv2d_backward_weight`.
     """
-    return prepare.conv_backward_weight(
-        3, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, threshold=threshold, output_mask=output_mask, input_mask=input_mask,
-        grad_output_mask=grad_output_mask, precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.conv_backward_weight, 3,
+        {
+            "x": x, "grad_output": grad_output, "output_mask": output_mask, "input_mask": input_mask,
+            "grad_output_mask": grad_output_mask,
+        },
+        kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip

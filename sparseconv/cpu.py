@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 from ._core import _cpu, cgroups
 
-# Held by whoever switches the instruction set, or binds a kernel to it (binding.py): a fork waits for both.
+# Held by whoever switches the instruction set, or binds a kernel to it (_core/bound.py): a fork waits for both.
 switching = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=switching.acquire, after_in_parent=switching.release, after_in_child=switching.release)

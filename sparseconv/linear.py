@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
-from ._core import prepare
+from ._core import operations
+from ._core.call import checked
 
 if TYPE_CHECKING:
     from .typing import (
@@ -72,9 +73,10 @@ def linear(
     mask : uint8 ndarray
         With `return_mask`, as `sparseconv.conv2d`.
     """
-    return prepare.linear(
-        x, weight, bias, activation=activation, residual=residual, skip=skip, threshold=threshold,
-        input_mask=input_mask, return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.linear, 0, {"x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask},
+        activation=activation, skip=skip, threshold=threshold, return_mask=return_mask, precision=precision,
+        num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -100,9 +102,13 @@ def linear_backward_data(
     -------
     (..., features in) ndarray
     """
-    return prepare.linear_backward_data(
-        grad_output, weight, skip=skip, threshold=threshold, output_mask=output_mask, grad_output_mask=grad_output_mask,
-        precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.linear_backward_data, 0,
+        {
+            "grad_output": grad_output, "weight": weight, "output_mask": output_mask,
+            "grad_output_mask": grad_output_mask,
+        },
+        skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -128,7 +134,11 @@ def linear_backward_weight(
     -------
     (features out, features in) ndarray
     """
-    return prepare.linear_backward_weight(
-        x, grad_output, skip=skip, threshold=threshold, output_mask=output_mask, input_mask=input_mask,
-        grad_output_mask=grad_output_mask, precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.linear_backward_weight, 0,
+        {
+            "x": x, "grad_output": grad_output, "output_mask": output_mask, "input_mask": input_mask,
+            "grad_output_mask": grad_output_mask,
+        },
+        skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip

@@ -20,7 +20,7 @@ Classes = tuple[tuple[int, ...], ...]  # taps that meet the same outputs: lines.
 
 # A kernel sweeps whole blocks of channels, of about as many weights: as few starts as blocks of any use allow.
 BLOCK_WEIGHTS = 36  # a block of one tap has 32 channels, whole vectors
-ITEM_ROWS = 32  # rows that a thread packs together
+ITEM_FILTERS = 32  # that a thread packs together
 SERIAL_WEIGHTS = 1 << 17  # packing fewer takes less time than waking threads is worth: 0.1 ms
 
 
@@ -259,15 +259,16 @@ def nonzero_lists(
     for one in classes:
         flat += one
         ends.append(len(flat))
-    row, channel = in_channels * taps, taps
-    rows, channels = out_channels, in_channels
+    filter_stride, channel_stride = in_channels * taps, taps
+    filters, channels = out_channels, in_channels
     if backward:
-        row, channel, rows, channels = channel, row, channels, rows
+        filter_stride, channel_stride = channel_stride, filter_stride
+        filters, channels = channels, filters
     lists = _weights.Lists(
-        groups=groups, rows=groups * rows, channels=channels, taps=taps,
+        groups=groups, filters=groups * filters, channels=channels, taps=taps,
         inner_taps=weight.shape[-1] if weight.ndim > 2 else 1, class_ends=ends, class_taps=flat,
-        block_channels=block_channels(taps), group_stride=out_channels * in_channels * taps, row_stride=row,
-        channel_stride=channel, item_rows=ITEM_ROWS,
+        block_channels=block_channels(taps), group_stride=out_channels * in_channels * taps,
+        filter_stride=filter_stride, channel_stride=channel_stride, item_filters=ITEM_FILTERS,
     )  # fmt: skip
     lists.fill(weight, _threads(weight) if threads is None else threads)
     return lists

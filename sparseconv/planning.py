@@ -10,9 +10,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ._core import hints, layout, prepare, shape_hints
+from ._core import hints, layout, operations, shape_hints
+from ._core.call import Call, checked
 from ._core.choice import Plan as Plan
-from ._core.passes import Call
+from ._core.operands import OPERANDS
 
 
 def plan(operation: str | Callable[..., Any], *args: object, **keywords: object) -> Plan:
@@ -48,14 +49,13 @@ def plan(operation: str | Callable[..., Any], *args: object, **keywords: object)
     'rows_skip'
     """
     name, call, _, _ = checked_call(operation, args, keywords)
-    made = call.plan(name)
+    planned = call.plan(name)
     notice = ""
     if name.startswith("conv") and "layout" not in keywords:
-        notice = _ambiguous(call.operands, call.made.problem.dims)
-    return replace(made, reason=f"{made.reason}; {notice}") if notice else made
+        notice = _ambiguous(call.operands, call.operation.problem.dims)
+    return replace(planned, reason=f"{planned.reason}; {notice}") if notice else planned
 
 
-OPERANDS = ("x", "weight", "bias", "residual", "grad_output", "input_mask", "output_mask", "grad_output_mask")
 Check = Callable[[dict[str, Any], Any], Any]  # of operands by name, and `out`
 
 
@@ -72,16 +72,16 @@ def checked_call(
     match = re.fullmatch(r"(conv(?:_transpose)?)([123])d(_backward_data|_backward_weight)?", name)
     if match:
         kind, dims, rest = match.groups()
-        check = partial(getattr(prepare, kind + (rest or "")), int(dims))
+        check = partial(checked, getattr(operations, kind + (rest or "")), int(dims))
         given.setdefault("layout", f"NC{layout.SPATIAL[int(dims)]}")
     else:
-        check = getattr(prepare, name)
-    operands = {word: given.pop(word) for word in signature.parameters if word in OPERANDS and word in given}
-    names = tuple(word for word, array in operands.items() if array is not None)
+        check = partial(checked, getattr(operations, name), 0)
+    operands = {name: given.pop(name) for name in signature.parameters if name in OPERANDS and name in given}
+    names = tuple(name for name, array in operands.items() if array is not None)
     out = given.pop("out", None)
 
     def again(arrays: dict[str, Any], out: Any) -> Call:
-        return check(**arrays, **given, out=out)
+        return check(arrays, **given, out=out)
 
     return name, again(operands, out), again, names
 

@@ -1,8 +1,8 @@
 """Calls that are checked once and run many times: `prepare`.
 
-An ordinary call looks its forms and words up among those that are kept (_core/prepare.py). A prepared one has its pass
-at hand, and compares the forms of its arrays in C (`_prepared.Forms`). Arrays that differ there go the ordinary way,
-which copies what kernels cannot read and finds the words for what is wrong.
+An ordinary call looks its forms and options up among those that are kept (_core/call.py). A prepared one has its
+operation at hand, and compares the forms of its arrays in C (`_prepared.Forms`). Arrays that differ there go the
+ordinary way, which copies what kernels cannot read and finds the words for what is wrong.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ import numpy as np
 from . import packed, planning
 from ._core import _conv, _cpu, _prepared, arrays, lines
 from ._core.arrays import Form, form
+from ._core.call import Call, run
 from ._core.choice import Plan
-from ._core.passes import KNOWN_ZEROS, Call, Gradient, Rows, WithoutKernel, run
+from ._core.gradient import Gradient
+from ._core.operands import Operand
+from ._core.rows import Rows
+from ._core.without_kernel import WithoutKernel
 from .packed import PackedWeight
 
 NATIVE = (np.ndarray, type(None))
@@ -40,21 +44,21 @@ class PreparedCall:
 
     def __init__(self, operation: str, call: Call, check: Callable[..., Call], names: tuple[str, ...], fixed: bool):
         self.operation, self.operands, self.shape = operation, names, call.out.shape
-        self._made, self._threshold, self._return_mask = call.made, call.threshold, call.return_mask
+        self._operation, self._threshold, self._return_mask = call.operation, call.threshold, call.return_mask
         self._threads = call.threads if fixed else 0
-        self._check, self._order = check, tuple(call.operands)
+        self._check, self._taken = check, frozenset(call.operands)
         plain = {name: _dense(array) for name, array in call.operands.items()}
         self._dtype = call.out.dtype
         weight = call.operands.get("weight")
         self._packed = weight if isinstance(weight, PackedWeight) else None
         self._expected = {name: form(array) for name, array in (plain | {"out": call.out}).items()}
-        cuts = call.threshold and getattr(call.made, "skip", "") == "weight"  # each call has a copy of its weight
+        cuts = call.threshold and getattr(call.operation, "skip", "") == "weight"  # each call has a copy of its weight
         self._forms = None if cuts else _prepared.Forms(plain, names, call.out)
         self._decided = call.decide()
         self._plan = call.plan(operation, self._decided)
 
     def __repr__(self) -> str:
-        return f"PreparedCall({self.operation!r}: {', '.join(self.operands)}; {self._made.problem})"
+        return f"PreparedCall({self.operation!r}: {', '.join(self.operands)}; {self._operation.problem})"
 
     def __call__(self, *operands: Any, out: Any = None, **named: Any) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Runs it.
@@ -93,7 +97,7 @@ class PreparedCall:
         if out is None:
             out = arrays.empty(self.shape, self._dtype)
         threads = self._threads or _cpu.get_num_threads()
-        return run(self._made, given, out, threads, self._threshold, self._return_mask, guard)
+        return run(self._operation, given, out, threads, self._threshold, self._return_mask, guard)
 
     def plan(self, *operands: Any, **named: Any) -> Plan:
         """What a call would run, and why.
@@ -135,54 +139,53 @@ class PreparedCall:
         -----
         ``include/sparseconv.h`` and ``docs/c_api.md`` describe the other side.
         """
-        made, kernel = self._made, self._decided[1]
-        if isinstance(made, WithoutKernel):
-            raise ValueError(f"capsule: got a call without a kernel ({made.reason}), expected one of float32")
-        masked = "output_mask" in self._order
-        if masked and (isinstance(made, Gradient) or not kernel.masks_result):
-            raise ValueError(f"capsule: got output_mask with {kernel.name}, expected rows_output (skip='output')")
-        if isinstance(made, Gradient):
-            if made.reduced.cut:
+        operation, kernel = self._operation, self._decided[1]
+        if isinstance(operation, WithoutKernel):
+            raise ValueError(f"capsule: got a call without a kernel ({operation.reason}), expected one of float32")
+        masked = "output_mask" in self._taken
+        if masked and (isinstance(operation, Gradient) or not kernel.masks_result):
+            raise ValueError(f"capsule: got output_mask with {kernel.kernel}, expected rows_output (skip='output')")
+        if isinstance(operation, Gradient):
+            if operation.reduced.cut:
                 raise ValueError("capsule: got taps that never meet the input, expected a kernel that fits into it")
-            first, second, *_ = self._order
-            a, b = (second, first) if kernel.scalar == "grad_output" else (first, second)
-            roles = {"source": a, "weight": b, "live": self._known(made.roles[kernel.scalar])}
+            scalar = operation.scalar(kernel)
+            roles = {"source": scalar.name, "weight": operation.lanes(kernel).name, "known": self._known(scalar)}
             return _prepared.capsule(kernel.task, None, self._threshold, **roles)
-        return _prepared.capsule(kernel.task, self._lists(made), self._threshold, **self._roles(made))
+        return _prepared.capsule(kernel.task, self._lists(operation), self._threshold, **self._roles(operation))
 
-    def _roles(self, made: Rows) -> dict[str, str]:
+    def _roles(self, operation: Rows) -> dict[str, str]:
         """Which of the operands of a call of rows are what, for `_prepared.capsule`."""
         kernel = self._decided[1]
-        channels = made.problem.in_channels if made.backward else made.problem.out_channels
-        if made.layout.pads(channels):
-            raise ValueError(f"capsule: got {channels} channels of {made.layout.name}, expected a multiple of 16")
-        roles = {name: name for name in ("bias", "residual") if name in self._order} | {"source": self._order[0]}
+        if operation.layout.pads(operation.channels):
+            got = f"{operation.channels} channels of {operation.layout.name}"
+            raise ValueError(f"capsule: got {got}, expected a multiple of 16")
+        roles = {name: name for name in ("bias", "residual") if name in self._taken} | {"source": operation.source.name}
         if "bias" in roles and kernel.spread != (1, 1):
             raise ValueError("capsule: got bias with a map that the kernel covers, whose positions become channels, "
                              "expected none")  # fmt: skip
         if self._return_mask:
-            if kernel.lists or not made.mask_in_order or kernel.tiles["parts"]:
-                raise ValueError(f"capsule: got return_mask, which {kernel.name} does not write here, expected none")
-            roles["mask"] = "mask"
+            if not operation.writes_mask(kernel):
+                raise ValueError(f"capsule: got return_mask, which {kernel.kernel} does not write here, expected none")
+            roles["bits"] = "bits"
         if not kernel.lists:
             roles["weight"] = "weight"
         if isinstance(kernel.task, _conv.Rows):
-            roles |= {"live": self._known(made.scalar), "needed": "output_mask" if "output_mask" in self._order else ""}
+            needed = "output_mask" if "output_mask" in self._taken else ""
+            roles |= {"known": self._known(operation.source), "needed": needed}
         return roles
 
-    def _known(self, scalar: str) -> str:
+    def _known(self, scalar: Operand) -> str:
         """The mask that says where this operand is not zero, or ""."""
-        name = KNOWN_ZEROS[scalar]
-        return name if name in self._order else ""
+        return scalar.known if scalar.known in self._taken else ""
 
-    def _lists(self, made: Rows) -> Any:
+    def _lists(self, operation: Rows) -> Any:
         """Lists of the nonzero weights that nobody changes, if the kernel needs them."""
         lists = self._decided[1].lists
         if lists is None or self._packed is None:
             return lists
-        classes = lines.tap_classes(made.problem, made.backward)
+        classes = lines.tap_classes(operation.problem, operation.backward)
         with self._packed.guard:
-            return packed.nonzero_lists(self._packed.dense, made.problem.groups, made.backward, classes)
+            return packed.nonzero_lists(self._packed.dense, operation.problem.groups, operation.backward, classes)
 
     def _by_name(self, operands: tuple, named: dict[str, Any]) -> tuple:
         """All operands in their order."""
@@ -213,7 +216,7 @@ class PreparedCall:
         call = self._check(given, out)
         for name, array in {**call.operands, "out": call.out}.items():
             _same(name, form(_dense(array)), self._expected[name])
-        return call._replace(made=self._made)
+        return call._replace(operation=self._operation)
 
 
 def _dense(array: Any) -> np.ndarray:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
-from ._core import prepare
+from ._core import operations
+from ._core.call import checked
 
 if TYPE_CHECKING:
     from .typing import (
@@ -100,10 +101,12 @@ def conv_transpose2d(
     TypeError, ValueError
         As `sparseconv.conv2d`.
     """
-    return prepare.conv_transpose(
-        2, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
-        groups=groups, layout=layout, activation=activation, residual=residual, skip=skip, threshold=threshold,
-        input_mask=input_mask, return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.conv_transpose, 2,
+        {"x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask},
+        stride=stride, padding=padding, output_padding=output_padding, dilation=dilation, groups=groups, layout=layout,
+        activation=activation, skip=skip, threshold=threshold, return_mask=return_mask, precision=precision,
+        num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -132,10 +135,14 @@ def conv_transpose2d_backward_data(
     -------
     (N, C, H, W) ndarray
     """
-    return prepare.conv_transpose_backward_data(
-        2, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, grad_output_mask=grad_output_mask,
-        precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.conv_transpose_backward_data, 2,
+        {
+            "grad_output": grad_output, "weight": weight, "output_mask": output_mask,
+            "grad_output_mask": grad_output_mask,
+        },
+        input_shape=input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -165,10 +172,14 @@ def conv_transpose2d_backward_weight(
     -------
     (C, K/groups, R, S) ndarray
     """
-    return prepare.conv_transpose_backward_weight(
-        2, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, threshold=threshold, output_mask=output_mask, input_mask=input_mask,
-        grad_output_mask=grad_output_mask, precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.conv_transpose_backward_weight, 2,
+        {
+            "x": x, "grad_output": grad_output, "output_mask": output_mask, "input_mask": input_mask,
+            "grad_output_mask": grad_output_mask,
+        },
+        kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -210,10 +221,12 @@ def conv_transpose1d(
     num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """`conv_transpose2d` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
-    return prepare.conv_transpose(
-        1, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
-        groups=groups, layout=layout, activation=activation, residual=residual, skip=skip, threshold=threshold,
-        input_mask=input_mask, return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.conv_transpose, 1,
+        {"x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask},
+        stride=stride, padding=padding, output_padding=output_padding, dilation=dilation, groups=groups, layout=layout,
+        activation=activation, skip=skip, threshold=threshold, return_mask=return_mask, precision=precision,
+        num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -224,10 +237,14 @@ def conv_transpose1d_backward_data(
     precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_data` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
-    return prepare.conv_transpose_backward_data(
-        1, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, grad_output_mask=grad_output_mask,
-        precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.conv_transpose_backward_data, 1,
+        {
+            "grad_output": grad_output, "weight": weight, "output_mask": output_mask,
+            "grad_output_mask": grad_output_mask,
+        },
+        input_shape=input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -239,10 +256,14 @@ def conv_transpose1d_backward_weight(
     out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_weight` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
-    return prepare.conv_transpose_backward_weight(
-        1, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, threshold=threshold, output_mask=output_mask, input_mask=input_mask,
-        grad_output_mask=grad_output_mask, precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.conv_transpose_backward_weight, 1,
+        {
+            "x": x, "grad_output": grad_output, "output_mask": output_mask, "input_mask": input_mask,
+            "grad_output_mask": grad_output_mask,
+        },
+        kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -284,10 +305,12 @@ def conv_transpose3d(
     num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """`conv_transpose2d` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
-    return prepare.conv_transpose(
-        3, x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
-        groups=groups, layout=layout, activation=activation, residual=residual, skip=skip, threshold=threshold,
-        input_mask=input_mask, return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.conv_transpose, 3,
+        {"x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask},
+        stride=stride, padding=padding, output_padding=output_padding, dilation=dilation, groups=groups, layout=layout,
+        activation=activation, skip=skip, threshold=threshold, return_mask=return_mask, precision=precision,
+        num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -298,10 +321,14 @@ def conv_transpose3d_backward_data(
     precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_data` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
-    return prepare.conv_transpose_backward_data(
-        3, grad_output, weight, input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        layout=layout, skip=skip, threshold=threshold, output_mask=output_mask, grad_output_mask=grad_output_mask,
-        precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.conv_transpose_backward_data, 3,
+        {
+            "grad_output": grad_output, "weight": weight, "output_mask": output_mask,
+            "grad_output_mask": grad_output_mask,
+        },
+        input_shape=input_shape, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
 
 
@@ -313,8 +340,12 @@ def conv_transpose3d_backward_weight(
     out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """`conv_transpose2d_backward_weight` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
-    return prepare.conv_transpose_backward_weight(
-        3, x, grad_output, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-        skip=skip, threshold=threshold, output_mask=output_mask, input_mask=input_mask,
-        grad_output_mask=grad_output_mask, precision=precision, num_threads=num_threads, out=out,
+    return checked(
+        operations.conv_transpose_backward_weight, 3,
+        {
+            "x": x, "grad_output": grad_output, "output_mask": output_mask, "input_mask": input_mask,
+            "grad_output_mask": grad_output_mask,
+        },
+        kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+        skip=skip, threshold=threshold, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip

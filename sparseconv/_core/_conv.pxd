@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t
 
 from sparseconv cimport sc_view
 
-from ._kernels cimport sc_epilogue, sc_map, sc_weight_view
+from ._kernels cimport sc_epilogue, sc_field, sc_map, sc_weight_view
 
 # What a bound kernel takes beside its tables: its struct, and the Python objects that come and go with it. Measured as
 # the growth of a process by 2000 small problems in three passes: 8 KB for each pass, small tables included.
@@ -11,6 +11,7 @@ cdef enum:
     TASK_BYTES = 8192
 
 cdef void hold(int64_t bytes) noexcept
+cdef int fill(void *task, const sc_field *fields, dict numbers) except -1
 cdef void *filled(values) except NULL
 cdef void released(const void *table) noexcept
 cdef int bind_epilogue(sc_epilogue *c, bias, residual, mask) except -1

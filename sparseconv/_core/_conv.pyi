@@ -14,8 +14,8 @@ class Map:
         inner_taps: int,
         row_table: np.ndarray,
         met_rows: np.ndarray,
-        outer_passes: list[tuple[int, ...]],
-        passes: Sequence[tuple[int, ...]],
+        outer_strands: list[tuple[int, ...]],
+        strands: Sequence[tuple[int, ...]],
         gaps: Sequence[tuple[int, ...]],
         taps: Sequence[tuple[int, int, int]],
     ) -> None: ...
@@ -50,9 +50,12 @@ class WeightView:
 class Epilogue:
     def __init__(self, *, relu: bool, residual: View | None = None, stream: int = 0) -> None: ...
 
+KERNELS: dict[str, int]
+
 class Rows:
     def __init__(
         self,
+        kernel: str,
         map: Map,
         source: View,
         target: View,
@@ -60,22 +63,8 @@ class Rows:
         *,
         epilogue: Epilogue,
         needed: Mask | None = None,
-        live: Mask | None = None,
-        batch: int,
-        groups: int,
-        channels: int,
-        lanes: int,
-        dense: bool,
-        outputs: int,
-        parts: int,
-        lane_vectors: int,
-        channel_block: int,
-        chunk_rows: int,
-        segment: int,
-        segments: int,
-        in_segment: int,
-        lane_groups: int,
-        pack_ahead: int,
+        known: Mask | None = None,
+        **numbers: int,
     ) -> None: ...
     @property
     def scratch_bytes(self) -> tuple[int, int]: ...
@@ -88,38 +77,23 @@ class Rows:
         target: np.ndarray,
         threads: int,
         threshold: float = 0.0,
-        mask: np.ndarray | None = None,
+        bits: np.ndarray | None = None,
         needed: np.ndarray | None = None,
-        live: np.ndarray | None = None,
+        known: np.ndarray | None = None,
         residual: np.ndarray | None = None,
     ) -> None: ...
 
 class Gradient:
     def __init__(
         self,
+        kernel: str,
         map: Map,
         a: View,
         b: View,
         gradient: WeightView,
         *,
-        live: Mask | None = None,
-        batch: int,
-        groups: int,
-        channels: int,
-        lanes: int,
-        dense: bool,
-        parts: int,
-        points: bool,
-        outer_group: int,
-        lane_vectors: int,
-        lane_blocks: int,
-        channel_block: int,
-        chunk_rows: int,
-        segment: int,
-        segments: int,
-        pair_group: int,
-        pair_lane: int,
-        pair_channel: int,
+        known: Mask | None = None,
+        **numbers: int,
     ) -> None: ...
     @property
     def scratch_bytes(self) -> tuple[int, int]: ...
@@ -132,9 +106,9 @@ class Gradient:
         gradient: np.ndarray,
         threads: int,
         threshold: float = 0.0,
-        mask: np.ndarray | None = None,
-        pairs: np.ndarray | None = None,
-        live: np.ndarray | None = None,
+        needed: np.ndarray | None = None,
+        needed_pairs: np.ndarray | None = None,
+        known: np.ndarray | None = None,
     ) -> None: ...
 
 def bias_gradient(

@@ -3,14 +3,15 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, strcmp
 
 from sparseconv cimport sc_bias_task
 
 from ._cpu cimport address, api, check, convolutions, signals
 from ._kernels cimport (
-    SC_CALL_GRADIENT, SC_CALL_ROWS, sc_bytes, sc_call, sc_epilogue, sc_gap, sc_gradient_task, sc_mask, sc_pass,
-    sc_rows_task, sc_table, sc_tap, sc_weight_view,
+    SC_GRADIENT_FIELDS, SC_GRADIENT_TILES, SC_KERNEL_NAMES, SC_KERNELS_END, SC_ROWS_FIELDS, SC_ROWS_TILES, sc_bytes,
+    sc_call, sc_epilogue, sc_field, sc_gap, sc_gradient_task, sc_mask, sc_strand, sc_rows_task, sc_table, sc_tap,
+    sc_weight_view,
 )
 
 cdef extern from "Python.h":
@@ -32,7 +33,7 @@ cdef void hold(int64_t bytes) noexcept:
 
 
 cdef class Held:
-    """Counts bytes of Python objects that live as long as it does."""
+    """Counts bytes of Python objects that known as long as it does."""
 
     cdef int64_t bytes
 
@@ -84,17 +85,17 @@ cdef class Map:
     """An sc_map: which rows and columns meet. Made by geometry.py."""
 
     def __init__(self, *, out_rows, out_columns, in_rows, in_columns, outer_taps, inner_taps, row_table, met_rows,
-                 outer_passes, passes, gaps, taps):
+                 outer_strands, strands, gaps, taps):
         self.c.out_rows, self.c.out_columns = out_rows, out_columns
         self.c.in_rows, self.c.in_columns = in_rows, in_columns
         self.c.outer_taps, self.c.inner_taps = outer_taps, inner_taps
         self.c.row_table = <const int64_t *>filled(row_table)
         self.c.met_rows = <const int64_t *>filled(met_rows)
         self.c.met_row_count = len(met_rows)
-        self.c.outer_passes = <const sc_pass *>filled(outer_passes)
-        self.c.outer_pass_count = len(outer_passes)
-        self.c.passes = <const sc_pass *>filled(passes)
-        self.c.pass_count = len(passes)
+        self.c.outer_strands = <const sc_strand *>filled(outer_strands)
+        self.c.outer_strand_count = len(outer_strands)
+        self.c.strands = <const sc_strand *>filled(strands)
+        self.c.strand_count = len(strands)
         self.c.gaps = <const sc_gap *>filled(gaps)
         self.c.gap_count = len(gaps)
         self.c.taps = <const sc_tap *>filled(taps)
@@ -102,8 +103,8 @@ cdef class Map:
     def __dealloc__(self):
         released(self.c.row_table)
         released(self.c.met_rows)
-        released(self.c.outer_passes)
-        released(self.c.passes)
+        released(self.c.outer_strands)
+        released(self.c.strands)
         released(self.c.gaps)
         released(self.c.taps)
 
@@ -114,13 +115,13 @@ cdef class Map:
 
     @property
     def most_outer_taps(self):
-        """Outer taps of the longest outer pass; 0 with more than one outer dimension, or none."""
-        return max([self.c.outer_passes[i].taps for i in range(self.c.outer_pass_count)], default=0)
+        """Outer taps of the longest outer strand; 0 with more than one outer dimension, or none."""
+        return max([self.c.outer_strands[i].taps for i in range(self.c.outer_strand_count)], default=0)
 
     @property
     def most_rows(self):
-        """Rows of `out` of one image in the longest outer pass."""
-        return max([self.c.outer_passes[i].out_count for i in range(self.c.outer_pass_count)], default=0)
+        """Rows of `out` of one image in the longest outer strand."""
+        return max([self.c.outer_strands[i].out_count for i in range(self.c.outer_strand_count)], default=0)
 
     @property
     def all_taps(self):
@@ -129,23 +130,23 @@ cdef class Map:
 
     @property
     def most_taps(self):
-        """Taps of the longest pass."""
-        return max([self.c.passes[i].taps for i in range(self.c.pass_count)], default=0)
+        """Taps of the longest strand."""
+        return max([self.c.strands[i].taps for i in range(self.c.strand_count)], default=0)
 
     @property
     def out_starts(self):
-        """The first `out` column of every pass."""
-        return [self.c.passes[i].out_start for i in range(self.c.pass_count)]
+        """The first `out` column of every strand."""
+        return [self.c.strands[i].out_start for i in range(self.c.strand_count)]
 
     @property
     def most_window(self):
         """Columns of `in` that a row of `out` can need beyond its own number of columns."""
-        return max([self.c.passes[i].window for i in range(self.c.pass_count)], default=0)
+        return max([self.c.strands[i].window for i in range(self.c.strand_count)], default=0)
 
     @property
     def most_columns(self):
-        """Columns of `out` in the longest pass."""
-        return max([self.c.passes[i].out_count for i in range(self.c.pass_count)], default=0)
+        """Columns of `out` in the longest strand."""
+        return max([self.c.strands[i].out_count for i in range(self.c.strand_count)], default=0)
 
 
 cdef class View:
@@ -192,27 +193,45 @@ cdef class Epilogue:
             self.c.residual = residual.c
 
 
-cdef int bind_epilogue(sc_epilogue *c, bias, residual, mask) except -1:
+cdef int bind_epilogue(sc_epilogue *c, bias, residual, bits) except -1:
     """Its addresses, for the time of a call."""
     if bias is not None:
         c.bias = <const float *>address(bias, PyBUF_STRIDED_RO)
     if residual is not None:
         c.residual.data = <float *>address(residual, PyBUF_STRIDED_RO)
-    if mask is not None:
-        c.mask = <uint16_t *>address(mask, PyBUF_WRITABLE)
+    if bits is not None:
+        c.bits = <uint16_t *>address(bits, PyBUF_WRITABLE)
     return 0
 
 
-cdef const sc_table *table_for(parts) except NULL:
+KERNELS = {SC_KERNEL_NAMES[i].decode(): i for i in range(SC_KERNELS_END)}  # by the names that plans show
+
+
+cdef int fill(void *task, const sc_field *fields, dict numbers) except -1:
+    """Writes the numbers of a task, which are to be those that its kernels have fields for."""
+    cdef Py_ssize_t filled_fields = 0
+    while fields.name != NULL:
+        (<int64_t *>(<char *>task + fields.place))[0] = numbers[fields.name.decode()]
+        filled_fields += 1
+        fields += 1
+    if filled_fields != len(numbers):
+        raise TypeError(f"numbers: got {', '.join(numbers)}, expected the {filled_fields} fields of the task")
+    return 0
+
+
+cdef const sc_table *table_for(str kernel) except NULL:
     """The kernels of a call: those in use when it is prepared."""
     cdef const sc_table *table = convolutions().active()
-    if parts and table.tiles == NULL:
-        raise ValueError(f"parts: got {parts}, expected 0 on an instruction set without tile registers")
+    if KERNELS[kernel] in (SC_ROWS_TILES, SC_GRADIENT_TILES) and table.tiles == NULL:
+        raise ValueError(f"kernel: got {kernel!r}, expected another one on an instruction set without tile registers")
     return table
 
 
 cdef class Rows:
-    """A forward or backward_data call, ready but for its arrays (sc_rows_task)."""
+    """A forward or backward_data call, ready but for its arrays (sc_rows_task).
+
+    `numbers` are the fields of the task that SC_ROWS_FIELDS names, as those of the classes below.
+    """
 
     cdef sc_rows_task c
     cdef const sc_table *table
@@ -224,22 +243,17 @@ cdef class Rows:
     def __dealloc__(self):
         hold(-TASK_BYTES)
 
-    def __init__(self, Map map not None, View source not None, View target not None, WeightView weight not None, *,
-                 Epilogue epilogue not None, Mask needed=None, Mask live=None, batch, groups, channels, lanes, dense,
-                 outputs, parts, lane_vectors, channel_block, chunk_rows, segment, segments, in_segment, lane_groups,
-                 pack_ahead):
-        self.kept, self.table = (map, source, target, weight, epilogue, needed, live), table_for(parts)
-        self.c.epilogue = epilogue.c
+    def __init__(self, str kernel not None, Map map not None, View source not None, View target not None,
+                 WeightView weight not None, *, Epilogue epilogue not None, Mask needed=None, Mask known=None,
+                 **numbers):
+        self.kept, self.table = (map, source, target, weight, epilogue, needed, known), table_for(kernel)
+        self.c.kernel, self.c.epilogue = KERNELS[kernel], epilogue.c
         self.c.map, self.c.in_, self.c.out, self.c.weight = map.c, source.c, target.c, weight.c
-        self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
         if needed is not None:
             self.c.needed = needed.c
-        if live is not None:
-            self.c.live = live.c
-        self.c.dense, self.c.outputs, self.c.parts = dense, outputs, parts
-        self.c.lane_vectors, self.c.channel_block = lane_vectors, channel_block
-        self.c.chunk_rows, self.c.segment, self.c.segments = chunk_rows, segment, segments
-        self.c.in_segment, self.c.lane_groups, self.c.pack_ahead = in_segment, lane_groups, pack_ahead
+        if known is not None:
+            self.c.known = known.c
+        fill(&self.c, SC_ROWS_FIELDS, numbers)
 
     @property
     def scratch_bytes(self):
@@ -250,20 +264,20 @@ cdef class Rows:
     def bind(self, size_t call, float threshold, lists):
         """Fills the sc_call at this address, which needs the tables of this object."""
         cdef sc_call *to = <sc_call *>call
-        to.kind, to.table, to.task.rows = SC_CALL_ROWS, self.table, self.c
+        to.kernel, to.table, to.task.rows = self.c.kernel, self.table, self.c
         to.task.rows.threshold = threshold
 
-    def run(self, source, weight, bias, target, int threads, float threshold=0, mask=None, needed=None, live=None,
+    def run(self, source, weight, bias, target, int threads, float threshold=0, bits=None, needed=None, known=None,
             residual=None):
         cdef sc_rows_task task = self.c
         task.threshold = threshold
-        bind_epilogue(&task.epilogue, bias, residual, mask)
+        bind_epilogue(&task.epilogue, bias, residual, bits)
         task.in_.data = <float *>address(source, PyBUF_STRIDED_RO)
         task.weight.data = <float *>address(weight, PyBUF_STRIDED_RO)
         if needed is not None:
             task.needed.data = address(needed, PyBUF_STRIDED_RO)
-        if live is not None:
-            task.live.data = address(live, PyBUF_STRIDED_RO)
+        if known is not None:
+            task.known.data = address(known, PyBUF_STRIDED_RO)
         task.out.data = <float *>address(target, PyBUF_STRIDED)
         with nogil:
             check(convolutions().rows(self.table, &task, threads, signals))
@@ -282,19 +296,14 @@ cdef class Gradient:
     def __dealloc__(self):
         hold(-TASK_BYTES)
 
-    def __init__(self, Map map not None, View a not None, View b not None, WeightView gradient not None, *,
-                 Mask live=None, batch, groups, channels, lanes, dense, parts, points, outer_group, lane_vectors,
-                 lane_blocks, channel_block, chunk_rows, segment, segments, pair_group, pair_lane, pair_channel):
-        self.kept, self.table = (map, a, b, gradient, live), table_for(parts)
-        if live is not None:
-            self.c.live = live.c
+    def __init__(self, str kernel not None, Map map not None, View a not None, View b not None,
+                 WeightView gradient not None, *, Mask known=None, **numbers):
+        self.kept, self.table = (map, a, b, gradient, known), table_for(kernel)
+        self.c.kernel = KERNELS[kernel]
+        if known is not None:
+            self.c.known = known.c
         self.c.map, self.c.a, self.c.b, self.c.gradient = map.c, a.c, b.c, gradient.c
-        self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
-        self.c.dense, self.c.parts, self.c.points, self.c.outer_group = dense, parts, points, outer_group
-        self.c.lane_vectors, self.c.lane_blocks = lane_vectors, lane_blocks
-        self.c.channel_block, self.c.chunk_rows = channel_block, chunk_rows
-        self.c.segment, self.c.segments = segment, segments
-        self.c.pair_group, self.c.pair_lane, self.c.pair_channel = pair_group, pair_lane, pair_channel
+        fill(&self.c, SC_GRADIENT_FIELDS, numbers)
 
     @property
     def scratch_bytes(self):
@@ -305,29 +314,29 @@ cdef class Gradient:
     def needed(self, pairs):
         """The share of (channel, lane block) pairs that have any of the needed (out channel, in channel) pairs."""
         cdef sc_gradient_task task = self.c
-        task.pairs = <const uint8_t *>address(pairs, PyBUF_STRIDED_RO)
-        cdef int64_t needed
+        task.needed_pairs = <const uint8_t *>address(pairs, PyBUF_STRIDED_RO)
+        cdef int64_t count
         with nogil:
-            needed = convolutions().gradient_needed(self.table, &task)
+            count = convolutions().gradient_needed(self.table, &task)
         vectors = (self.c.lanes + 15) // 16
         blocks = (vectors + self.c.lane_vectors - 1) // self.c.lane_vectors
-        return needed / (self.c.groups * self.c.channels * blocks)
+        return count / (self.c.groups * self.c.channels * blocks)
 
     def bind(self, size_t call, float threshold, lists):
         """As Rows.bind."""
         cdef sc_call *to = <sc_call *>call
-        to.kind, to.table, to.task.gradient = SC_CALL_GRADIENT, self.table, self.c
+        to.kernel, to.table, to.task.gradient = self.c.kernel, self.table, self.c
         to.task.gradient.threshold = threshold
 
-    def run(self, a, b, gradient, int threads, float threshold=0, mask=None, pairs=None, live=None):
+    def run(self, a, b, gradient, int threads, float threshold=0, needed=None, needed_pairs=None, known=None):
         cdef sc_gradient_task task = self.c
-        if live is not None:
-            task.live.data = address(live, PyBUF_STRIDED_RO)
+        if known is not None:
+            task.known.data = address(known, PyBUF_STRIDED_RO)
         task.threshold = threshold
-        if mask is not None:
-            task.mask = <const uint8_t *>address(mask, PyBUF_STRIDED_RO)
-        if pairs is not None:
-            task.pairs = <const uint8_t *>address(pairs, PyBUF_STRIDED_RO)
+        if needed is not None:
+            task.needed = <const uint8_t *>address(needed, PyBUF_STRIDED_RO)
+        if needed_pairs is not None:
+            task.needed_pairs = <const uint8_t *>address(needed_pairs, PyBUF_STRIDED_RO)
         task.a.data = <float *>address(a, PyBUF_STRIDED_RO)
         task.b.data = <float *>address(b, PyBUF_STRIDED_RO)
         task.gradient.data = <float *>address(gradient, PyBUF_STRIDED)

@@ -3,10 +3,11 @@
 
 from libc.stdint cimport int64_t
 
-from ._conv cimport TASK_BYTES, Epilogue, Map, View, WeightView, bind_epilogue, filled, hold, released
+from ._conv cimport TASK_BYTES, Epilogue, Map, View, WeightView, bind_epilogue, fill, filled, hold, released
 from ._cpu cimport address, check, convolutions, signals
 from ._kernels cimport (
-    SC_CALL_GROUPS, SC_CALL_GROUPS_GRADIENT, sc_bytes, sc_call, sc_groups_gradient_task, sc_groups_task, sc_table,
+    SC_GRADIENT_GROUPS, SC_GROUPS_DENSE, SC_GROUPS_FIELDS, SC_GROUPS_GRADIENT_FIELDS, sc_bytes, sc_call,
+    sc_groups_gradient_task, sc_groups_task, sc_table,
 )
 
 cdef extern from "Python.h":
@@ -24,23 +25,18 @@ cdef class Groups:
         hold(TASK_BYTES)
 
     def __init__(self, Map map not None, View source not None, View target not None, WeightView weight not None, *,
-                 Epilogue epilogue not None, batch, groups, channels, lanes, spread, overlap, in_place, out_place,
-                 phases, phase_passes, most_passes, chunk_rows, segment, segments, in_segment, shares, ahead):
+                 Epilogue epilogue not None, phases, phase_strands, **numbers):
         self.kept, self.table = (map, source, target, weight, epilogue), convolutions().active()
         self.c.map, self.c.in_, self.c.out, self.c.weight = map.c, source.c, target.c, weight.c
-        self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
-        self.c.epilogue, self.c.spread, self.c.overlap = epilogue.c, spread, overlap
-        self.c.in_place, self.c.out_place = in_place, out_place
+        self.c.epilogue = epilogue.c
         self.c.phases = <const int64_t *>filled(phases)  # one by one: what is not stored is not freed
-        self.c.phase_passes = <const int64_t *>filled(phase_passes)
-        self.c.phase_count, self.c.most_passes = len(phases) - 1, most_passes
-        self.c.chunk_rows, self.c.segment, self.c.segments = chunk_rows, segment, segments
-        self.c.in_segment, self.c.shares, self.c.ahead = in_segment, shares, ahead
+        self.c.phase_strands = <const int64_t *>filled(phase_strands)
+        fill(&self.c, SC_GROUPS_FIELDS, numbers)
 
     def __dealloc__(self):
         hold(-TASK_BYTES)
         released(self.c.phases)
-        released(self.c.phase_passes)
+        released(self.c.phase_strands)
 
     @property
     def scratch_bytes(self):
@@ -51,13 +47,13 @@ cdef class Groups:
     def bind(self, size_t call, float threshold, lists):
         """As _conv.Rows.bind."""
         cdef sc_call *to = <sc_call *>call
-        to.kind, to.table, to.task.groups = SC_CALL_GROUPS, self.table, self.c
+        to.kernel, to.table, to.task.groups = SC_GROUPS_DENSE, self.table, self.c
 
-    def run(self, source, weight, bias, target, int threads, float threshold=0, mask=None, needed=None, live=None,
+    def run(self, source, weight, bias, target, int threads, float threshold=0, bits=None, needed=None, known=None,
             residual=None):
-        """As Rows.run; every element is computed, whatever `threshold`, `needed` and `live` say."""
+        """As Rows.run; every element is computed, whatever `threshold`, `needed` and `known` say."""
         cdef sc_groups_task task = self.c
-        bind_epilogue(&task.epilogue, bias, residual, mask)
+        bind_epilogue(&task.epilogue, bias, residual, bits)
         task.in_.data = <float *>address(source, PyBUF_STRIDED_RO)
         task.weight.data = <float *>address(weight, PyBUF_STRIDED_RO)
         task.out.data = <float *>address(target, PyBUF_STRIDED)
@@ -78,16 +74,10 @@ cdef class GroupsGradient:
     def __dealloc__(self):
         hold(-TASK_BYTES)
 
-    def __init__(self, Map map not None, View a not None, View b not None, WeightView gradient not None, *,
-                 batch, groups, channels, lanes, spread, overlap, a_place, b_place, a_ahead, b_ahead, chunk_rows,
-                 segment, segments, in_segment, parts, shares):
+    def __init__(self, Map map not None, View a not None, View b not None, WeightView gradient not None, **numbers):
         self.kept, self.table = (map, a, b, gradient), convolutions().active()
         self.c.map, self.c.a, self.c.b, self.c.gradient = map.c, a.c, b.c, gradient.c
-        self.c.batch, self.c.groups, self.c.channels, self.c.lanes = batch, groups, channels, lanes
-        self.c.spread, self.c.overlap, self.c.a_place, self.c.b_place = spread, overlap, a_place, b_place
-        self.c.a_ahead, self.c.b_ahead = a_ahead, b_ahead
-        self.c.chunk_rows, self.c.segment, self.c.segments = chunk_rows, segment, segments
-        self.c.in_segment, self.c.parts, self.c.shares = in_segment, parts, shares
+        fill(&self.c, SC_GROUPS_GRADIENT_FIELDS, numbers)
 
     @property
     def scratch_bytes(self):
@@ -102,10 +92,10 @@ cdef class GroupsGradient:
     def bind(self, size_t call, float threshold, lists):
         """As _conv.Rows.bind."""
         cdef sc_call *to = <sc_call *>call
-        to.kind, to.table, to.task.groups_gradient = SC_CALL_GROUPS_GRADIENT, self.table, self.c
+        to.kernel, to.table, to.task.groups_gradient = SC_GRADIENT_GROUPS, self.table, self.c
 
-    def run(self, a, b, gradient, int threads, float threshold=0, mask=None, pairs=None, live=None):
-        """As Gradient.run; every element is computed, whatever `threshold`, `mask`, `pairs` and `live` say."""
+    def run(self, a, b, gradient, int threads, float threshold=0, needed=None, needed_pairs=None, known=None):
+        """As Gradient.run; every element is computed, whatever `threshold`, the masks and `known` say."""
         cdef sc_groups_gradient_task task = self.c
         task.a.data = <float *>address(a, PyBUF_STRIDED_RO)
         task.b.data = <float *>address(b, PyBUF_STRIDED_RO)

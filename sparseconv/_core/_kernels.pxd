@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t
 from sparseconv cimport sc_signals, sc_view
 
 cdef extern from "kernels/common/problem.h" nogil:
-    ctypedef struct sc_pass:
+    ctypedef struct sc_strand:
         int64_t in_start, in_step, in_count, out_start, out_step, out_count
         int64_t shift, taps, first_tap, tap_step, taps_before
         int64_t opens, closes, new_columns, window_shift, window
@@ -20,10 +20,10 @@ cdef extern from "kernels/common/problem.h" nogil:
         const int64_t *row_table
         const int64_t *met_rows
         int64_t met_row_count
-        const sc_pass *outer_passes
-        int64_t outer_pass_count
-        const sc_pass *passes
-        int64_t pass_count
+        const sc_strand *outer_strands
+        int64_t outer_strand_count
+        const sc_strand *strands
+        int64_t strand_count
         const sc_gap *gaps
         int64_t gap_count
         const sc_tap *taps
@@ -43,52 +43,55 @@ cdef extern from "kernels/common/problem.h" nogil:
         const float *bias
         sc_view residual
         int64_t relu, stream
-        uint16_t *mask
+        uint16_t *bits
 
+    enum: SC_GROUPS_DENSE, SC_GRADIENT_GROUPS, SC_WEIGHTS_SKIP, SC_ROWS_TILES, SC_GRADIENT_TILES, SC_KERNELS_END
+    const char *SC_KERNEL_NAMES[SC_KERNELS_END]
+
+    ctypedef struct sc_field:
+        const char *name
+        size_t place
+    const sc_field *SC_ROWS_FIELDS
+    const sc_field *SC_GRADIENT_FIELDS
+    const sc_field *SC_GROUPS_FIELDS
+    const sc_field *SC_GROUPS_GRADIENT_FIELDS
+    const sc_field *SC_WEIGHTS_FIELDS
+
+    # Of the tasks only what is not filled by name.
     ctypedef struct sc_rows_task:
         sc_map map
         sc_view in_ "in"
         sc_view out
-        sc_mask needed, live
-        int64_t batch, groups, channels, lanes
+        sc_mask needed, known
         sc_weight_view weight
         sc_epilogue epilogue
-        int64_t dense, outputs, parts
         float threshold
-        int64_t lane_vectors, channel_block, chunk_rows, segment, segments, in_segment, lane_groups, pack_ahead
+        int64_t kernel
 
     ctypedef struct sc_gradient_task:
         sc_map map
         sc_view a, b
-        sc_mask live
-        int64_t batch, groups, channels, lanes
+        sc_mask known
+        int64_t groups, channels, lanes, lane_vectors
         sc_weight_view gradient
         float threshold
-        const uint8_t *mask
-        const uint8_t *pairs
-        int64_t pair_group, pair_lane, pair_channel
-        int64_t dense, parts, points, outer_group, lane_vectors, lane_blocks, channel_block
-        int64_t chunk_rows, segment, segments
+        const uint8_t *needed
+        const uint8_t *needed_pairs
+        int64_t kernel
 
     ctypedef struct sc_groups_task:
         sc_map map
         sc_view in_ "in"
         sc_view out
-        int64_t batch, groups, channels, lanes
         sc_weight_view weight
         sc_epilogue epilogue
-        int64_t spread, overlap, in_place, out_place
         const int64_t *phases
-        const int64_t *phase_passes
-        int64_t phase_count, most_passes, chunk_rows, segment, segments, in_segment, shares, ahead
+        const int64_t *phase_strands
 
     ctypedef struct sc_groups_gradient_task:
         sc_map map
         sc_view a, b
-        int64_t batch, groups, channels, lanes
         sc_weight_view gradient
-        int64_t spread, overlap, a_place, b_place, a_ahead, b_ahead
-        int64_t chunk_rows, segment, segments, in_segment, parts, shares
 
     ctypedef struct sc_nonzero:
         float value
@@ -96,7 +99,7 @@ cdef extern from "kernels/common/problem.h" nogil:
     ctypedef struct sc_lists:
         sc_nonzero *nonzeros
         int64_t *starts
-        int64_t groups, rows, channels, taps, inner_taps, whole_rows, classes
+        int64_t groups, filters, channels, taps, inner_taps, whole_rows, classes
         const int64_t *class_ends
         const int64_t *class_taps
         int64_t block_channels, blocks
@@ -104,7 +107,7 @@ cdef extern from "kernels/common/problem.h" nogil:
     ctypedef struct sc_lists_task:
         sc_lists lists
         const float *data
-        int64_t group_stride, row_stride, channel_stride, item_rows
+        int64_t group_stride, filter_stride, channel_stride, item_filters
         int64_t *not_finite
         int64_t *not_whole
 
@@ -112,14 +115,11 @@ cdef extern from "kernels/common/problem.h" nogil:
         sc_map map
         sc_view in_ "in"
         sc_view out
-        int64_t batch, groups, channels, filters
         sc_lists lists
         sc_epilogue epilogue
-        int64_t phases, tile, segments, in_advance, width
         const int64_t *columns
         const int64_t *column_places
         const int64_t *tap_places
-        int64_t channel_block, chunk_steps, shares
 
 cdef extern from "kernels/isa/table.h" nogil:
     ctypedef struct sc_tile_table:
@@ -138,8 +138,6 @@ cdef extern from "kernels/runtime/run.h" nogil:
     ctypedef struct sc_bytes:
         int64_t once, each
 
-    enum: SC_CALL_ROWS, SC_CALL_GRADIENT, SC_CALL_GROUPS, SC_CALL_GROUPS_GRADIENT, SC_CALL_WEIGHTS
-
     ctypedef union sc_call_task:
         sc_rows_task rows
         sc_gradient_task gradient
@@ -149,8 +147,8 @@ cdef extern from "kernels/runtime/run.h" nogil:
 
     ctypedef struct sc_call:
         const sc_table *table
-        int64_t kind
-        size_t source, weight, bias, residual, live, needed, mask
+        int64_t kernel
+        size_t source, weight, bias, residual, known, needed, bits
         sc_call_task task
 
     ctypedef struct sc_convolutions:

@@ -24,7 +24,7 @@ def capsule(
     weight: str = "",
     bias: str = "",
     residual: str = "",
-    live: str = "",
+    known: str = "",
     needed: str = "",
-    mask: str = "",
+    bits: str = "",
 ) -> Any: ...

@@ -40,7 +40,7 @@ cdef extern from *:
     size_t INPUT_MASK "SC_PLACE(input_mask)"
     size_t GRAD_OUTPUT_MASK "SC_PLACE(grad_output_mask)"
     size_t OUTPUT_MASK "SC_PLACE(output_mask)"
-    size_t MASK "SC_PLACE(mask)"
+    size_t BITS "SC_PLACE(bits)"
     size_t RESIDUAL "SC_PLACE(residual)"
 
 cdef enum:
@@ -129,7 +129,7 @@ cdef class Forms:
 
 PLACES = {
     "x": X, "weight": WEIGHT, "bias": BIAS, "grad_output": GRAD_OUTPUT, "input_mask": INPUT_MASK,
-    "grad_output_mask": GRAD_OUTPUT_MASK, "output_mask": OUTPUT_MASK, "mask": MASK, "residual": RESIDUAL,
+    "grad_output_mask": GRAD_OUTPUT_MASK, "output_mask": OUTPUT_MASK, "bits": BITS, "residual": RESIDUAL,
 }
 
 
@@ -138,8 +138,8 @@ cdef void destroy(PyObject *capsule) noexcept:
     Py_DECREF(<PyObject *>PyCapsule_GetContext(capsule))
 
 
-def capsule(task, lists, float threshold, *, str source, str weight="", str bias="", str residual="", str live="",
-            str needed="", str mask=""):
+def capsule(task, lists, float threshold, *, str source, str weight="", str bias="", str residual="", str known="",
+            str needed="", str bits=""):
     """An sc_call of a bound kernel: which of sc_operands are its arrays. It keeps the kernel's tables."""
     owned = (task, lists)  # first: a capsule that has no owner yet cannot be destroyed
     cdef sc_call *call = <sc_call *>calloc(1, sizeof(sc_call))
@@ -148,7 +148,7 @@ def capsule(task, lists, float threshold, *, str source, str weight="", str bias
     try:
         call.source, call.weight, call.bias = PLACES[source], PLACES.get(weight, 0), PLACES.get(bias, 0)
         call.residual = PLACES.get(residual, 0)
-        call.live, call.needed, call.mask = PLACES.get(live, 0), PLACES.get(needed, 0), PLACES.get(mask, 0)
+        call.known, call.needed, call.bits = PLACES.get(known, 0), PLACES.get(needed, 0), PLACES.get(bits, 0)
         task.bind(<size_t>call, threshold, lists)
         made = PyCapsule_New(call, SC_CALL_CAPSULE, destroy)
     except:

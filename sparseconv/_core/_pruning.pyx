@@ -52,7 +52,7 @@ def transposable_mask(weight, double scale, mask, int64_t n, int64_t m, str meth
 
 
 def topk(x, int64_t count, int64_t k, mask, int threads):
-    """(The k-th largest magnitude, or NaN where any element is; passes over memory); fills `mask` unless it is None."""
+    """(The k-th largest magnitude, or NaN where any element is; sweeps over memory); fills `mask` unless it is None."""
     cdef sc_topk_task task
     cdef sc_topk_result result
     task.data = <float *>address(x, PyBUF_SIMPLE)
@@ -62,7 +62,7 @@ def topk(x, int64_t count, int64_t k, mask, int threads):
         task.mask = <uint8_t *>address(mask, PyBUF_WRITABLE)
     with nogil:
         check(api().topk(&task, k, &result, threads, signals))
-    return result.magnitude, result.passes
+    return result.magnitude, result.sweeps
 
 
 def above_mask(x, int64_t count, float threshold, mask, int threads):

@@ -10,7 +10,7 @@ class Lists:
         self,
         *,
         groups: int,
-        rows: int,
+        filters: int,
         channels: int,
         taps: int,
         inner_taps: int,
@@ -18,9 +18,9 @@ class Lists:
         class_taps: Sequence[int],
         block_channels: int,
         group_stride: int,
-        row_stride: int,
+        filter_stride: int,
         channel_stride: int,
-        item_rows: int,
+        item_filters: int,
     ) -> None: ...
     @property
     def count(self) -> int: ...
@@ -38,21 +38,10 @@ class Weights:
         target: View,
         *,
         epilogue: Epilogue,
-        batch: int,
-        groups: int,
-        channels: int,
-        filters: int,
-        phases: int,
-        tile: int,
-        segments: int,
-        in_advance: int,
         columns: np.ndarray,
         column_places: np.ndarray,
-        width: int,
         tap_places: np.ndarray,
-        channel_block: int,
-        chunk_steps: int,
-        shares: int,
+        **numbers: int,
     ) -> None: ...
     @property
     def scratch_bytes(self) -> tuple[int, int]: ...

@@ -6,10 +6,11 @@ from _thread import allocate_lock
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc, realloc
 
-from ._conv cimport TASK_BYTES, Epilogue, Map, View, bind_epilogue, filled, hold, released
+from ._conv cimport TASK_BYTES, Epilogue, Map, View, bind_epilogue, fill, filled, hold, released
 from ._cpu cimport address, check, convolutions, signals
 from ._kernels cimport (
-    SC_CALL_WEIGHTS, sc_bytes, sc_call, sc_lists, sc_lists_task, sc_nonzero, sc_table, sc_weights_task,
+    SC_WEIGHTS_FIELDS, SC_WEIGHTS_SKIP, sc_bytes, sc_call, sc_lists, sc_lists_task, sc_nonzero, sc_table,
+    sc_weights_task,
 )
 
 cdef extern from "Python.h":
@@ -38,22 +39,22 @@ cdef class Lists:
     cdef readonly int64_t count  # nonzeros
     cdef readonly bint finite
 
-    def __init__(self, *, groups, rows, channels, taps, inner_taps, class_ends, class_taps, block_channels,
-                 group_stride, row_stride, channel_stride, item_rows):
+    def __init__(self, *, groups, filters, channels, taps, inner_taps, class_ends, class_taps, block_channels,
+                 group_stride, filter_stride, channel_stride, item_filters):
         cdef sc_lists *c = &self.c
-        c.groups, c.rows, c.channels, c.classes = groups, rows, channels, len(class_ends)
+        c.groups, c.filters, c.channels, c.classes = groups, filters, channels, len(class_ends)
         c.taps, c.inner_taps = taps, inner_taps
         c.class_ends = <const int64_t *>filled(class_ends)  # one by one: what is not stored is not freed
         c.class_taps = <const int64_t *>filled(class_taps)
         c.block_channels, c.blocks = block_channels, -(-channels // block_channels)
-        self.items = groups * -(-(rows // groups) // item_rows)
-        c.starts = <int64_t *>malloc(c.classes * c.rows * (c.blocks + 1) * sizeof(int64_t))
+        self.items = groups * -(-(filters // groups) // item_filters)
+        c.starts = <int64_t *>malloc(c.classes * c.filters * (c.blocks + 1) * sizeof(int64_t))
         self.filling.not_finite = <int64_t *>malloc(self.items * sizeof(int64_t))
         self.filling.not_whole = <int64_t *>malloc(self.items * sizeof(int64_t))
         if c.starts == NULL or self.filling.not_finite == NULL or self.filling.not_whole == NULL:
             raise MemoryError("no memory for the lists of nonzero weights")
-        self.filling.group_stride, self.filling.row_stride = group_stride, row_stride
-        self.filling.channel_stride, self.filling.item_rows = channel_stride, item_rows
+        self.filling.group_stride, self.filling.filter_stride = group_stride, filter_stride
+        self.filling.channel_stride, self.filling.item_filters = channel_stride, item_filters
 
     def __dealloc__(self):
         free(self.c.nonzeros)
@@ -66,7 +67,7 @@ cdef class Lists:
     @property
     def nbytes(self):
         """Bytes of the lists."""
-        cdef int64_t starts = self.c.classes * self.c.rows * (self.c.blocks + 1)
+        cdef int64_t starts = self.c.classes * self.c.filters * (self.c.blocks + 1)
         return self.capacity * sizeof(sc_nonzero) + starts * sizeof(int64_t)
 
     def fill(self, weight, int threads):
@@ -74,7 +75,7 @@ cdef class Lists:
         self.finite = False  # whatever ends this early
         cdef sc_lists_task task = self.filling
         cdef const sc_table *table = convolutions().active()
-        cdef int64_t lists = self.c.classes * self.c.rows, place = 0, count, i, block
+        cdef int64_t lists = self.c.classes * self.c.filters, place = 0, count, i, block
         cdef int64_t *starts = self.c.starts
         cdef sc_nonzero *memory
         task.data = <const float *>address(weight, PyBUF_STRIDED_RO)
@@ -114,18 +115,14 @@ cdef class Weights:
         hold(TASK_BYTES)
 
     def __init__(self, Map map not None, View source not None, View target not None, *, Epilogue epilogue not None,
-                 batch, groups, channels, filters, phases, tile, segments, in_advance, columns, column_places, width,
-                 tap_places, channel_block, chunk_steps, shares):
+                 columns, column_places, tap_places, **numbers):
         self.kept, self.table = (map, source, target, epilogue), convolutions().active()
         self.c.map, self.c.in_, self.c.out = map.c, source.c, target.c
-        self.c.batch, self.c.groups, self.c.channels, self.c.filters = batch, groups, channels, filters
         self.c.epilogue = epilogue.c
-        self.c.phases, self.c.tile, self.c.segments = phases, tile, segments
-        self.c.in_advance, self.c.width = in_advance, width
         self.c.columns = <const int64_t *>filled(columns)
         self.c.column_places = <const int64_t *>filled(column_places)
         self.c.tap_places = <const int64_t *>filled(tap_places)
-        self.c.channel_block, self.c.chunk_steps, self.c.shares = channel_block, chunk_steps, shares
+        fill(&self.c, SC_WEIGHTS_FIELDS, numbers)
 
     def __dealloc__(self):
         hold(-TASK_BYTES)
@@ -142,7 +139,7 @@ cdef class Weights:
     def bind(self, size_t call, float threshold, Lists lists not None):
         """As _conv.Rows.bind; the call needs the lists, too."""
         cdef sc_call *to = <sc_call *>call
-        to.kind, to.table, to.task.weights = SC_CALL_WEIGHTS, self.table, self.c
+        to.kernel, to.table, to.task.weights = SC_WEIGHTS_SKIP, self.table, self.c
         to.task.weights.lists = lists.c
 
     def run(self, source, Lists lists not None, bias, target, int threads, residual=None):

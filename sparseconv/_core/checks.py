@@ -1,7 +1,7 @@
 """Validation: what a call's arguments must be, once, before anything is written.
 
 Every error names the argument, what was got and what was expected. Arrays are judged by their forms alone: the results
-of these checks are kept and hold for all arrays of the same forms (prepare.py).
+of these checks are kept and hold for all arrays of the same forms (call.py).
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
 """Which kernel runs, and why: densities, and what they make of the kernels' costs.
 
-`choose` decides between kernels that binding.py has bound. A `Plan` is the decision as users see it.
+`choose` decides between kernels that are bound already (bound.py). A `Plan` is the decision as users see it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +15,6 @@ from .problem import Problem
 
 SAMPLED_RUNS = 128  # of 64 elements: the standard error of a density is below 0.006 for independent zeros
 SERIAL_MACS = 400_000  # about 10 us of work, what waking a thread costs
-PACK_CYCLES = 3  # to pack a weight of a plain array for forward,
-PACK_BACKWARD_CYCLES = 6  # and for backward_data: 0.7 ns, and 1.2 to 1.8 ns
-WEIGHT_MACS = 10_000_000  # less work is not worth looking at plain weights: 1 us of 100
-WEIGHT_RUNS = 16  # of 64 weights: a density to within 0.016
-WEIGHT_PAYS = 0.7  # no shape gains from skipping weights that are denser
 
 
 class Choice(NamedTuple):
@@ -77,8 +71,8 @@ class Plan:
         Expected time of the dense kernel divided by that of the chosen one.
     reason : str
         The decision in words.
-    tiles : dict
-        Loop blocking; kernels/common/problem.h explains the names.
+    blocking : dict
+        Block sizes of its loops; kernels/common/problem.h explains the names.
     isa : str
         Instruction set.
     threads : int
@@ -94,7 +88,7 @@ class Plan:
     density: dict[str, float]
     speedup: float
     reason: str
-    tiles: dict[str, int]
+    blocking: dict[str, int]
     isa: str
     threads: int
     scratch_bytes: int
@@ -107,12 +101,12 @@ class Plan:
             f"  skip     {self.skip}: {self.reason}\n"
             f"  density  {densities}\n"
             f"  expected {self.speedup:.2f} x the dense kernel\n"
-            f"  tiles    {', '.join(f'{name} {value}' for name, value in self.tiles.items())}\n"
+            f"  blocking {', '.join(f'{name} {value}' for name, value in self.blocking.items())}\n"
             f"  scratch  {self.scratch_bytes / 2**20:.2f} MB"
         )
 
 
-# An operand that a kernel could skip, or its density, if known, and `each` and `fixed` of that kernel (see Prepared).
+# An operand that a kernel could skip, or its density, if known, and `each` and `fixed` of that kernel (see bound.py).
 Candidate = tuple[np.ndarray | float, float, float]
 
 
@@ -142,16 +136,3 @@ def no_choice(why: str) -> Choice:
 def threads_for(problem: Problem, wanted: int) -> int:
     """As many threads as the work is worth."""
     return 1 if wanted == 1 else max(1, min(wanted, problem.met_macs // SERIAL_MACS))
-
-
-def weight_density(weight: np.ndarray) -> float:
-    """A sample of a plain weight's density; runs of weights may not end where a kernel does."""
-    if weight.flags.c_contiguous:
-        return _masks.sampled_density(weight.reshape(-1), WEIGHT_RUNS)
-    return _masks.sampled_density(weight, SAMPLED_RUNS)
-
-
-def packing_cost(problem: Problem, backward: bool) -> float:
-    """What packing a plain weight costs beside the dense kernel, which takes each weight for 16 positions at a time."""
-    positions = problem.batch * prod(problem.in_size if backward else problem.out_size)
-    return (PACK_BACKWARD_CYCLES if backward else PACK_CYCLES) * 16 / positions

@@ -19,10 +19,10 @@ from . import _conv, caches
 from .problem import Problem
 
 MAX_TAPS = 3  # SC_MAX_TAPS
-# Passes share packed columns up to so many extra ones: more would not leave room for the columns themselves.
+# Strands share packed columns up to so many extra ones: more would not leave room for the columns themselves.
 MAX_WINDOW = 64
 # A large dilation leaves few columns to a piece. From this number of pieces on, and where one has fewer columns than
-# this, each tap is a pass of its own over all columns instead: as many passes as taps, not as the dilation.
+# this, each tap is a strand of its own over all columns instead: as many strands as taps, not as the dilation.
 FEW_PIECES, FEW_COLUMNS, MANY_PIECES = 3, 6, 64
 
 
@@ -35,8 +35,8 @@ class Gap(NamedTuple):
     count: int  # type: ignore[assignment]  # tuples have a method of the name
 
 
-class Pass(NamedTuple):
-    """One sc_pass; kernels/common/problem.h says what the fields mean."""
+class Strand(NamedTuple):
+    """One sc_strand; kernels/common/problem.h says what the fields mean."""
 
     in_start: int
     in_step: int
@@ -58,25 +58,25 @@ class Pass(NamedTuple):
 
     @property
     def columns(self) -> tuple[int, ...]:
-        """What must be equal for two passes to share packed columns."""
+        """What must be equal for two strands to share packed columns."""
         return (self.in_start, self.in_step, self.in_count, self.out_start, self.out_step, self.out_count)
 
 
 @caches.kept(1024)
 def forward_map(problem: Problem) -> _conv.Map:
-    """Rows and passes with y as `out` and x as `in`."""
+    """Rows and strands with y as `out` and x as `in`."""
     return _map(problem, backward=False)
 
 
 @caches.kept(1024)
 def backward_map(problem: Problem) -> _conv.Map:
-    """Rows and passes with x (or its gradient) as `out` and y (or its gradient) as `in`."""
+    """Rows and strands with x (or its gradient) as `out` and y (or its gradient) as `in`."""
     return _map(problem, backward=True)
 
 
 def _map(problem: Problem, backward: bool) -> _conv.Map:
     out_size, in_size = (problem.in_size, problem.out_size) if backward else (problem.out_size, problem.in_size)
-    columns, table = passes(problem, -1, backward), row_table(problem, backward)
+    columns, table = strands(problem, -1, backward), row_table(problem, backward)
     return _conv.Map(
         out_rows=prod(out_size[:-1]),
         out_columns=out_size[-1],
@@ -86,8 +86,8 @@ def _map(problem: Problem, backward: bool) -> _conv.Map:
         inner_taps=problem.kernel[-1],
         row_table=table.ravel(),
         met_rows=np.flatnonzero((table >= 0).any(axis=1)),
-        outer_passes=_with_windows(passes(problem, 0, backward)) if problem.dims == 2 else [],
-        passes=_with_windows(columns),
+        outer_strands=_with_windows(strands(problem, 0, backward)) if problem.dims == 2 else [],
+        strands=_with_windows(columns),
         gaps=_gaps(columns, out_size[-1]),
         taps=_tap_places(problem, backward),
     )
@@ -150,12 +150,12 @@ def _columns(start: int, step: int, size: int) -> int:
     return max(0, -(-(size - start) // step))
 
 
-def passes(problem: Problem, dim: int, backward: bool) -> list[Pass]:
-    """The passes along a dimension."""
-    return list((_backward_passes if backward else _forward_passes)(problem, dim))
+def strands(problem: Problem, dim: int, backward: bool) -> list[Strand]:
+    """The strands along a dimension."""
+    return list((_backward_strands if backward else _forward_strands)(problem, dim))
 
 
-def _forward_passes(problem: Problem, dim: int) -> Iterator[Pass]:
+def _forward_strands(problem: Problem, dim: int) -> Iterator[Strand]:
     stride, dilation, padding = problem.stride[dim], problem.dilation[dim], problem.padding[dim]
     in_size, out_size = problem.in_size[dim], problem.out_size[dim]
     out_step, step, tap_step = _pieces(problem, dim)
@@ -164,7 +164,7 @@ def _forward_passes(problem: Problem, dim: int) -> Iterator[Pass]:
         for t0, j0, taps, before in groups:
             base = o0 * stride + t0 * dilation - padding
             in_start = base % step
-            made = Pass(
+            made = Strand(
                 in_start, step, _columns(in_start, step, in_size),
                 o0, out_step, _columns(o0, out_step, out_size),
                 (in_start - base) // step - j0, taps, t0 + j0 * tap_step, tap_step, before,
@@ -173,7 +173,7 @@ def _forward_passes(problem: Problem, dim: int) -> Iterator[Pass]:
                 yield made
 
 
-def _backward_passes(problem: Problem, dim: int) -> Iterator[Pass]:
+def _backward_strands(problem: Problem, dim: int) -> Iterator[Strand]:
     stride, dilation, padding = problem.stride[dim], problem.dilation[dim], problem.padding[dim]
     in_size, out_size = problem.in_size[dim], problem.out_size[dim]
     in_step, step, tap_step = _pieces(problem, dim)
@@ -182,7 +182,7 @@ def _backward_passes(problem: Problem, dim: int) -> Iterator[Pass]:
         for t0, j0, taps, before in groups:
             base = o0 * stride + t0 * dilation - padding
             out_start, last = base % step, j0 + taps - 1
-            made = Pass(
+            made = Strand(
                 o0, in_step, _columns(o0, in_step, out_size),
                 out_start, step, _columns(out_start, step, in_size),
                 last - (out_start - base) // step, taps, t0 + last * tap_step, -tap_step, before,
@@ -191,8 +191,8 @@ def _backward_passes(problem: Problem, dim: int) -> Iterator[Pass]:
                 yield made
 
 
-def _gaps(columns: list[Pass], size: int) -> list[Gap]:
-    """Output columns that belong to no pass. All passes have the same step."""
+def _gaps(columns: list[Strand], size: int) -> list[Gap]:
+    """Output columns that belong to no strand. All strands have the same step."""
     step = columns[0].out_step if columns else 1
     reached = sorted({one.out_start for one in columns})
     ends = [*reached, min(step, size)]
@@ -203,9 +203,9 @@ def _gaps(columns: list[Pass], size: int) -> list[Gap]:
     ]  # fmt: skip
 
 
-def _with_windows(pieces: list[Pass]) -> list[tuple[int, ...]]:
-    """The passes with the fields that depend on their neighbours: opens, closes, new_columns, window_shift, window."""
-    ends: dict[int, list[int]] = {}  # first and last pass of the same output columns
+def _with_windows(pieces: list[Strand]) -> list[tuple[int, ...]]:
+    """The strands with the fields that depend on their neighbours: opens, closes, new_columns, window_shift, window."""
+    ends: dict[int, list[int]] = {}  # first and last strand of the same output columns
     for index, one in enumerate(pieces):
         ends.setdefault(one.out_start, [index, index])[1] = index
     rows: list[tuple[int, ...]] = []
@@ -218,9 +218,9 @@ def _with_windows(pieces: list[Pass]) -> list[tuple[int, ...]]:
     return rows
 
 
-def _sharing(pieces: list[Pass]) -> list[list[Pass]]:
+def _sharing(pieces: list[Strand]) -> list[list[Strand]]:
     """Neighbours with equal columns, as far as what they meet lies close together."""
-    found: list[list[Pass]] = []
+    found: list[list[Strand]] = []
     low = high = 0
     for one in pieces:
         before, after = one.shift, one.taps - 1 - one.shift

@@ -1,4 +1,4 @@
-"""Dense kernels of many narrow groups (kernels/groups/groups.h): when they are taken, their blocking and structs.
+"""Dense kernels of many narrow groups (kernels/groups/groups.h): when they are taken, their blocks and structs.
 
 Lanes are channels of several groups there. The kernels of wider groups fill the lanes of one group after the other, so
 they waste what a group does not fill, and begin anew for each group.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 from . import _conv, _groups, blocking
 from .blocking import ceil_div, even
+from .bound import Bound
 from .layout import BLOCK, Strides
 from .problem import Problem
 
@@ -60,13 +60,13 @@ def _gain(groups: int, channels: int, lanes: int, most: int) -> float:
 
 
 def rows(
-    problem: Problem, backward: bool, used: _conv.Map, strides: tuple[Strides, Strides, Strides | None],
-    views: tuple[_conv.View, _conv.View], weight: _conv.WeightView, bound: Callable[[dict[str, int]], dict[str, Any]],
+    problem: Problem, backward: bool, geometry: _conv.Map, strides: tuple[Strides, Strides, Strides | None],
+    views: tuple[_conv.View, _conv.View], weight: _conv.WeightView, epilogue: Callable[[int], _conv.Epilogue],
     threads: int,
-) -> tuple[_groups.Groups, dict[str, int]]:  # fmt: skip
-    """The forward or backward_data kernel for arrays with these strides (the last of a residual), and its blocking.
+) -> Bound:  # fmt: skip
+    """The forward or backward_data kernel for arrays with these strides (the last of a residual).
 
-    `bound` makes of the blocking what the kernel takes for it and its epilogue.
+    `epilogue` makes the C epilogue of whether results go past the caches.
     """
     channels, lanes = sides(problem, backward)
     how = spread(channels, lanes)
@@ -76,7 +76,7 @@ def rows(
         odd = problem.groups * lanes % BLOCK
         whole = residual.contiguous_channels if overlap else residual.channel == 1
         out_place = int(whole and (overlap or not odd or residual.block != BLOCK))
-    out_rows, out_columns, in_rows, width = used.shape
+    out_rows, out_columns, in_rows, width = geometry.shape
     all_rows, wanted = problem.batch * out_rows, 4 * threads if threads > 1 else 1
     vectors = ceil_div(problem.groups * lanes, BLOCK)
     together = in_place and out_place
@@ -86,8 +86,7 @@ def rows(
     chunks = ceil_div(all_rows, chunk_rows) * segments
     result = 4 * problem.batch * out_rows * out_columns * lanes * problem.groups
     read = 4 * problem.batch * in_rows * width * channels * problem.groups
-    tiles = {
-        "parts": 0,
+    sizes = {
         "spread": how,
         "overlap": overlap,
         "in_place": in_place,
@@ -100,32 +99,31 @@ def rows(
         "ahead": int(in_place and segments == 1 and read >= AHEAD_BYTES),
         "stream": int(result >= blocking.STREAM_BYTES),
     }
-    phases, phase_passes = _phases(used.out_starts)
-    plain = {name: value for name, value in tiles.items() if name != "parts"}
+    phases, phase_strands = _phases(geometry.out_starts)
+    numbers = {name: size for name, size in sizes.items() if name != "stream"}
     task = _groups.Groups(
-        used, *views, weight, batch=problem.batch, groups=problem.groups, channels=channels, lanes=lanes,
-        phases=phases, phase_passes=phase_passes,
-        most_passes=max((end - start for start, end in pairwise(phases)), default=0), **bound(plain),
+        geometry, *views, weight, epilogue=epilogue(sizes["stream"]), batch=problem.batch, groups=problem.groups,
+        channels=channels, lanes=lanes, phases=phases, phase_strands=phase_strands, phase_count=len(phases) - 1,
+        most_strands=max((end - start for start, end in pairwise(phases)), default=0), **numbers,
     )  # fmt: skip
-    return task, tiles
+    return Bound("groups_dense", threads, task, sizes, masks_result=False)
 
 
 def gradient(
-    problem: Problem, used: _conv.Map, strides: tuple[Strides, Strides], views: tuple[_conv.View, _conv.View],
-    weight: _conv.WeightView, threads: int,
-) -> tuple[_groups.GroupsGradient, dict[str, int]]:  # fmt: skip
-    """The backward_weight kernel for arrays with these strides (grad_output, then x), and its blocking."""
+    problem: Problem, geometry: _conv.Map, strides: tuple[Strides, Strides], views: tuple[_conv.View, _conv.View],
+    weight: _conv.WeightView, dense: float, threads: int,
+) -> Bound:  # fmt: skip
+    """The backward_weight kernel for arrays with these strides (grad_output, then x), which costs `dense`."""
     channels, lanes = sides(problem, backward=False)
     how = spread(channels, lanes)
     overlap, (b_place, a_place) = _places(problem.groups, (channels, lanes), how, strides[::-1])
-    out_rows, out_columns, _, width = used.shape
+    out_rows, out_columns, _, width = geometry.shape
     all_rows, vectors = problem.batch * out_rows, ceil_div(problem.groups * lanes, BLOCK)
     segment, chunk_rows = _chunk(all_rows, out_columns, GRADIENT_POSITIONS, GRADIENT_POSITIONS, 1)
     segments = ceil_div(out_columns, segment)
     chunks = ceil_div(all_rows, chunk_rows) * segments
     parts = max(1, min(MAX_PARTS, chunks, problem.macs // PART_MACS))
-    tiles = {
-        "parts": 0,
+    sizes = {
         "spread": how,
         "overlap": overlap,
         "a_place": a_place,
@@ -136,15 +134,15 @@ def gradient(
         "segment": segment,
         "segments": segments,
         "in_segment": min(width, blocking.in_columns(problem, segment, False)),
-        "sums": parts,
+        "sum_parts": parts,
         "shares": min(vectors, ceil_div(threads, parts)),
     }
-    plain = {name: value for name, value in tiles.items() if name not in ("parts", "sums")}
     task = _groups.GroupsGradient(
-        used, *views, weight, batch=problem.batch, groups=problem.groups, channels=channels, lanes=lanes,
-        parts=parts, **plain,
+        geometry, *views, weight, batch=problem.batch, groups=problem.groups, channels=channels, lanes=lanes, **sizes
+    )
+    return Bound(
+        "gradient_groups", threads, task, sizes, dense=dense, scalar="grad_output", masks_result=False
     )  # fmt: skip
-    return task, tiles
 
 
 def _places(
@@ -187,11 +185,11 @@ def _chunk(rows: int, columns: int, most: int, most_columns: int, wanted: int) -
 
 
 def _phases(starts: list[int]) -> tuple[list[int], list[int]]:
-    """(where each phase begins, and the last one ends; the passes of one phase after the other)."""
-    passes: dict[int, list[int]] = {}
+    """(where each phase begins, and the last one ends; the strands of one phase after the other)."""
+    strands: dict[int, list[int]] = {}
     for index, start in enumerate(starts):
-        passes.setdefault(start, []).append(index)
+        strands.setdefault(start, []).append(index)
     ends = [0]
-    for some in passes.values():
+    for some in strands.values():
         ends.append(ends[-1] + len(some))
-    return ends, [index for some in passes.values() for index in some]
+    return ends, [index for some in strands.values() for index in some]

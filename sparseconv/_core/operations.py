@@ -1,7 +1,7 @@
-"""What each operation makes of the forms of its arrays and of its words: a pass (passes.py), or an error.
+"""What each operation makes of the forms of its arrays and of its options: a prepared operation, or an error.
 
 Everything that can be seen without an array's address or elements is checked here, once for all calls of equal forms
-and words: prepare.py keeps the passes. Names are those of the public functions, for any number of dimensions.
+and options: call.py keeps the operations. Names are those of the public functions, for any number of dimensions.
 """
 
 from __future__ import annotations
@@ -11,22 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from . import checks, passes
+from . import checks, gradient, rows, without_kernel
 from .arrays import Form
+from .gradient import Gradient
 from .layout import Layout, parse
-from .passes import KNOWN_ZEROS, Gradient, Rows, WithoutKernel
+from .operands import GRAD_OUTPUT, INPUT
 from .problem import Problem
+from .rows import Rows
+from .without_kernel import WithoutKernel
 
 FORWARD = ("auto", "none", "input", "weight")
 BACKWARD_DATA = ("auto", "none", "grad_output", "weight", "output")
 BACKWARD_WEIGHT = ("auto", "none", "input", "grad_output")
 PRECISIONS = ("highest", "high", "medium")
 
-Pass = Rows | Gradient | WithoutKernel
+Operation = Rows | Gradient | WithoutKernel
 
 
 class Options:
-    """The words that all convolutions share, checked."""
+    """The options that all convolutions share, checked."""
 
     def __init__(
         self, dims: int, skips: tuple[str, ...], *, layout: str, skip: str = "auto", precision: str = "highest",
@@ -48,35 +51,30 @@ class Options:
             self.groups, **more,
         )  # fmt: skip
 
-    def rows(self, problem: Problem, source: Form, weight: Form, result: Form, **more: Any) -> Rows | WithoutKernel:
-        """forward or backward_data of float32; `more` is what `passes.rows` says."""
-        words = {"skip": self.skip, "precision": self.precision}
-        return passes.rows(problem, self.order, source, weight, result, **words, **more)
+    def rows(
+        self, problem: Problem, source: Form, weight: Form, result: Form, *, backward: bool, relu: bool = False,
+        **more: Any,
+    ) -> Rows | WithoutKernel:  # fmt: skip
+        """forward or backward_data of float32; `more` is what `rows.prepared` says."""
+        if problem.empty:
+            channels = problem.in_channels if backward else problem.out_channels
+            return without_kernel.without_sums(problem, result, self.order, channels, relu)
+        return rows.prepared(
+            problem, self.order, source, weight, result, backward=backward, relu=relu, skip=self.skip,
+            precision=self.precision, **more,
+        )  # fmt: skip
 
     def reference(self, name: str, problem: Problem, result: Form, **more: Any) -> WithoutKernel:
         """float64 runs on the NumPy oracle."""
         more |= {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
         more["skip"] = self.skip
-        return _reference(name.format(self.dims), problem, result, layout=self.order.name, **more)
-
-
-def _reference(name: str, problem: Problem, result: Form, **words: Any) -> WithoutKernel:
-    from .. import reference  # 4 ms that float32 users need not spend
-
-    function = getattr(reference, name)
-    why = "float64 is computed in NumPy"
-
-    def compute(operands: passes.Operands, threshold: float) -> np.ndarray:
-        given = {name: array for name, array in operands.items() if name not in KNOWN_ZEROS.values()}
-        return function(**given, threshold=threshold, **words)
-
-    return WithoutKernel(problem, result, "reference", why, compute)
+        return without_kernel.reference(name.format(self.dims), problem, result, layout=self.order.name, **more)
 
 
 def conv(
     dims: int, x: Form, weight: Form, bias: Form | None = None, residual: Form | None = None,
     input_mask: Form | None = None, *, out: Form | None, activation: Any = None, **options: Any,
-) -> Pass:  # fmt: skip
+) -> Operation:  # fmt: skip
     call = Options(dims, FORWARD, **options)
     checks.word("activation", activation, (None, "relu"))
     checks.tensor("x", x, call.order)
@@ -89,19 +87,19 @@ def conv(
     shape = call.order.shape(problem.batch, problem.out_channels, problem.out_size)
     checks.residual(residual, shape)
     result = checks.result(out, shape, dtype)
-    live = checks.mask("input_mask", input_mask, x.shape, dtype, call.order.channel_axes)
+    known = checks.mask("input_mask", input_mask, x.shape, dtype, call.order.channel_axes)
     if dtype == np.float64:
         return call.reference("conv{}d", problem, result, activation=activation)
     relu = activation == "relu"
     return call.rows(
-        problem, x, weight, result, backward=False, scalar="input", live=live, relu=relu, residual=residual
+        problem, x, weight, result, backward=False, operand=INPUT, known=known, relu=relu, residual=residual
     )
 
 
 def conv_backward_data(
     dims: int, grad_output: Form, weight: Form, output_mask: Form | None = None, grad_output_mask: Form | None = None,
     *, out: Form | None, input_shape: Any, **options: Any,
-) -> Pass:  # fmt: skip
+) -> Operation:  # fmt: skip
     call = Options(dims, BACKWARD_DATA, **options)
     checks.tensor("grad_output", grad_output, call.order)
     checks.weights(weight, dims)
@@ -120,7 +118,7 @@ def conv_backward_data(
 def conv_backward_weight(
     dims: int, x: Form, grad_output: Form, output_mask: Form | None = None, input_mask: Form | None = None,
     grad_output_mask: Form | None = None, *, out: Form | None, kernel_size: Any, **options: Any,
-) -> Pass:  # fmt: skip
+) -> Operation:  # fmt: skip
     call = Options(dims, BACKWARD_WEIGHT, **options)
     checks.tensor("x", x, call.order)
     checks.tensor("grad_output", grad_output, call.order)
@@ -139,7 +137,7 @@ def conv_transpose(
     dims: int, x: Form, weight: Form, bias: Form | None = None, residual: Form | None = None,
     input_mask: Form | None = None, *, out: Form | None, output_padding: Any = 0, activation: Any = None,
     **options: Any,
-) -> Pass:  # fmt: skip
+) -> Operation:  # fmt: skip
     call = Options(dims, FORWARD, **options)
     checks.word("activation", activation, (None, "relu"))
     checks.tensor("x", x, call.order)
@@ -154,18 +152,20 @@ def conv_transpose(
     shape = call.order.shape(x.shape[0], channels, target)
     checks.residual(residual, shape)
     result = checks.result(out, shape, dtype)
-    live = checks.mask("input_mask", input_mask, x.shape, dtype, call.order.channel_axes)
+    known = checks.mask("input_mask", input_mask, x.shape, dtype, call.order.channel_axes)
     if dtype == np.float64:
         extra = {"output_padding": output_padding, "activation": activation}
         return call.reference("conv_transpose{}d", problem, result, **extra)
     relu = activation == "relu"
-    return call.rows(problem, x, weight, result, backward=True, scalar="input", live=live, relu=relu, residual=residual)
+    return call.rows(
+        problem, x, weight, result, backward=True, operand=INPUT, known=known, relu=relu, residual=residual
+    )
 
 
 def conv_transpose_backward_data(
     dims: int, grad_output: Form, weight: Form, output_mask: Form | None = None, grad_output_mask: Form | None = None,
     *, out: Form | None, input_shape: Any, **options: Any,
-) -> Pass:  # fmt: skip
+) -> Operation:  # fmt: skip
     call = Options(dims, BACKWARD_DATA, **options)
     checks.tensor("grad_output", grad_output, call.order)
     checks.weights(weight, dims)
@@ -187,7 +187,7 @@ def conv_transpose_backward_data(
 def conv_transpose_backward_weight(
     dims: int, grad_output: Form, x: Form, output_mask: Form | None = None, input_mask: Form | None = None,
     grad_output_mask: Form | None = None, *, out: Form | None, kernel_size: Any, **options: Any,
-) -> Pass:  # fmt: skip
+) -> Operation:  # fmt: skip
     call = Options(dims, BACKWARD_WEIGHT, **options)
     checks.tensor("x", x, call.order)
     checks.tensor("grad_output", grad_output, call.order)
@@ -208,18 +208,18 @@ def conv_transpose_backward_weight(
 def _backward_data(
     name: str, call: Options, problem: Problem, shape: tuple[int, ...], grad_output: Form, weight: Form,
     output_mask: Form | None, grad_output_mask: Form | None, out: Form | None, *, backward: bool,
-) -> Pass:  # fmt: skip
+) -> Operation:  # fmt: skip
     """How both backward_data functions end, once the sizes of the gradient and of its result are checked."""
     dtype = weight.dtype
     result = checks.result(out, shape, dtype)
     if output_mask is None and call.skip == "output":
         raise ValueError("output_mask: got None, expected a mask with skip='output'")
     needed = checks.mask("output_mask", output_mask, shape, dtype, call.order.channel_axes)
-    live = checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype, call.order.channel_axes)
+    known = checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype, call.order.channel_axes)
     if dtype == np.float64:
         return call.reference(f"{name}_backward_data", problem, result, input_shape=shape)
     return call.rows(
-        problem, grad_output, weight, result, backward=backward, scalar="grad_output", needed=needed, live=live
+        problem, grad_output, weight, result, backward=backward, operand=GRAD_OUTPUT, needed=needed, known=known
     )
 
 
@@ -227,43 +227,46 @@ def _backward_weight(
     name: str, call: Options, problem: Problem, shape: tuple[int, ...], x: Form, grad_output: Form,
     output_mask: Form | None, input_mask: Form | None, grad_output_mask: Form | None, out: Form | None, *,
     swapped: bool = False,
-) -> Pass:  # fmt: skip
+) -> Operation:  # fmt: skip
     """The same of backward_weight; with `swapped`, the kernels take x and grad_output in each other's place."""
     dtype = x.dtype
     result = checks.result(out, shape, dtype)
     checks.mask("output_mask", output_mask, shape, dtype)
-    x_live = checks.mask("input_mask", input_mask, x.shape, dtype, call.order.channel_axes)
-    grad_live = checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype, call.order.channel_axes)
+    x_known = checks.mask("input_mask", input_mask, x.shape, dtype, call.order.channel_axes)
+    grad_known = checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype, call.order.channel_axes)
     if dtype == np.float64:
         return call.reference(f"{name}_backward_weight", problem, result, kernel_size=shape)
-    sides = [("input", x, x_live), ("grad_output", grad_output, grad_live)]
-    names, operands, live = zip(*(reversed(sides) if swapped else sides), strict=True)
-    return passes.gradient(
-        problem, call.order, *operands, result, names=names, skip=call.skip, precision=call.precision, live=live
+    if problem.empty:
+        return WithoutKernel(problem, result, "none", "nothing to sum", lambda operands, threshold: 0)
+    names, forms, known = (INPUT, GRAD_OUTPUT), (x, grad_output), (x_known, grad_known)
+    if swapped:
+        names, forms, known = names[::-1], forms[::-1], known[::-1]
+    return gradient.prepared(
+        problem, call.order, *forms, result, names=names, skip=call.skip, precision=call.precision, known=known
     )
 
 
 def linear(
     dims: int, x: Form, weight: Form, bias: Form | None = None, residual: Form | None = None,
     input_mask: Form | None = None, *, out: Form | None, activation: Any = None, **options: Any,
-) -> Pass:  # fmt: skip
+) -> Operation:  # fmt: skip
     checks.features("x", x)
     checks.weights(weight, 0)
     turned = "; is the weight (in, out) (then pass weight.T)?" if x.shape[-1] == weight.shape[0] else ""
     checks.sizes("x", x.shape, (*x.shape[:-1], weight.shape[1]), turned)
     result = _linear_result(out, (*x.shape[:-1], weight.shape[0]), x=x, weight=weight)
     options |= {"activation": activation, "layout": "NWC"}
-    live = _row_mask("input_mask", input_mask, x)
+    known = _row_mask("input_mask", input_mask, x)
     checks.residual(residual, result.shape)
     added = None if residual is None else residual.as_row()
-    made = conv(dims, x.as_row(), _pointwise(weight), bias, added, live, out=result.as_row(), **options)
-    return _linear_pass("linear", made, result, options)
+    operation = conv(1, x.as_row(), _pointwise(weight), bias, added, known, out=result.as_row(), **options)
+    return _linear_operation("linear", operation, result, options)
 
 
 def linear_backward_data(
     dims: int, grad_output: Form, weight: Form, output_mask: Form | None = None, grad_output_mask: Form | None = None,
     *, out: Form | None, **options: Any,
-) -> Pass:  # fmt: skip
+) -> Operation:  # fmt: skip
     checks.features("grad_output", grad_output)
     checks.weights(weight, 0)
     checks.sizes("grad_output", grad_output.shape, (*grad_output.shape[:-1], weight.shape[0]))
@@ -271,26 +274,26 @@ def linear_backward_data(
     result = _linear_result(out, shape, grad_output=grad_output, weight=weight)
     row = result.as_row()
     needed = _row_mask("output_mask", output_mask, result)
-    live = _row_mask("grad_output_mask", grad_output_mask, grad_output)
+    known = _row_mask("grad_output_mask", grad_output_mask, grad_output)
     options |= {"input_shape": row.shape, "layout": "NWC"}
-    made = conv_backward_data(dims, grad_output.as_row(), _pointwise(weight), needed, live, out=row, **options)
-    return _linear_pass("linear_backward_data", made, result, options)
+    operation = conv_backward_data(1, grad_output.as_row(), _pointwise(weight), needed, known, out=row, **options)
+    return _linear_operation("linear_backward_data", operation, result, options)
 
 
 def linear_backward_weight(
     dims: int, x: Form, grad_output: Form, output_mask: Form | None = None, input_mask: Form | None = None,
     grad_output_mask: Form | None = None, *, out: Form | None, **options: Any,
-) -> Pass:  # fmt: skip
+) -> Operation:  # fmt: skip
     checks.features("x", x)
     checks.features("grad_output", grad_output)
     checks.sizes("grad_output", grad_output.shape, (*x.shape[:-1], *grad_output.shape[-1:]))
     result = checks.result(out, (grad_output.shape[-1], x.shape[-1]), checks.same_dtype(x=x, grad_output=grad_output))
     options |= {"kernel_size": 1, "layout": "NWC"}
     checks.mask("output_mask", output_mask, result.shape, result.dtype)
-    live = _row_mask("input_mask", input_mask, x), _row_mask("grad_output_mask", grad_output_mask, grad_output)
+    known = _row_mask("input_mask", input_mask, x), _row_mask("grad_output_mask", grad_output_mask, grad_output)
     rows = x.as_row(), grad_output.as_row()
-    made = conv_backward_weight(dims, *rows, None, *live, out=_pointwise(result), **options)
-    return _linear_pass("linear_backward_weight", made, result, options)
+    operation = conv_backward_weight(1, *rows, None, *known, out=_pointwise(result), **options)
+    return _linear_operation("linear_backward_weight", operation, result, options)
 
 
 def _row_mask(name: str, mask: Form | None, masked: Form) -> Form | None:
@@ -307,12 +310,12 @@ def _linear_result(out: Form | None, shape: tuple[int, ...], **operands: Form) -
     return result
 
 
-def _linear_pass(name: str, made: Pass, result: Form, options: dict[str, Any]) -> Pass:
-    """The pass of a convolution of one row, for operands and a result of any dimensions with the same memory."""
+def _linear_operation(name: str, row: Operation, result: Form, options: dict[str, Any]) -> Operation:
+    """A convolution of one row as the operation of operands and a result of any dimensions with the same memory."""
     if result.dtype == np.float64:
-        words = {word: options[word] for word in ("activation", "skip") if word in options}
-        return _reference(name, made.problem, result, **words)
-    return dataclasses.replace(made, result=result)
+        given = {name: options[name] for name in ("activation", "skip") if name in options}
+        return without_kernel.reference(name, row.problem, result, **given)
+    return dataclasses.replace(row, result=result)
 
 
 def _pointwise(weight: Form) -> Form:

@@ -59,7 +59,7 @@ typedef struct {
     const void *grad_output_mask;
     const void *output_mask;
     float *out;                /* must not overlap any of the others, but may be `residual` */
-    uint8_t *mask;             /* where return_mask was asked for: one bit per element of `out`, in whole bytes */
+    uint8_t *bits;             /* where return_mask was asked for: one bit per element of `out`, in whole bytes */
     const float *residual;
 } sc_operands;
 
@@ -161,7 +161,7 @@ typedef struct {
     const float *data;
     int64_t count;
     float low, high;  /* the bracket: magnitudes above low and not above high. A NaN is below all. */
-    /* a pass: its counts, and the elements inside the bracket in any order, unless they are more than `room` */
+    /* a sweep: its counts, and the elements inside the bracket in any order, unless they are more than `room` */
     sc_topk_count *counts;  /* [items] */
     float *kept;
     int64_t room;
@@ -173,7 +173,7 @@ typedef struct {
 } sc_topk_task;
 typedef struct {
     float magnitude;  /* the k-th largest one; NaN, and no mask, where any element is NaN */
-    int64_t passes;   /* in how many passes over memory it was found */
+    int64_t sweeps;   /* in how many sweeps over memory it was found */
 } sc_topk_result;
 
 /* What the package's own modules call; not for others: it changes without notice. */

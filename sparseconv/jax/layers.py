@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._core import layout as layouts
-from .._core import prepare
+from .._core import operations
+from .._core.call import named
 from ._ffi import DTYPES, Target, call
 
 FORWARD, DATA, WEIGHT = "", "_backward_data", "_backward_weight"
@@ -127,9 +128,8 @@ def _checked_call(name: str, dims: int, target: Target, operands: tuple[Any, ...
         for one, array in zip(target.operands, operands, strict=True)
     }
     which = target.function.removeprefix(name if name == "linear" else f"{name}{dims}d")
-    check = getattr(prepare, name + which)
-    leading = () if name == "linear" else (dims,)
-    result = check(*leading, **stand_ins, **target.keywords()).out
+    make = getattr(operations, name + which)
+    result = named(make, 0 if name == "linear" else dims, **stand_ins, **target.keywords()).out
     return call(target, result.shape, result.dtype, *operands)
 
 

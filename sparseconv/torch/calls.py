@@ -1,6 +1,6 @@
 """Calls of the core with tensors, prepared once for all that are alike.
 
-The core keeps what the forms of arrays and all words lead to (`_core/prepare.py`). Tensors have their forms in other
+The core keeps what the forms of arrays and all options lead to (`_core/call.py`). Tensors have their forms in other
 words, so what it keeps is found here again by these, and with it the form of the result: 2 us instead of 6.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import cpu
-from .._core.operations import Pass
+from .._core.operations import Operation
 
 DTYPES = (torch.float32, torch.float64)
 NAMES = {"x": "input"}  # of arguments, where torch's differ from the core's
@@ -30,24 +30,24 @@ class Result(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A prepared call: the form of its result, its pass, and its operands in the order of the pass."""
+    """A prepared call: the form of its result, the operation, and its operands."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    made: Pass
-    order: tuple[str, ...]
+    operation: Operation
+    operands: tuple[str, ...]
 
 
 _kept: dict[tuple, Prepared] = {}
 
 
 def run(
-    key: tuple, operands: dict[str, Tensor | None], result: Callable[[], Result], words: dict[str, Any],
+    key: tuple, operands: dict[str, Tensor | None], result: Callable[[], Result], options: dict[str, Any],
     threshold: float, num_threads: int | None,
 ) -> Tensor:  # fmt: skip
     """The result of a function of the core.
 
-    `key` is hashable, and with the forms of the operands says all that `result` and `words` say.
+    `key` is hashable, and with the forms of the operands says all that `result` and `options` say.
     """
     arrays, forms, address = {}, [key], 0
     sample, *_ = operands.values()
@@ -63,33 +63,33 @@ def run(
     prepared = None if threshold or address & 3 else _kept.get(key)
     if prepared is None:
         check_all({NAMES.get(name, name): tensor for name, tensor in operands.items() if name != "output_mask"})
-        return _prepare(key, sample, arrays, result(), words, threshold, threads)
+        return _prepare(key, sample, arrays, result(), options, threshold, threads)
     output = sample.new_empty_strided(prepared.shape, prepared.strides)
-    ordered = {name: arrays[name] for name in prepared.order}
-    prepared.made.run(ordered, output.numpy(), threads, 0.0, False)
+    ordered = {name: arrays[name] for name in prepared.operands}
+    prepared.operation.run(ordered, output.numpy(), threads, 0.0, False)
     return output
 
 
 def _prepare(
-    key: tuple, sample: Tensor, arrays: dict[str, Any], result: Result, words: dict[str, Any], threshold: float,
+    key: tuple, sample: Tensor, arrays: dict[str, Any], result: Result, options: dict[str, Any], threshold: float,
     threads: int,
 ) -> Tensor:  # fmt: skip
     """The same, checked by the core; kept, unless an operand had to be copied."""
     output = sample.new_empty_strided(result.shape, result.strides)
     with torch_names():
-        call = result.function(**arrays, **words, threshold=threshold, num_threads=threads, out=output.numpy())
+        call = result.function(**arrays, **options, threshold=threshold, num_threads=threads, out=output.numpy())
     if not threshold and all(call.operands[name] is array for name, array in arrays.items()):
         if len(_kept) >= MOST:
             _kept.clear()
-        _kept[key] = Prepared(result.shape, result.strides, call.made, tuple(call.operands))
+        _kept[key] = Prepared(result.shape, result.strides, call.operation, tuple(call.operands))
     call.run()
     return output
 
 
-def compute(function: Callable[..., Any], **words: Any) -> Any:
+def compute(function: Callable[..., Any], **options: Any) -> Any:
     """What a function of the core gives for arrays, packed weights or compressed arrays; for calls of other kinds."""
     with torch_names():
-        return function(**words).run()
+        return function(**options).run()
 
 
 @contextmanager

@@ -66,7 +66,7 @@ class Config:
         if not self.seconds >= 0:
             raise ValueError(f"seconds: got {self.seconds!r}, expected a number that is not negative")
 
-    def words(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in DEFAULTS if hasattr(self, name)}
 
 
@@ -128,7 +128,7 @@ def convert_(
     if sample is None:
         for name, layer in zip(layers, report.layers, strict=True):
             if not layer.reason:
-                _to_ours(layers[name], config.words())
+                _to_ours(layers[name], config.options())
                 layer.converted, layer.reason = True, "no sample to measure on"
         if fold:
             folding.fold(model, report, None, config)
@@ -256,9 +256,9 @@ def _nothing(model: nn.Module, report: Report) -> str:
     )
 
 
-def _to_ours(module: Any, words: dict[str, Any]) -> None:
+def _to_ours(module: Any, options: dict[str, Any]) -> None:
     become(module, counterpart(module))
-    module.set_words(words)
+    module.set_options(options)
 
 
 def _observe(
@@ -266,7 +266,7 @@ def _observe(
 ) -> None:
     """Times the layers on the sample and fills their reports."""
     wanted = {layer.name: layers[layer.name] for layer in report.layers if not layer.reason}
-    observer = Observer(wanted, config.words(), config.seconds, backward)
+    observer = Observer(wanted, config.options(), config.seconds, backward)
     step(model, sample, backward)  # a sample that the model rejects is told before anything is measured
     with observer.attached():
         step(model, sample, backward)
@@ -290,7 +290,7 @@ def _decide(layers: dict[str, nn.Module], report: Report, config: Config) -> Non
             continue
         _judge(layer, config)
         if layer.converted:
-            _to_ours(layers[layer.name], config.words())
+            _to_ours(layers[layer.name], config.options())
         elif isinstance(layers[layer.name], OURS):
             as_torch(layers[layer.name])
 

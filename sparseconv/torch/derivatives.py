@@ -20,7 +20,7 @@ from .relu_inputs import PROBE, watch_large
 if TYPE_CHECKING:
     from .ops import Operator
 
-# What `skip` of a layer means for its backward passes, and theirs for a layer; other words stay.
+# What `skip` of a layer means for its backward passes, and theirs for a layer; others stay.
 DATA_SKIP = {"input": "auto"}
 WEIGHT_SKIP = {"weight": "auto"}
 LAYER_SKIP = {"grad_output": "auto", "output": "auto"}
@@ -119,8 +119,8 @@ class Layer(torch.autograd.Function):
             terms.append((input, d_weight, 0.0 if of_weight else threshold))
         result = 0.0
         for first, second, least in terms:
-            words = (None, skip, least, "dense", False, num_threads)
-            result = result + ctx.family.layer.overload(first, second, None, *geometry, *words)
+            options = (None, skip, least, "dense", False, num_threads)
+            result = result + ctx.family.layer.overload(first, second, None, *geometry, *options)
         if d_bias is not None:
             shape = (-1, *[1] * (output.dim() - 2)) if ctx.family.convolves else (-1,)
             result = result + d_bias.view(shape).expand_as(output)
@@ -175,8 +175,8 @@ class BackwardData(torch.autograd.Function):
         *geometry, skip, threshold, num_threads = ctx.rest
         result, compute = None, ctx.family.backward_data.overload
         if d_grad_output is not None:
-            words = (skip, threshold, num_threads)
-            result = compute(d_grad_output, weight, output_mask, *ctx.sizes, *geometry, *words)
+            options = (skip, threshold, num_threads)
+            result = compute(d_grad_output, weight, output_mask, *ctx.sizes, *geometry, *options)
         if d_weight is not None:
             if threshold:
                 d_weight = torch.where(_above(weight, threshold), d_weight, 0.0)

@@ -72,15 +72,15 @@ def _module(target: Any, arguments: dict[str, Any], weight: torch.Tensor, bias: 
             made: nn.Module = nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
         else:
             dims, groups = weight.dim() - 2, arguments["groups"]
-            words = {
+            options = {
                 name: value if isinstance(value, str) else tuple(value) * (dims if len(value) == 1 else 1)
                 for name, value in arguments.items() if name in ("stride", "padding", "dilation", "output_padding")
             }  # fmt: skip
-            words |= {"kernel_size": tuple(weight.shape[2:]), "groups": groups, "bias": bias is not None}
+            options |= {"kernel_size": tuple(weight.shape[2:]), "groups": groups, "bias": bias is not None}
             if target in _TRANSPOSED:
-                made = _TRANSPOSED[target](weight.shape[0], weight.shape[1] * groups, **words)
+                made = _TRANSPOSED[target](weight.shape[0], weight.shape[1] * groups, **options)
             else:
-                made = _CONVOLUTIONS[target](weight.shape[1] * groups, weight.shape[0], **words)
+                made = _CONVOLUTIONS[target](weight.shape[1] * groups, weight.shape[0], **options)
     made.weight = _as_parameter(weight)
     if bias is not None:
         made.bias = _as_parameter(bias)

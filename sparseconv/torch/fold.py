@@ -142,7 +142,7 @@ def choose(site: Site, row: LayerReport, times: dict[str, float], config: Any) -
             as_torch(site.layer)
         return
     become(site.layer, counterpart(site.layer))
-    site.layer.set_words(config.words() | ({"skip": "weight"} if best == "packed" else {}))
+    site.layer.set_options(config.options() | ({"skip": "weight"} if best == "packed" else {}))
     site.operands = Operands((), None, None, None)  # with the weight packed, or not
 
 

@@ -54,7 +54,7 @@ def conv2d(
         How the input waits for the backward pass: as it is, or as bit mask and nonzero values (`sparseconv.compress`);
         of the result of a fused ReLU then the mask alone is kept. Like tensors that torch.autograd.graph.save_on_cpu
         keeps these are copies: changing the input in place afterwards is no error, and gradients are right. Under
-        torch.compile, which decides itself what is kept, and inside checkpoints the word has no effect.
+        torch.compile, which decides itself what is kept, and inside checkpoints the option has no effect.
     input_is_relu : bool, optional
         True: a promise that the gradient of the input will be multiplied by (input > 0) in any case, so the backward
         pass computes no more than that and leaves zeros elsewhere. False: never. None: where the autograd graph says
@@ -71,7 +71,7 @@ def conv2d(
     TypeError
         Tensors of other devices, dtypes and layouts.
     ValueError
-        Shapes, sizes or words that do not fit; the message names the argument, what was got and what was expected.
+        Shapes, sizes or options that do not fit; the message names the argument, what was got and what was expected.
 
     Notes
     -----
@@ -190,13 +190,13 @@ def linear(
     (..., features out) tensor
     """
     if not _are_tensors(input, weight, bias, residual):
-        words: dict[str, Any] = {"activation": activation, "skip": skip, "threshold": threshold, "keep": keep}
-        words |= {"input_is_relu": input_is_relu, "num_threads": num_threads}
-        words |= {} if residual is None else {"residual": residual}
-        return handle_torch_function(linear, (input, weight, bias, residual), input, weight, bias, **words)
+        keywords: dict[str, Any] = {"activation": activation, "skip": skip, "threshold": threshold, "keep": keep}
+        keywords |= {"input_is_relu": input_is_relu, "num_threads": num_threads}
+        keywords |= {} if residual is None else {"residual": residual}
+        return handle_torch_function(linear, (input, weight, bias, residual), input, weight, bias, **keywords)
     if type(weight) is PackedWeight:
         return packed.linear(input, weight, bias, activation, residual, skip, threshold, num_threads)
-    _check_words(keep, num_threads, skip, threshold, input_is_relu)
+    _check_options(keep, num_threads, skip, threshold, input_is_relu)
     options = (skip, threshold, keep, input_is_relu, num_threads)
     if residual is not None:
         return _with_residual(ops.linear, input, weight, bias, residual, (), activation, options)
@@ -210,13 +210,13 @@ def _conv(
 ) -> Tensor:  # fmt: skip
     """All of them."""
     if not _are_tensors(input, weight, bias, residual):
-        words: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-        words |= {"output_padding": output_padding} if transposed else {}
-        words |= {"activation": activation, "skip": skip, "threshold": threshold, "keep": keep}
-        words |= {"input_is_relu": input_is_relu, "num_threads": num_threads}
-        words |= {} if residual is None else {"residual": residual}
+        keywords: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        keywords |= {"output_padding": output_padding} if transposed else {}
+        keywords |= {"activation": activation, "skip": skip, "threshold": threshold, "keep": keep}
+        keywords |= {"input_is_relu": input_is_relu, "num_threads": num_threads}
+        keywords |= {} if residual is None else {"residual": residual}
         public: Any = _PUBLIC[dims, transposed]
-        return handle_torch_function(public, (input, weight, bias, residual), input, weight, bias, **words)
+        return handle_torch_function(public, (input, weight, bias, residual), input, weight, bias, **keywords)
     geometry = geometry_of(dims, weight, stride, padding, dilation, transposed, output_padding, groups)
     single = input.dim() == dims + 1
     if single:
@@ -225,7 +225,7 @@ def _conv(
     if type(weight) is PackedWeight:
         result = packed.convolution(input, weight, bias, *geometry, activation, residual, skip, threshold, num_threads)
     else:
-        _check_words(keep, num_threads, skip, threshold, input_is_relu)
+        _check_options(keep, num_threads, skip, threshold, input_is_relu)
         options = (skip, threshold, keep, input_is_relu, num_threads)
         if residual is None:
             result = _convolution(input, weight, bias, *geometry, activation, *options)
@@ -312,8 +312,8 @@ def _are_tensors(input: Any, weight: Any, bias: Any, residual: Any) -> bool:
     return True
 
 
-def _check_words(keep: Any, num_threads: Any, skip: Any, threshold: Any, input_is_relu: Any) -> None:
-    """The words that no kernel sees, and types that the operators' schemas would refuse in words of torch's own."""
+def _check_options(keep: Any, num_threads: Any, skip: Any, threshold: Any, input_is_relu: Any) -> None:
+    """The options that no kernel sees, and types that the operators' schemas would refuse in words of torch's own."""
     if keep not in KEEP:
         raise ValueError(f"keep: got {keep!r}, expected one of {', '.join(map(repr, KEEP))}")
     if type(skip) is not str:

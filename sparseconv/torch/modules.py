@@ -39,19 +39,19 @@ DEFAULTS = {"activation": None, "skip": "auto", "threshold": 0.0, "keep": "dense
 
 
 def convolve(
-    module: Any, function: Any, input: Tensor, weight: Tensor, bias: Tensor | None, **words: Any
+    module: Any, function: Any, input: Tensor, weight: Tensor, bias: Tensor | None, **options: Any
 ) -> Tensor:
     """What `_conv_forward` of torch.nn does, with any function for the convolution."""
     padding = module.padding
     if module.padding_mode != "zeros":
         input = theirs.pad(input, module._reversed_padding_repeated_twice, mode=module.padding_mode)
         padding = (0,) * len(module.kernel_size)
-    return function(input, weight, bias, module.stride, padding, module.dilation, module.groups, **words)
+    return function(input, weight, bias, module.stride, padding, module.dilation, module.groups, **options)
 
 
 def convolve_transposed(
     module: Any, function: Any, input: Tensor, weight: Tensor, bias: Tensor | None, output_size: Any = None,
-    **words: Any,
+    **options: Any,
 ) -> Tensor:  # fmt: skip
     """What `forward` of torch.nn's transposed convolutions does, with any function."""
     if module.padding_mode != "zeros":  # torch's constructors refuse it; attributes can still be set
@@ -60,14 +60,14 @@ def convolve_transposed(
         input, output_size, module.stride, module.padding, module.kernel_size, len(module.kernel_size), module.dilation
     )
     return function(
-        input, weight, bias, module.stride, module.padding, output_padding, module.groups, module.dilation, **words
+        input, weight, bias, module.stride, module.padding, output_padding, module.groups, module.dilation, **options
     )
 
 
 def multiply(
-    module: Any, function: Any, input: Tensor, weight: Tensor, bias: Tensor | None, **words: Any
+    module: Any, function: Any, input: Tensor, weight: Tensor, bias: Tensor | None, **options: Any
 ) -> Tensor:
-    return function(input, weight, bias, **words)
+    return function(input, weight, bias, **options)
 
 
 class _Words:
@@ -87,28 +87,28 @@ class _Words:
     ours: ClassVar[Any]  # our function, and torch's
     theirs: ClassVar[Any]
 
-    def words(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in DEFAULTS}
 
-    def set_words(self, words: dict[str, Any]) -> None:
+    def set_options(self, options: dict[str, Any]) -> None:
         """Checks the keywords and makes attributes of those that are not the defaults."""
-        unknown = set(words) - set(DEFAULTS)
+        unknown = set(options) - set(DEFAULTS)
         if unknown:
             raise TypeError(f"{type(self).__name__}: got the keyword {min(unknown)!r}, expected {', '.join(DEFAULTS)}")
-        for name, value in words.items():
+        for name, value in options.items():
             if value != DEFAULTS[name]:
                 setattr(self, name, value)
 
     def extra_repr(self) -> str:
-        given = [f"{name}={value!r}" for name, value in self.words().items() if value != DEFAULTS[name]]
+        given = [f"{name}={value!r}" for name, value in self.options().items() if value != DEFAULTS[name]]
         return ", ".join([super().extra_repr(), *given])  # type: ignore[misc]  # of the class of torch.nn
 
 
 def _constructor(plain: type[nn.Module]) -> Any:
     def __init__(self: Any, *arguments: Any, **options: Any) -> None:
-        words = {name: options.pop(name) for name in DEFAULTS if name in options}
+        ours = {name: options.pop(name) for name in DEFAULTS if name in options}
         plain.__init__(self, *arguments, **options)
-        self.set_words(words)
+        self.set_options(ours)
 
     return __init__
 
@@ -129,7 +129,7 @@ class _Conv(_Words):
         ) -> None: ...  # fmt: skip
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return convolve(self, self.ours, input, weight, bias, **self.words())
+        return convolve(self, self.ours, input, weight, bias, **self.options())
 
 
 class _ConvTranspose(_Words):
@@ -150,7 +150,7 @@ class _ConvTranspose(_Words):
         ) -> None: ...  # fmt: skip
 
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
-        return convolve_transposed(self, self.ours, input, self.weight, self.bias, output_size, **self.words())
+        return convolve_transposed(self, self.ours, input, self.weight, self.bias, output_size, **self.options())
 
 
 class Conv1d(_Conv, nn.Conv1d):
@@ -236,7 +236,7 @@ class Linear(_Words, nn.Linear):
         __init__ = _constructor(nn.Linear)
 
     def forward(self, input: Tensor) -> Tensor:
-        return self.ours(input, self.weight, self.bias, **self.words())
+        return self.ours(input, self.weight, self.bias, **self.options())
 
 
 OURS: tuple[Any, ...] = (Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Linear)
@@ -287,11 +287,11 @@ def _rebuilt(kind: type) -> nn.Module:
 
 
 def operate(
-    module: nn.Module, ours: bool, input: Tensor, weight: Tensor, bias: Tensor | None, *more: Any, **words: Any
+    module: nn.Module, ours: bool, input: Tensor, weight: Tensor, bias: Tensor | None, *more: Any, **options: Any
 ) -> Tensor:
     """One call of a module's convolution with other operands, by our function or by torch's."""
     kind = counterpart(module)
-    return kind.operation(module, kind.ours if ours else kind.theirs, input, weight, bias, *more, **words)
+    return kind.operation(module, kind.ours if ours else kind.theirs, input, weight, bias, *more, **options)
 
 
 def become(module: nn.Module, target: type) -> None:

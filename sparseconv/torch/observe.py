@@ -150,14 +150,14 @@ class Observer:
     Parameters
     ----------
     layers : dict of {name: module}
-    words : dict
+    options : dict
         Keywords of our operators.
     seconds : float
         For each pass of each layer, at least; 5 pairs of calls are made in any case.
     """
 
-    def __init__(self, layers: dict[str, nn.Module], words: dict[str, Any], seconds: float, backward: bool) -> None:
-        self.layers, self.words, self.seconds, self.backward = layers, words, seconds, backward
+    def __init__(self, layers: dict[str, nn.Module], options: dict[str, Any], seconds: float, backward: bool) -> None:
+        self.layers, self.options, self.seconds, self.backward = layers, options, seconds, backward
         self.reports: dict[str, LayerReport] = {}
 
     @contextlib.contextmanager
@@ -192,7 +192,7 @@ class Observer:
         relu = None if input.grad_fn is None else watch(input)
         input = in_one_batch(module, input)
         report.input_is_relu |= relu is not None and not any(relu.hooks)
-        calls = Calls(module, input, more, self.words, report.input_is_relu)
+        calls = Calls(module, input, more, self.options, report.input_is_relu)
         _average(report, "input", _zeros(input))
         _average(report, "weight", _zeros(calls.weight))
         _add(report, "forward", *self._time("forward", calls), calls.plan("forward"))
@@ -215,9 +215,9 @@ class Calls:
     """The passes of one call of a layer, by torch and by us, on detached operands."""
 
     def __init__(
-        self, module: nn.Module, input: Tensor, more: list, words: dict[str, Any], input_is_relu: bool
+        self, module: nn.Module, input: Tensor, more: list, options: dict[str, Any], input_is_relu: bool
     ) -> None:
-        self.module, self.more, self.words = module, more, words | {"input_is_relu": input_is_relu or None}
+        self.module, self.more, self.options = module, more, options | {"input_is_relu": input_is_relu or None}
         self.input = input.detach()
         self.input_needs_gradient = input.requires_grad
         with torch.no_grad():  # parametrizations compute it
@@ -234,10 +234,10 @@ class Calls:
         return [which for which, needs in needed.items() if needs]
 
     def call(self, which: str, *, ours: bool) -> Callable[[], Any]:
-        words = self.words if ours else {}
+        options = self.options if ours else {}
 
         def forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-            return operate(self.module, ours, input, weight, bias, *self.more, **words)
+            return operate(self.module, ours, input, weight, bias, *self.more, **options)
 
         if which == "forward":
             input = self.input.requires_grad_(False)
@@ -257,14 +257,14 @@ class Calls:
     def plan(self, which: str) -> sparseconv.Plan:
         """The library's own plan, for the names of the kernel and of what it skips."""
         arrays = {"x": self.input, "weight": self.weight, "grad_output": self.gradient}
-        return plan(self.module, which, arrays, self.more, self.words)
+        return plan(self.module, which, arrays, self.more, self.options)
 
 
-def plan(module: nn.Module, which: str, tensors: dict[str, Tensor], more: list, words: dict) -> sparseconv.Plan:
+def plan(module: nn.Module, which: str, tensors: dict[str, Tensor], more: list, ours: dict) -> sparseconv.Plan:
     kind = counterpart(module)
     options: dict[str, Any] = {"num_threads": torch.get_num_threads()}
-    if which == "forward" or words["skip"] in ("auto", "none"):
-        options["skip"] = words["skip"]
+    if which == "forward" or ours["skip"] in ("auto", "none"):
+        options["skip"] = ours["skip"]
     name = kind.theirs.__name__ if kind.operation is not convolve else f"conv{len(module.kernel_size)}d"
     x, weight = tensors["x"].detach(), tensors["weight"].detach()
     if kind.operation is convolve:
@@ -297,7 +297,7 @@ def plan(module: nn.Module, which: str, tensors: dict[str, Tensor], more: list, 
     gradient = gradient.numpy()
     if which == "backward_data":
         shape = () if name == "linear" else (tuple(x.shape),)
-        mask = {"output_mask": x.numpy()} if words.get("input_is_relu") else {}
+        mask = {"output_mask": x.numpy()} if ours.get("input_is_relu") else {}
         return sparseconv.plan(f"{name}_backward_data", gradient, weight.numpy(), *shape, **mask, **options)
     kernel = () if name == "linear" else (tuple(module.kernel_size),)
     return sparseconv.plan(f"{name}_backward_weight", x.numpy(), gradient, *kernel, **options)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-from .._core import prepare
+from .._core import operations
+from .._core.call import named
 
 LAYOUTS = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
 Sizes = Sequence[int]
@@ -30,27 +31,26 @@ def core(
     dims: int, stride: Sizes, padding: Sizes, dilation: Sizes, transposed: bool, output_padding: Sizes, groups: int
 ) -> Core:
     """The passes of convolutions with this geometry."""
-    words: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     if len(padding) > dims:
-        words["padding"] = tuple(zip(padding[:dims], padding[dims:], strict=True))
-    words["layout"] = LAYOUTS[dims]
-    if not transposed:
-        passes = prepare.conv, prepare.conv_backward_data, prepare.conv_backward_weight
-        return Core(*[partial(one, dims, **words) for one in passes])
-    forward = partial(prepare.conv_transpose, dims, output_padding=output_padding, **words)
-    passes = prepare.conv_transpose_backward_data, prepare.conv_transpose_backward_weight
-    return Core(forward, *[partial(one, dims, **words) for one in passes])
+        options["padding"] = tuple(zip(padding[:dims], padding[dims:], strict=True))
+    options["layout"] = LAYOUTS[dims]
+    kind = "conv_transpose" if transposed else "conv"
+    more = {"output_padding": output_padding} if transposed else {}
+    forward, *backward = [getattr(operations, kind + which) for which in ("", "_backward_data", "_backward_weight")]
+    functions = [partial(named, make, dims, **options) for make in backward]
+    return Core(partial(named, forward, dims, **options, **more), *functions)
 
 
-def _linear_backward_data(input_shape: Sizes, **words: Any) -> Any:
-    return prepare.linear_backward_data(**words)
+def _linear_backward_data(input_shape: Sizes, **options: Any) -> Any:
+    return named(operations.linear_backward_data, 0, **options)
 
 
-def _linear_backward_weight(kernel_size: Sizes, **words: Any) -> Any:
-    return prepare.linear_backward_weight(**words)
+def _linear_backward_weight(kernel_size: Sizes, **options: Any) -> Any:
+    return named(operations.linear_backward_weight, 0, **options)
 
 
-LINEAR = Core(prepare.linear, _linear_backward_data, _linear_backward_weight)
+LINEAR = Core(partial(named, operations.linear, 0), _linear_backward_data, _linear_backward_weight)
 
 
 class Result(NamedTuple):

@@ -123,14 +123,14 @@ class Site:
     def compute(self, operands: Operands, input: Tensor, other: Tensor | None, kernel: str) -> Tensor:
         """The chain by torch's convolution ("torch"), by ours, or by ours with a weight that is "packed"."""
         with torch.no_grad():
-            weight, words = operands.weight, {}
+            weight, options = operands.weight, {}
             if kernel != "torch":
                 if other is not None and self.same_shape(operands.weight, input, other):
-                    words["residual"], other = other, None
-                words["activation"] = "relu" if self.relu and other is None else None
+                    options["residual"], other = other, None
+                options["activation"] = "relu" if self.relu and other is None else None
                 if kernel == "packed":
-                    weight, words["skip"] = operands.packed, "weight"
-            result = operate(self.layer, kernel != "torch", input, weight, operands.bias, **words)
+                    weight, options["skip"] = operands.packed, "weight"
+            result = operate(self.layer, kernel != "torch", input, weight, operands.bias, **options)
             if other is not None:
                 return add_relu(result, other) if self.relu else result.add_(other)
             return result.relu_() if self.relu and kernel == "torch" else result

@@ -9,7 +9,7 @@ from comparisons import assert_exact, assert_same_bits
 
 import sparseconv as sc
 from sparseconv import reference
-from sparseconv._core import arrays, blocking
+from sparseconv._core import arrays, blocking, gradient, rows
 from sparseconv.benchmark.layers import NETWORKS, parse
 
 BATCH = 8
@@ -17,8 +17,8 @@ LAYERS = [parse(text) for text in NETWORKS["resnet50"]]
 THREADS = (2, 3, 4, 8, 16)
 
 
-def tiles_of(operation, *arguments, layer, **options):
-    return sc.plan(operation, *arguments, **layer.options, layout="NHWC", **options).tiles
+def blocking_of(operation, *arguments, layer, **options):
+    return sc.plan(operation, *arguments, **layer.options, layout="NHWC", **options).blocking
 
 
 def zeros(*shape):
@@ -31,14 +31,14 @@ def rows_work(layer, backward, skip, threads):
     w, size, lanes = zeros(*layer.weight_shape), layer.out_size, layer.out_c
     if backward:
         size, lanes, options = layer.in_size, layer.in_c, {"output_mask": x} if skip == "output" else {}
-        tiles = tiles_of(
+        sizes = blocking_of(
             "conv2d_backward_data", g, w, x.shape, layer=layer, skip=skip, num_threads=threads, **options
         )
     else:
-        tiles = tiles_of("conv2d", x, w, layer=layer, skip=skip, num_threads=threads)
+        sizes = blocking_of("conv2d", x, w, layer=layer, skip=skip, num_threads=threads)
     pointwise = layer.kernel == (1, 1) and layer.stride == 1  # merged to one row
-    chunks = tiles["segments"] * (1 if pointwise else ceil(BATCH * size[0] / tiles["chunk_rows"]))
-    return chunks, tiles["lane_groups"], ceil(ceil(lanes / 16) / tiles["lane_vectors"]), tiles["pack_ahead"]
+    chunks = sizes["segments"] * (1 if pointwise else ceil(BATCH * size[0] / sizes["chunk_rows"]))
+    return chunks, sizes["lane_groups"], ceil(ceil(lanes / 16) / sizes["lane_vectors"]), sizes["pack_ahead"]
 
 
 @pytest.mark.parametrize("skip", ["input", "grad_output", "output"])
@@ -51,7 +51,7 @@ def test_rows_are_shared_equally(isa, layer, skip):
         items = chunks * shares
         assert items % threads == 0 or items >= 3 * threads or shares == blocks, (threads, chunks, shares)
         if not ahead and blocks >= threads:
-            assert chunks <= 1 + BATCH * prod(size) // blocking.HEAVY_COLUMNS, threads
+            assert chunks <= 1 + BATCH * prod(size) // rows.HEAVY_COLUMNS, threads
         chunks, shares, *_ = rows_work(layer, skip != "input", skip, 1)
         assert shares == 1
 
@@ -60,10 +60,13 @@ def test_rows_are_shared_equally(isa, layer, skip):
 def test_gradients_are_shared_equally(isa, layer):
     x, g = zeros(BATCH, *layer.in_size, layer.in_c), zeros(BATCH, *layer.out_size, layer.out_c)
     for threads in THREADS:
-        tiles = tiles_of("conv2d_backward_weight", x, g, layer.kernel, layer=layer, skip="input", num_threads=threads)
-        blocks = ceil(ceil(layer.out_c / 16) / tiles["lane_vectors"])
-        items = ceil(blocks / tiles["lane_blocks"]) * ceil(layer.in_c / tiles["channel_block"])
-        most = blocks * ceil(layer.in_c / (blocking.WORD if tiles["points"] else blocking.MIN_CHANNELS))
+        options = layer.options | {"layout": "NHWC", "skip": "input", "num_threads": threads}
+        plan = sc.plan("conv2d_backward_weight", x, g, layer.kernel, **options)
+        sizes = plan.blocking
+        blocks = ceil(ceil(layer.out_c / 16) / sizes["lane_vectors"])
+        items = ceil(blocks / sizes["lane_blocks"]) * ceil(layer.in_c / sizes["channel_block"])
+        least = gradient.WORD if plan.kernel == "gradient_points" else gradient.MIN_CHANNELS
+        most = blocks * ceil(layer.in_c / least)
         assert items % threads == 0 or items >= 4 * threads or items == most, threads
 
 

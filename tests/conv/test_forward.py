@@ -108,7 +108,7 @@ def test_results_past_the_caches(isa, filters, activation, offset):
     x, weight = sparse_ints((1, 182, 182, 16), 0.6, 1), sparse_ints((filters, 16, 1, 1), 0.1, 2)
     expected = x.reshape(-1, 16) @ weight.reshape(filters, 16).T
     expected = np.maximum(expected, 0) if activation else expected
-    assert sparseconv.plan("conv2d", x, weight, layout="NHWC").tiles["stream"] == 1
+    assert sparseconv.plan("conv2d", x, weight, layout="NHWC").blocking["stream"] == 1
     assert (expected != 0).mean() > 0.3
     for skip in ("input", "none"):
         memory = np.full(expected.size + 20, 99, np.float32)

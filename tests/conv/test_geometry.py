@@ -10,10 +10,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sparseconv import cpu
-from sparseconv._core import blocking, checks, geometry
+from sparseconv._core import blocking, checks, geometry, gradient, rows
 from sparseconv._core.problem import Problem
 
-# The last fields of an sc_pass, behind those of geometry.Pass.
+# The last fields of an sc_strand, behind those of geometry.Strand.
 ENDS = ("opens", "closes", "new_columns", "window_shift", "window")
 
 
@@ -72,17 +72,17 @@ def flat(index, sizes):
     return int(np.ravel_multi_index(tuple(index), sizes)) if sizes else 0
 
 
-def passes_of(problem, backward, dim=-1):
-    """The passes along a dimension with their ends, as dicts."""
-    passes = geometry.passes(problem, dim, backward)
-    names = (*geometry.Pass._fields, *ENDS)
-    return [dict(zip(names, row, strict=True)) for row in geometry._with_windows(passes)]
+def strands_of(problem, backward, dim=-1):
+    """The strands along a dimension with their ends, as dicts."""
+    strands = geometry.strands(problem, dim, backward)
+    names = (*geometry.Strand._fields, *ENDS)
+    return [dict(zip(names, row, strict=True)) for row in geometry._with_windows(strands)]
 
 
 def gap_columns(problem, backward):
-    """Output columns of the gaps between passes."""
+    """Output columns of the gaps between strands."""
     size = (problem.in_size if backward else problem.out_size)[-1]
-    for gap in geometry._gaps(geometry.passes(problem, -1, backward), size):
+    for gap in geometry._gaps(geometry.strands(problem, -1, backward), size):
         for start, column in itertools.product(range(gap.count), range(gap.width)):
             if gap.start + start * gap.step + column < size:
                 yield gap.start + start * gap.step + column
@@ -105,12 +105,12 @@ def expand(one):
 
 
 def check_columns(problem, backward):
-    """All passes of a row together are the definition, no product twice."""
+    """All strands of a row together are the definition, no product twice."""
     sizes = (problem.in_size, problem.out_size) if backward else (problem.out_size, problem.in_size)
     wanted = Counter((i, o, t) if backward else (o, i, t) for o, i, t in column_triples(problem))
-    passes = passes_of(problem, backward)
-    assert Counter(itertools.chain.from_iterable(map(expand, passes))) == wanted
-    for one in passes:
+    strands = strands_of(problem, backward)
+    assert Counter(itertools.chain.from_iterable(map(expand, strands))) == wanted
+    for one in strands:
         assert 1 <= one["taps"] <= geometry.MAX_TAPS
         assert any(True for _ in expand(one)), "a pass that meets nothing"
         assert one["out_step"] >= 1 and one["in_step"] >= 1
@@ -123,7 +123,7 @@ def check_ends(problem, backward):
     """Every output column is opened and closed once, around all that is added, or belongs to a gap."""
     size = (problem.in_size if backward else problem.out_size)[-1]
     opened, closed = [0] * size, [0] * size
-    for one in passes_of(problem, backward):
+    for one in strands_of(problem, backward):
         for column in out_columns(one):
             opened[column] += one["opens"]
             assert opened[column] == 1
@@ -136,11 +136,11 @@ def check_ends(problem, backward):
 
 
 def check_windows(problem, backward):
-    """A window holds whatever columns any of the passes that share it reach; sharing passes are neighbours."""
-    passes = passes_of(problem, backward)
+    """A window holds whatever columns any of the strands that share it reach; sharing strands are neighbours."""
+    strands = strands_of(problem, backward)
     groups = []
-    for one in passes:
-        columns = [one[name] for name in geometry.Pass._fields[:6]]
+    for one in strands:
+        columns = [one[name] for name in geometry.Strand._fields[:6]]
         assert one["new_columns"] or columns == groups[-1][0]
         if one["new_columns"]:
             groups.append((columns, []))
@@ -164,7 +164,7 @@ def check_weights(problem, backward):
     """Where a pass looks for the weight of a tap is where the tap has been put, and no two taps share a place."""
     places = geometry._tap_places(problem, backward)
     assert len(places) == problem.kernel[-1]
-    for one in passes_of(problem, backward):
+    for one in strands_of(problem, backward):
         for j in range(one["taps"]):
             assert places[one["first_tap"] + j * one["tap_step"]] == (one["taps_before"], one["taps"], j)
     used = sorted(before + index for before, _, index in places)
@@ -184,23 +184,23 @@ def check_rows(problem, backward):
     np.testing.assert_array_equal(table, wanted)
 
 
-def check_outer_passes(problem, backward):
-    """With one outer dimension, all outer passes together are the table of rows."""
+def check_outer_strands(problem, backward):
+    """With one outer dimension, all outer strands together are the table of rows."""
     made = geometry.backward_map(problem) if backward else geometry.forward_map(problem)
     if problem.dims != 2:
         assert made.most_outer_taps == made.most_rows == 0
         return
-    passes = passes_of(problem, backward, 0)
+    strands = strands_of(problem, backward, 0)
     table = np.full((made.shape[0], problem.kernel[0]), -1)
-    for target, source, tap in itertools.chain.from_iterable(map(expand, passes)):
+    for target, source, tap in itertools.chain.from_iterable(map(expand, strands)):
         assert table[target, tap] == -1
         table[target, tap] = source
     np.testing.assert_array_equal(table, geometry.row_table(problem, backward))
-    assert made.most_outer_taps == max((one["taps"] for one in passes), default=0) <= geometry.MAX_TAPS
-    assert made.most_rows == max((one["out_count"] for one in passes), default=0)
+    assert made.most_outer_taps == max((one["taps"] for one in strands), default=0) <= geometry.MAX_TAPS
+    assert made.most_rows == max((one["out_count"] for one in strands), default=0)
 
 
-CHECKS = (check_columns, check_ends, check_windows, check_weights, check_rows, check_outer_passes)
+CHECKS = (check_columns, check_ends, check_windows, check_weights, check_rows, check_outer_strands)
 DIRECTIONS = pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
 
 
@@ -236,7 +236,7 @@ def test_every_small_row():
 def test_both_directions_hold_the_same_products(backward, problem):
     """backward_data visits what forward visits, seen from the other side."""
     triples = [
-        {(i, o, t) if backward else (o, i, t) for one in passes_of(problem, backward) for o, i, t in expand(one)}
+        {(i, o, t) if backward else (o, i, t) for one in strands_of(problem, backward) for o, i, t in expand(one)}
         for backward in (False, True)
     ]
     assert triples[0] == {(o, i, t) for o, i, t in triples[1]}
@@ -250,38 +250,38 @@ def test_maps(backward, problem):
     outs, ins = (problem.in_size, problem.out_size) if backward else (problem.out_size, problem.in_size)
     assert made.shape == (np.prod(outs[:-1], dtype=int), outs[-1], np.prod(ins[:-1], dtype=int), ins[-1])
     assert made.all_taps == np.prod(problem.kernel)
-    passes = passes_of(problem, backward)
-    assert made.most_taps == max((one["taps"] for one in passes), default=0) <= geometry.MAX_TAPS
-    assert made.most_columns == max((one["out_count"] for one in passes), default=0)
-    assert made.most_window == max((one["window"] for one in passes), default=0)
+    strands = strands_of(problem, backward)
+    assert made.most_taps == max((one["taps"] for one in strands), default=0) <= geometry.MAX_TAPS
+    assert made.most_columns == max((one["out_count"] for one in strands), default=0)
+    assert made.most_window == max((one["window"] for one in strands), default=0)
 
 
 @DIRECTIONS
 @given(problem=problems(most_dims=1), data=st.data())
 def test_segments_have_room(backward, problem, data):
     """`in_segment` is no less than the columns of `in` that a kernel packs for a segment of `out`."""
-    passes = passes_of(problem, backward)
+    strands = strands_of(problem, backward)
     size, in_size = (problem.in_size, problem.out_size) if backward else (problem.out_size, problem.in_size)
     segment = data.draw(st.integers(1, size[-1]))
     room = min(in_size[-1], blocking.in_columns(problem, segment, backward))
     for column in range(0, size[-1], segment):
         low, high = in_size[-1], 0
-        for one in passes:
+        for one in strands:
             meets = [source for target, source, _ in expand(one) if column <= target < min(column + segment, size[-1])]
             low, high = min([low, *meets]), max([high, *(source + 1 for source in meets)])
         assert high - low <= room
 
 
 @DIRECTIONS
-@pytest.mark.parametrize("variant", ["skip", "sparse", "dense"])
+@pytest.mark.parametrize("kernel, sparse", [("skip", False), ("skip", True), ("dense", False)])
 @given(
     problem=problems(), batch=st.integers(1, 40), channels=st.integers(1, 600), lanes=st.integers(1, 600),
     threads=st.sampled_from((1, 2, 3, 16)),
 )  # fmt: skip
-def test_blocking(isa, variant, backward, problem, batch, channels, lanes, threads):
+def test_blocking(isa, kernel, sparse, backward, problem, batch, channels, lanes, threads):
     """Tiles lie within what the kernels were compiled for, and within the problem."""
     assume(not problem.empty)
-    dense = variant == "dense"
+    dense = kernel == "dense"
     problem = Problem(
         batch, 1, channels, lanes, problem.in_size, problem.out_size, problem.kernel, problem.stride, problem.padding,
         problem.dilation,
@@ -290,38 +290,38 @@ def test_blocking(isa, variant, backward, problem, batch, channels, lanes, threa
     _, columns, _, in_columns = made.shape
     accumulators, _, dense_vectors = cpu._cpu.registers()
     taps, vectors = max(1, made.most_taps), -(-lanes // 16)
-    serial = blocking.rows(problem, made, channels, lanes, variant, backward, 1)
-    tiles = blocking.rows(problem, made, channels, lanes, variant, backward, threads)
-    assert 1 <= tiles["lane_vectors"] <= min(vectors, 8)
-    assert tiles["lane_vectors"] <= dense_vectors if dense else tiles["lane_vectors"] * taps <= accumulators
-    assert 1 <= tiles["channel_block"] <= (256 if dense else 64)
-    assert 1 <= tiles["chunk_rows"]
-    assert 1 <= tiles["segment"] <= columns
-    assert tiles["segments"] == -(-columns // tiles["segment"])
-    assert tiles["segments"] == 1 or tiles["chunk_rows"] == 1
-    assert 1 <= tiles["in_segment"] <= in_columns
-    assert 1 <= tiles["lane_groups"] <= -(-vectors // tiles["lane_vectors"])
+    serial = rows.blocking(problem, made, channels, lanes, f"rows_{kernel}", sparse, backward, 1)
+    sizes = rows.blocking(problem, made, channels, lanes, f"rows_{kernel}", sparse, backward, threads)
+    assert 1 <= sizes["lane_vectors"] <= min(vectors, 8)
+    assert sizes["lane_vectors"] <= dense_vectors if dense else sizes["lane_vectors"] * taps <= accumulators
+    assert 1 <= sizes["channel_block"] <= (256 if dense else 64)
+    assert 1 <= sizes["chunk_rows"]
+    assert 1 <= sizes["segment"] <= columns
+    assert sizes["segments"] == -(-columns // sizes["segment"])
+    assert sizes["segments"] == 1 or sizes["chunk_rows"] == 1
+    assert 1 <= sizes["in_segment"] <= in_columns
+    assert 1 <= sizes["lane_groups"] <= -(-vectors // sizes["lane_vectors"])
     for name in ("lane_vectors", "channel_block"):  # what decides about the order of sums does not know of threads
-        assert tiles[name] == serial[name]
+        assert sizes[name] == serial[name]
 
-    serial = blocking.gradient(problem, made, channels, lanes, variant, 1)
-    tiles = blocking.gradient(problem, made, channels, lanes, variant, threads)
-    assert 1 <= tiles["lane_vectors"] <= min(vectors, 8)
-    together = taps * tiles["outer_group"]
-    assert tiles["lane_vectors"] <= dense_vectors if dense else tiles["lane_vectors"] * together <= accumulators
-    assert tiles["outer_group"] >= 1
-    assert tiles["outer_group"] == 1 or (tiles["outer_group"] == made.most_outer_taps and not dense)
-    assert 1 <= tiles["channel_block"] <= channels
-    assert 1 <= tiles["lane_blocks"] <= -(-vectors // tiles["lane_vectors"])
-    assert 1 <= tiles["chunk_rows"]
-    assert tiles["segments"] == -(-made.most_columns // tiles["segment"])
+    serial = gradient.blocking(problem, made, channels, lanes, f"gradient_{kernel}", sparse, 1)
+    sizes = gradient.blocking(problem, made, channels, lanes, f"gradient_{kernel}", sparse, threads)
+    assert 1 <= sizes["lane_vectors"] <= min(vectors, 8)
+    together = taps * sizes["outer_group"]
+    assert sizes["lane_vectors"] <= dense_vectors if dense else sizes["lane_vectors"] * together <= accumulators
+    assert sizes["outer_group"] >= 1
+    assert sizes["outer_group"] == 1 or (sizes["outer_group"] == made.most_outer_taps and not dense)
+    assert 1 <= sizes["channel_block"] <= channels
+    assert 1 <= sizes["lane_blocks"] <= -(-vectors // sizes["lane_vectors"])
+    assert 1 <= sizes["chunk_rows"]
+    assert sizes["segments"] == -(-made.most_columns // sizes["segment"])
     for name in ("outer_group", "lane_vectors", "chunk_rows", "segment"):
-        assert tiles[name] == serial[name]
+        assert sizes[name] == serial[name]
 
-    if problem.one_tap and variant == "sparse":
-        tiles = blocking.gradient_points(problem, made, channels, lanes, threads)
-        assert 1 <= tiles["lane_vectors"] <= min(vectors, 8)
-        assert tiles["channel_block"] == channels or tiles["channel_block"] % 64 == 0
-        assert 1 <= tiles["lane_blocks"] <= -(-vectors // tiles["lane_vectors"])
-        assert tiles["segments"] == -(-made.most_columns // tiles["segment"])
-        assert tiles["segments"] == 1 or tiles["chunk_rows"] == 1
+    if problem.one_tap and sparse:
+        sizes = gradient.points_blocking(problem, made, channels, lanes, threads)
+        assert 1 <= sizes["lane_vectors"] <= min(vectors, 8)
+        assert sizes["channel_block"] == channels or sizes["channel_block"] % 64 == 0
+        assert 1 <= sizes["lane_blocks"] <= -(-vectors // sizes["lane_vectors"])
+        assert sizes["segments"] == -(-made.most_columns // sizes["segment"])
+        assert sizes["segments"] == 1 or sizes["chunk_rows"] == 1

@@ -279,7 +279,7 @@ def test_large_results_and_inputs(isa):
     """Results past the caches, inputs that are asked for ahead."""
     case = grouped(32, 1, 1, (257, 256), (3, 3), batch=2, padding=1, kind=1)
     plan = planned(case, "forward", *prepared(case, "forward", 0.0)[:2], skip="none")
-    assert plan.tiles["stream"] == plan.tiles["ahead"] == 1
+    assert plan.blocking["stream"] == plan.blocking["ahead"] == 1
     for name in PASSES:
         first, second, expected = prepared(case, name, 0.0)
         assert_exact(call(sc, case, name, first, second, skip="none", num_threads=2), expected)
@@ -290,8 +290,9 @@ def test_parts_of_gradients(isa):
     case = grouped(16, 1, 1, (90, 100), (3, 3), batch=7, padding=1, kind=1)
     first, second, expected = prepared(case, "backward_weight", 0.3)
     plan = planned(case, "backward_weight", first, second, skip="none", num_threads=1)
-    assert plan.tiles["sums"] > 1
-    assert plan.tiles["sums"] == planned(case, "backward_weight", first, second, num_threads=5).tiles["sums"]
+    assert plan.blocking["sum_parts"] > 1
+    more_threads = planned(case, "backward_weight", first, second, num_threads=5)
+    assert plan.blocking["sum_parts"] == more_threads.blocking["sum_parts"]
     assert_exact(call(sc, case, "backward_weight", first, second, skip="none"), expected)
 
 

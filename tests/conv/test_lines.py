@@ -6,16 +6,18 @@ import numpy as np
 from cases import LAYOUTS, cases
 from hypothesis import given
 
-from sparseconv._core import lines, prepare
+from sparseconv._core import lines, operations
+from sparseconv._core.call import checked
 
 
 @given(case=cases())
 def test_lines(case):
     """Every tap of every phase meets the packed column that the definition says."""
     x = np.zeros((0, *case.x_shape[1:]), np.float32)
-    problem = prepare.conv(
-        case.ndim, x, np.ones(case.weight_shape, np.float32), layout=LAYOUTS[case.ndim][0], **case.options
-    ).made.problem
+    problem = checked(
+        operations.conv, case.ndim, {"x": x, "weight": np.ones(case.weight_shape, np.float32)},
+        layout=LAYOUTS[case.ndim][0], **case.options,
+    ).operation.problem  # fmt: skip
     stride, dilation, padding = problem.stride[-1], problem.dilation[-1], problem.padding[-1]
     for backward, tile in itertools.product((False, True), (1, 2, 5)):
         made = lines.lines(problem, backward, tile)

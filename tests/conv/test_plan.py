@@ -12,7 +12,7 @@ from sparseconv import cpu
 
 # Some ten times the standard error of the samples, since what is fixed here is that they are fair.
 DENSITY_ERROR = 0.05
-PLAN_TEXT = ("kernel", "skip", "density", "expected", "tiles", "scratch")
+PLAN_TEXT = ("kernel", "skip", "density", "expected", "blocking", "scratch")
 
 
 def ones(*shape):
@@ -51,7 +51,7 @@ def test_every_operation(isa, operation, arguments, is_gradient):
     assert len(plan.density) == 1 + is_gradient
     assert plan.speedup == 1.0
     assert "dense" in plan.reason and any(name in plan.reason for name in plan.density)
-    assert plan.tiles and all(type(value) is int for value in plan.tiles.values())
+    assert plan.blocking and all(type(value) is int for value in plan.blocking.values())
     assert plan.scratch_bytes > 0
     zeros = [np.zeros_like(one) if isinstance(one, np.ndarray) else one for one in arguments]
     plan = sc.plan(operation, zeros[0], *arguments[1:])
@@ -269,11 +269,11 @@ def test_heavy_weights_are_packed_once(threads):
     """Threads share the lanes of a pointwise layer with large weights, and the positions of one with small weights."""
     x, heavy, light = (np.ones(shape, np.float32) for shape in ((2, 8, 8, 512), (1024, 512, 1, 1), (16, 512, 1, 1)))
     for weight in (heavy, light):
-        tiles = sc.plan("conv2d", x, weight, layout="NHWC", skip="input", num_threads=threads).tiles
+        blocks = sc.plan("conv2d", x, weight, layout="NHWC", skip="input", num_threads=threads).blocking
         if weight is heavy:
-            assert (tiles["segments"], tiles["lane_groups"]) == (1, threads)
+            assert (blocks["segments"], blocks["lane_groups"]) == (1, threads)
         else:
-            assert tiles["segments"] == (1 if threads == 1 else min(threads, 2))  # of 64 positions and more
+            assert blocks["segments"] == (1 if threads == 1 else min(threads, 2))  # of 64 positions and more
 
 
 def test_scratch_bytes():
@@ -312,7 +312,7 @@ def test_text():
     assert f"{plan.skip}: {plan.reason}" in text
     assert f"input {plan.density['input']:.2f}" in text
     assert f"{plan.speedup:.2f} x" in text
-    for name, value in plan.tiles.items():
+    for name, value in plan.blocking.items():
         assert f"{name} {value}" in text
     assert f"{plan.scratch_bytes / 2**20:.2f} MB" in text
     assert "not measured" in str(sc.plan("conv2d", x, w, skip="none"))
@@ -339,8 +339,8 @@ def test_precision_is_for_tile_registers(isa, precision):
     plan = sc.plan("conv2d", x, w, precision=precision)
     if isa == "amx":
         assert plan.kernel == "rows_tiles"
-        assert plan.tiles["parts"] == {"highest": 3, "high": 2, "medium": 1}[precision]
+        assert plan.blocking["parts"] == {"highest": 3, "high": 2, "medium": 1}[precision]
     else:
         assert plan == sc.plan("conv2d", x, w)
-        assert plan.tiles["parts"] == 0
+        assert plan.blocking["parts"] == 0
         np.testing.assert_array_equal(sc.conv2d(x, w, precision=precision), sc.conv2d(x, w))

@@ -12,13 +12,13 @@ from comparisons import assert_exact
 
 import sparseconv as sc
 from sparseconv import cpu
-from sparseconv._core import arrays, binding, blocking, geometry, layout, prepare
+from sparseconv._core import arrays, call, geometry, layout, lines, operations, rows
 
 X, W = sparse_ints((2, 16, 6, 6), 0.5, 1), sparse_ints((16, 16, 3, 3), 0.1, 2)
 GRAD = sparse_ints((2, 16, 4, 4), 0.5, 3)
 CACHES = [
     value
-    for module in (binding, geometry, layout, prepare)
+    for module in (call, geometry, layout, lines)
     for value in vars(module).values()
     if hasattr(value, "cache_clear")
 ]
@@ -47,7 +47,7 @@ def anew(function, *args, **options):
 
 
 def kept():
-    return prepare._kept.cache_info()
+    return call._kept.cache_info()
 
 
 @pytest.fixture(autouse=True)
@@ -366,11 +366,14 @@ def test_errors_are_not_kept():
     assert kept().currsize == size
 
 
-def tiles_by_variant(name):
-    """The tiles of a call's kernels, for an instruction set that may not be the one in use."""
+def blocks_by_kernel(name):
+    """The blocks of a call's kernels, for an instruction set that may not be the one in use."""
     x = np.zeros((1, 64, 9, 9), np.float32)
-    kernels = prepare.conv_backward_weight(2, x, x, 3, padding=1, layout="NCHW").made.kernels(1, name)[0]
-    return {variant: kernels("input", variant).tiles for variant in ("dense", "skip", "sparse")}
+    operands = {"x": x, "grad_output": x}
+    made = call.checked(operations.conv_backward_weight, 2, operands, kernel_size=3, padding=1, layout="NCHW")
+    kernels = made.operation.kernels(1, name)
+    which = ("gradient_dense", False), ("gradient_skip", False), ("gradient_skip", True)
+    return {kernel: kernels(False, *kernel).blocking for kernel in which}
 
 
 def test_kernels_are_of_the_instruction_set_that_a_call_began_with():
@@ -379,28 +382,28 @@ def test_kernels_are_of_the_instruction_set_that_a_call_began_with():
     expected = {}
     for name in names:
         with cpu.use_isa(name):
-            expected[name] = tiles_by_variant(name)
-    assert len(names) == 1 or len({str(tiles) for tiles in expected.values()}) > 1
+            expected[name] = blocks_by_kernel(name)
+    assert len(names) == 1 or len({str(blocks) for blocks in expected.values()}) > 1
     for name, inside in itertools.product(names, names):
         for cache in CACHES:
             cache.cache_clear()
         with cpu.use_isa(inside):
-            assert tiles_by_variant(name) == expected[name]
+            assert blocks_by_kernel(name) == expected[name]
             assert cpu.isa() == inside
 
 
 def test_a_switch_waits_for_a_kernel_that_is_being_bound(monkeypatch):
     before, other = cpu.isa(), cpu.available_isas()[-1]
-    thread, alive, rows = threading.Thread(target=cpu.use_isa, args=(other,)), [], blocking.rows
+    thread, alive, blocking = threading.Thread(target=cpu.use_isa, args=(other,)), [], rows.blocking
 
     def switched_meanwhile(*args):
         if not alive:
             thread.start()
             thread.join(0.2)
             alive.append(thread.is_alive())
-        return rows(*args)
+        return blocking(*args)
 
-    monkeypatch.setattr(blocking, "rows", switched_meanwhile)
+    monkeypatch.setattr(rows, "blocking", switched_meanwhile)
     try:
         result = sc.conv2d(X, W)
         thread.join()
@@ -428,7 +431,7 @@ def test_threads_prepare_the_same_calls():
             if not np.array_equal(result, expected[size]):
                 errors.append(size)
             if turn % 10 == shift:
-                prepare._kept.cache_clear()
+                call._kept.cache_clear()
 
     threads = [threading.Thread(target=work, args=(shift,)) for shift in range(8)]
     for cache in CACHES:

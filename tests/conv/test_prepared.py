@@ -369,7 +369,7 @@ def test_capsule_with_masks(isa, api):
     prepared = sc.prepare("conv2d", nhwc, w, input_mask=bits, **options)
     y, expected = prepared(nhwc, w, bits)
     out, mask = np.full_like(y, np.nan), np.zeros_like(expected)
-    assert api.run(prepared.capsule(), x=nhwc, weight=w, input_mask=bits, out=out, mask=mask) == 0
+    assert api.run(prepared.capsule(), x=nhwc, weight=w, input_mask=bits, out=out, bits=mask) == 0
     np.testing.assert_array_equal(out, y)
     np.testing.assert_array_equal(mask, expected)
     options = {"padding": 1, "layout": "NHWC", "skip": "output", "output_mask": nhwc}

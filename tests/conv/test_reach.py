@@ -11,7 +11,7 @@ from comparisons import assert_exact
 
 import sparseconv
 from sparseconv import masks, reference
-from sparseconv._core import blocking_tiles, choice, geometry, lines
+from sparseconv._core import amx, choice, geometry, lines
 from sparseconv._core.problem import Problem
 
 CASES = (
@@ -171,9 +171,9 @@ def test_tables_are_as_long_as_the_kernel(stride, dilation, backward):
     size = 3 * stride + kernel * dilation
     outputs = (size - (kernel - 1) * dilation - 1) // stride + 1
     problem = Problem(1, 1, 1, 1, (size,), (outputs,), (kernel,), (stride,), (0,), (dilation,))
-    passes = geometry.passes(problem, -1, backward)
-    assert len(passes) <= geometry.MANY_PIECES * kernel
-    assert len(geometry._gaps(passes, (problem.in_size if backward else problem.out_size)[-1])) <= len(passes) + 1
+    strands = geometry.strands(problem, -1, backward)
+    assert len(strands) <= geometry.MANY_PIECES * kernel
+    assert len(geometry._gaps(strands, (problem.in_size if backward else problem.out_size)[-1])) <= len(strands) + 1
     made = lines.lines(problem, backward, 4)
     assert made.columns.size == made.column_places.size <= 4 * kernel * made.phases
 
@@ -237,11 +237,11 @@ def test_padding_costs_tile_registers_what_it_costs_them():
     whole = Problem(16, 1, 512, 512, (7, 7), (1, 1), (7, 7), (1, 1), (0, 0), (1, 1))
     assert whole.pairs(0) == 7
     assert whole.met_macs == 16 * 512 * 512 * 49
-    assert blocking_tiles.rows_gain(usual, True, "highest") > 1.2
-    assert blocking_tiles.rows_gain(whole, True, "highest") < 0.1
-    assert blocking_tiles.gradient_gain(whole, "highest") > 0
+    assert amx.rows_gain(usual, True, "highest") > 1.2
+    assert amx.rows_gain(whole, True, "highest") < 0.1
+    assert amx.gradient_gain(whole, "highest") > 0
     few = Problem(16, 1, 512, 25088, (1,), (1,), (1,), (1,), (0,), (1,))
-    assert blocking_tiles.rows_gain(few, False, "highest") < 1, "weights are split for 16 positions"
+    assert amx.rows_gain(few, False, "highest") < 1, "weights are split for 16 positions"
 
 
 def test_a_window_of_padding_alone_is_nothing_to_sum(isa):

@@ -233,7 +233,7 @@ def test_results_past_the_caches(isa, kernel, skip, layout):
     options = {"padding": kernel // 2, "layout": layout, "activation": "relu", "skip": skip, "num_threads": 2}
     expected = np.maximum(sc.conv2d(x, weight, **options | {"activation": None}) + residual, 0)
     plan = sc.plan("conv2d", x, weight, residual=residual, **options)
-    assert plan.kernel in ("rows_tiles", "weights_skip") or plan.tiles["stream"]
+    assert plan.kernel in ("rows_tiles", "weights_skip") or plan.blocking["stream"]
     assert_exact(sc.conv2d(x, weight, residual=residual, **options), expected)
     assert_exact(sc.conv2d(x, weight, residual=residual, out=residual, **options), expected)
 

@@ -21,7 +21,7 @@ from comparisons import UNIT, assert_exact, assert_same_bits
 
 import sparseconv as sc
 from sparseconv import reference
-from sparseconv._core import prepare
+from sparseconv._core.call import _kept
 
 CASES = (
     *FEW_CASES,
@@ -288,10 +288,10 @@ def test_the_largest_threshold():
 def test_one_pass_for_all_thresholds():
     """What is kept does not depend on it."""
     sc.conv2d(X, W)
-    before = prepare._kept.cache_info()
+    before = _kept.cache_info()
     for threshold in (0.25, 1, np.float32(3)):
         sc.conv2d(X, W, threshold=threshold)
-    after = prepare._kept.cache_info()
+    after = _kept.cache_info()
     assert (after.hits, after.misses) == (before.hits + 3, before.misses)
 
 

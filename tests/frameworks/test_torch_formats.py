@@ -121,15 +121,16 @@ def test_channels_last_is_used_in_place(monkeypatch):
     def recorded(operands):
         seen.extend(array.ctypes.data for array in operands.values())
 
-    class Pass:
-        def __init__(self, made):
-            self.made = made
+    class Recorded:
+        def __init__(self, operation):
+            self.operation = operation
 
         def run(self, operands, out, *rest):
             recorded(operands)
-            return self.made.run(operands, out, *rest)
+            return self.operation.run(operands, out, *rest)
 
-    monkeypatch.setattr(calls, "_kept", {key: one._replace(made=Pass(one.made)) for key, one in calls._kept.items()})
+    kept = {key: call._replace(operation=Recorded(call.operation)) for key, call in calls._kept.items()}
+    monkeypatch.setattr(calls, "_kept", kept)
     sct.conv2d(x, weight, padding=1).backward(grad_output)
     assert len(seen) == 6 and set(seen) == addresses
 

@@ -134,7 +134,7 @@ def test_words_that_do_not_exist():
     with pytest.raises(ValueError, match="activation"):
         sct.Conv2d(3, 4, 3, activation="gelu")(IMAGES)
     with pytest.raises(TypeError, match="got the keyword 'speed'"):
-        sct.Conv2d(3, 4, 3).set_words({"speed": 1})
+        sct.Conv2d(3, 4, 3).set_options({"speed": 1})
 
 
 def test_wrong_dtype():

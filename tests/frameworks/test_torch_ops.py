@@ -11,7 +11,8 @@ from cases import CASES, FEW_CASES, LAYOUTS, TRANSPOSED_CASES, Case, assert_not_
 from comparisons import assert_exact
 
 from sparseconv import pack_weight, reference
-from sparseconv._core import passes
+from sparseconv._core.gradient import Gradient
+from sparseconv._core.rows import Rows
 
 torch = pytest.importorskip("torch")
 sct = pytest.importorskip("sparseconv.torch")
@@ -204,7 +205,7 @@ def test_bad_calls(message, grad):
 def threads(monkeypatch):
     """Numbers of threads that the passes get."""
     seen = []
-    for kind in (passes.Rows, passes.Gradient):
+    for kind in (Rows, Gradient):
 
         def run(self, operands, out, threads, *rest, run=kind.run):
             seen.append(threads)

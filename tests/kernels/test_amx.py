@@ -27,11 +27,12 @@ from task_structs import forget_plans
 
 import sparseconv as sc
 from sparseconv import cpu
-from sparseconv._core import _cpu, blocking_tiles
+from sparseconv._core import _cpu
+from sparseconv._core import amx as amx_blocks
 
 pytestmark = needs_compiler
 
-# More than one chunk, segment, lane block, channel tile; each a different way through blocking_tiles.py.
+# More than one chunk, segment, lane block, channel tile; each a different way through _core/amx.py.
 BIG_CASES = (
     Case(64, 96, (30, 30), (3, 3), padding=1, kind=1),  # several chunks, weights split ahead
     Case(160, 40, (9, 70), (3, 3), batch=3, stride=2, padding=1),  # strides, chunks of several images
@@ -118,7 +119,7 @@ def test_plans_use_tiles(amx):
     plan = sc.plan("conv2d", first, second, padding=1, skip="none")
     assert plan.isa == "amx"
     assert plan.kernel == "rows_tiles"
-    assert plan.tiles["parts"] == 3
+    assert plan.blocking["parts"] == 3
     assert "6 bf16 product" in plan.reason
 
 
@@ -449,10 +450,10 @@ def test_auto_takes_the_better(built):
 
 @pytest.mark.parametrize("precision", ["highest", "high", "medium"])
 def test_gains_are_ordered(precision):
-    several, one, gradient = blocking_tiles.GAINS[precision]
+    several, one, gradient = amx_blocks.GAINS[precision]
     assert several > one > gradient > 1
 
 
 def test_sizes_agree(built):
     """How many channels a tile product sums, which block sizes are made of."""
-    assert blocking_tiles.SUMMED == 2 * blocking_tiles.TILE == built.library.emulated_summed()
+    assert amx_blocks.SUMMED == 2 * amx_blocks.TILE == built.library.emulated_summed()

@@ -142,7 +142,7 @@ def test_results_beyond_the_caches(isa):
                 "conv2d_backward_data", first, second, expected.shape, groups=groups, layout="NHWC", skip=skip,
                 output_mask=floats,
             )  # fmt: skip
-            assert plan.tiles["stream"] == (plan.kernel != "rows_tiles")
+            assert plan.blocking["stream"] == (plan.kernel != "rows_tiles")
             for kind in KINDS:
                 actual = call(sc, case, NAME, first, second, skip=skip, output_mask=as_kind(floats, kind))
                 assert np.array_equal(actual, expected), f"{case} {skip} {kind}"

@@ -109,7 +109,7 @@ def test_results_past_the_caches(isa, kernel, skip, second_looks):
     options = {"padding": kernel // 2, "layout": "NHWC", "activation": "relu", "skip": skip, "num_threads": 2}
     plan = sc.plan("conv2d", x, weight, **options)
     on_tiles = plan.kernel == "rows_tiles"
-    assert plan.tiles["stream"] == (not on_tiles)
+    assert plan.blocking["stream"] == (not on_tiles)
     assert not on_tiles or isa == "amx"
     y, mask = sc.conv2d(x, weight, return_mask=True, **options)
     assert_exact(y, sc.conv2d(x, weight, **options))

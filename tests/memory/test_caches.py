@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sparseconv as sc
-from sparseconv._core import _conv, caches, geometry, prepare
+from sparseconv._core import _conv, caches, call, geometry
 
 ALLOWED = 64 << 20
 
@@ -70,11 +70,11 @@ def test_a_call_that_needs_more_than_all_caches_may_hold(monkeypatch):
 def test_equal_calls_find_what_was_kept():
     x, weight = np.ones((1, 16, 30, 30), np.float32), np.ones((16, 16, 3, 3), np.float32)
     passes(x, weight)
-    held, made = _conv.held_bytes(), prepare._kept.cache_info().misses
+    held, made = _conv.held_bytes(), call._kept.cache_info().misses
     for _ in range(5):
         passes(x, weight)
     assert _conv.held_bytes() == held
-    assert prepare._kept.cache_info().misses == made
+    assert call._kept.cache_info().misses == made
     assert geometry.forward_map.cache_info().currsize >= 1
 
 

@@ -26,12 +26,12 @@ class Bug:
 
 CLASSIC = (
     Bug("padding at the wrong side", "rows/rows.h",
-        "sweep.shift = pass.shift, sweep.taps", "sweep.shift = pass.taps - 1 - pass.shift, sweep.taps"),
+        "sweep.shift = strand.shift, sweep.taps", "sweep.shift = strand.taps - 1 - strand.shift, sweep.taps"),
     Bug("stride of the input in the place of that of the output", "rows/rows.h",
-        "pass.out_start, pass.out_step, opens", "pass.out_start, pass.in_step, opens"),
+        "strand.out_start, strand.out_step, opens", "strand.out_start, strand.in_step, opens"),
     Bug("taps of one phase for another: stride and dilation mixed up", "rows/rows.h",
-        "tile + shape.pass_offset(tap, pass.taps_before);\n    sweep.live_pitch",
-        "tile + shape.pass_offset(tap, 0);\n    sweep.live_pitch"),
+        "tile + shape.strand_offset(tap, strand.taps_before);\n    sweep.live_pitch",
+        "tile + shape.strand_offset(tap, 0);\n    sweep.live_pitch"),
     Bug("the last row of taps is forgotten", "rows/rows.h",
         "for (int64_t tap = 0; tap < map.outer_taps; ++tap) {\n            if (scratch.met_count",
         "for (int64_t tap = 0; tap < map.outer_taps - 1; ++tap) {\n            if (scratch.met_count"),

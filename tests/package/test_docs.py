@@ -206,7 +206,8 @@ def stub_functions(path):
     found = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         for name, one in functions(node):
-            found[name] = [argument.arg for argument in one.args.args + one.args.kwonlyargs]
+            keywords = [f"**{one.args.kwarg.arg}"] if one.args.kwarg else []
+            found[name] = [argument.arg for argument in one.args.args + one.args.kwonlyargs] + keywords
     return found
 
 

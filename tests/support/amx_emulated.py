@@ -16,7 +16,7 @@ from places import KERNELS, SUPPORT
 from task_structs import Epilogue, Map, Mask, View, WeightView, forget_plans, structs
 
 from sparseconv import cpu
-from sparseconv._core import _conv, _cpu, blocking_tiles
+from sparseconv._core import _conv, _cpu, amx
 
 FLAGS = ["-std=c++17", f"-I{KERNELS}", "-fPIC", "-Wall", "-Wextra", "-Wno-maybe-uninitialized", "-Wno-psabi"]
 FLAGS += ["-fno-math-errno"]
@@ -78,7 +78,7 @@ class Emulation:
                 if not self.fields["parts"]:
                     return super().run(source, weight, bias, target, threads, *more)
                 told = self.told(source, weight, bias, target, threads, *more)
-                assert not (told.struct.threshold or told.struct.epilogue.mask), "tile kernels know neither"
+                assert not (told.struct.threshold or told.struct.epilogue.bits), "tile kernels know neither"
                 emulation.run("rows", self.fields, told.struct, threads)
 
         class Gradient(task_structs.Gradient):
@@ -100,9 +100,9 @@ class Emulation:
                 patch.setattr(_conv, replacement.__name__, replacement)
             patch.setattr(_cpu, "has_tiles", lambda: True)
             if always:
-                patch.setattr(blocking_tiles, "GAINS", dict.fromkeys(blocking_tiles.GAINS, (1e6, 1e6, 1e6)))
+                patch.setattr(amx, "GAINS", dict.fromkeys(amx.GAINS, (1e6, 1e6, 1e6)))
                 for packing in ("PACK_CYCLES", "SPLIT_CYCLES"):
-                    patch.setattr(blocking_tiles, packing, 0)
+                    patch.setattr(amx, packing, 0)
             patch.setattr(_cpu, "current", lambda: "amx")
             forget_plans()
             try:

@@ -87,8 +87,8 @@ NONZERO = np.dtype([("value", np.float32), ("index", np.uint32)])
 
 def rows_of(weight, fields):
     """Weights as (groups, rows, channels, taps)."""
-    groups, rows, channels, taps = (fields[name] for name in ("groups", "rows", "channels", "taps"))
-    strides = [4 * fields[name] for name in ("group_stride", "row_stride", "channel_stride")]
+    groups, rows, channels, taps = (fields[name] for name in ("groups", "filters", "channels", "taps"))
+    strides = [4 * fields[name] for name in ("group_stride", "filter_stride", "channel_stride")]
     return np.lib.stride_tricks.as_strided(weight, (groups, rows // groups, channels, taps), (*strides, 4))
 
 
@@ -98,7 +98,7 @@ def is_live(weight):
 
 def expected_lists(weight, fields):
     """(nonzeros, where blocks start, how many they have); there is one record behind each list."""
-    rows = rows_of(weight, fields).reshape(fields["rows"], fields["channels"], fields["taps"])
+    rows = rows_of(weight, fields).reshape(fields["filters"], fields["channels"], fields["taps"])
     index = np.arange(rows[0].size, dtype=np.uint32).reshape(rows[0].shape)
     blocks = np.arange(0, fields["channels"], fields["block_channels"])
     nonzeros, counts = [], []
@@ -121,7 +121,7 @@ def expected_flags(weight, fields):
     if fields["inner_taps"] == 3 and len(fields["class_ends"]) == 1:
         inner = is_live(rows).reshape(*torn.shape, -1, 3)
         torn = (inner.any(3) != inner.all(3)).any(2)
-    items = np.arange(0, rows.shape[1], fields["item_rows"])
+    items = np.arange(0, rows.shape[1], fields["item_filters"])
     found = {"not_finite": ~np.isfinite(rows).all((2, 3)), "not_whole": torn}
     return {name: np.logical_or.reduceat(bad, items, 1).astype(np.int64) for name, bad in found.items()}
 
@@ -174,7 +174,7 @@ def recording(monkeypatch, isa="scalar"):
             super().__init__(**fields)
             self.fields = fields
             tables = {name: table(fields[name]) for name in ("class_ends", "class_taps")}
-            numbers = {name: fields[name] for name in ("groups", "rows", "channels", "taps", "inner_taps")}
+            numbers = {name: fields[name] for name in ("groups", "filters", "channels", "taps", "inner_taps")}
             numbers["block_channels"], numbers["classes"] = fields["block_channels"], len(fields["class_ends"])
             numbers["blocks"] = -(-fields["channels"] // fields["block_channels"])
             self.empty = Filled("sc_lists", (), tables, **numbers)
@@ -183,7 +183,7 @@ def recording(monkeypatch, isa="scalar"):
             super().fill(weight, threads)
             nonzeros, starts, counts = expected_lists(weight, self.fields)
             flags = expected_flags(weight, self.fields)
-            names = ("group_stride", "row_stride", "channel_stride", "item_rows")
+            names = ("group_stride", "filter_stride", "channel_stride", "item_filters")
             numbers = {name: self.fields[name] for name in names}
             task = Filled("sc_lists_task", {"lists": self.empty}, {"data": weight}, **numbers)
             expect("count_lists", task, {}, {"lists.starts": counts, **flags})

@@ -7,7 +7,7 @@ import re
 import numpy as np
 from places import KERNELS
 
-from sparseconv._core import _conv, _groups, _pruning, _weights, binding, geometry, layout, prepare
+from sparseconv._core import _conv, _groups, _pruning, _weights, call, geometry, layout
 
 
 @functools.cache
@@ -77,9 +77,9 @@ def members(**made):
 class Map(_conv.Map):
     def __init__(self, **fields):
         super().__init__(**fields)
-        names = ("row_table", "met_rows", "outer_passes", "passes", "gaps", "taps")
+        names = ("row_table", "met_rows", "outer_strands", "strands", "gaps", "taps")
         tables = {name: table(fields[name]) for name in names}
-        counted = {"met_row": "met_rows", "outer_pass": "outer_passes", "pass": "passes", "gap": "gaps"}
+        counted = {"met_row": "met_rows", "outer_strand": "outer_strands", "strand": "strands", "gap": "gaps"}
         sizes = {f"{name}_count": len(fields[many]) for name, many in counted.items()}
         plain = {name: value for name, value in fields.items() if name not in tables}
         self.filled = Filled("sc_map", (), tables, **plain, **sizes)
@@ -106,9 +106,9 @@ class Epilogue(_conv.Epilogue):
         self.filled = Filled("sc_epilogue", members(residual=residual), relu=relu, stream=stream)
 
 
-def epilogue_of(bias, residual, mask):
+def epilogue_of(bias, residual, bits):
     """What kernels read and write for it."""
-    return {"epilogue.bias": bias, "epilogue.residual.data": residual}, {"epilogue.mask": mask}
+    return {"epilogue.bias": bias, "epilogue.residual.data": residual}, {"epilogue.bits": bits}
 
 
 class WeightView(_conv.WeightView):
@@ -120,51 +120,58 @@ class WeightView(_conv.WeightView):
         )  # fmt: skip
 
 
+def kernel_of_vectors(kernel):
+    """Tile kernels do not run here."""
+    return kernel.replace("tiles", "dense")
+
+
 # --- calls: what kernels are told with the arguments of `run`, or of a function ---
 
 
 class Rows(_conv.Rows):
-    def __init__(self, used, source, target, weight, *, epilogue, needed=None, live=None, **fields):
-        # Tile kernels, tasks with parts, do not run here.
+    def __init__(self, kernel, used, source, target, weight, *, epilogue, needed=None, known=None, **fields):
         super().__init__(
-            used, source, target, weight, epilogue=epilogue, needed=needed, live=live, **fields | {"parts": 0}
-        )
+            kernel_of_vectors(kernel), used, source, target, weight, epilogue=epilogue, needed=needed, known=known,
+            **fields,
+        )  # fmt: skip
+        fields |= {"kernel": _conv.KERNELS[kernel]}
         made = members(
-            map=used, in_=source, out=target, weight=weight, epilogue=epilogue, needed=needed, live=live
+            map=used, in_=source, out=target, weight=weight, epilogue=epilogue, needed=needed, known=known
         )  # fmt: skip
         self.fields, self.filled = fields, Filled("sc_rows_task", made, **fields)
 
     def told(
-        self, source, weight, bias, target, threads, threshold=0, mask=None, needed=None, live=None, residual=None
+        self, source, weight, bias, target, threads, threshold=0, bits=None, needed=None, known=None, residual=None
     ):
-        read, written = epilogue_of(bias, residual, mask)
-        read |= {"in.data": source, "weight.data": weight, "needed.data": needed, "live.data": live}
+        read, written = epilogue_of(bias, residual, bits)
+        read |= {"in.data": source, "weight.data": weight, "needed.data": needed, "known.data": known}
         return self.filled.call(read, {"out.data": target} | written, threshold=threshold)
 
 
 class Gradient(_conv.Gradient):
-    def __init__(self, used, a, b, gradient, *, live=None, **fields):
-        super().__init__(used, a, b, gradient, live=live, **fields | {"parts": 0})
-        made = members(map=used, a=a, b=b, gradient=gradient, live=live)
+    def __init__(self, kernel, used, a, b, gradient, *, known=None, **fields):
+        super().__init__(kernel_of_vectors(kernel), used, a, b, gradient, known=known, **fields)
+        fields |= {"kernel": _conv.KERNELS[kernel]}
+        made = members(map=used, a=a, b=b, gradient=gradient, known=known)
         self.fields, self.filled = fields, Filled("sc_gradient_task", made, **fields)
 
-    def told(self, a, b, gradient, threads, threshold=0, mask=None, pairs=None, live=None):
-        read = {"a.data": a, "b.data": b, "mask": mask, "pairs": pairs, "live.data": live}
+    def told(self, a, b, gradient, threads, threshold=0, needed=None, needed_pairs=None, known=None):
+        read = {"a.data": a, "b.data": b, "needed": needed, "needed_pairs": needed_pairs, "known.data": known}
         return self.filled.call(read, {"gradient.data": gradient}, threshold=threshold)
 
 
 class Groups(_groups.Groups):
-    def __init__(self, used, source, target, weight, *, epilogue, phases, phase_passes, **fields):
-        plain = {"phases": phases, "phase_passes": phase_passes}
+    def __init__(self, used, source, target, weight, *, epilogue, phases, phase_strands, **fields):
+        plain = {"phases": phases, "phase_strands": phase_strands}
         super().__init__(used, source, target, weight, epilogue=epilogue, **plain, **fields)
         tables = {name: table(numbers) for name, numbers in plain.items()}
         made = members(map=used, in_=source, out=target, weight=weight, epilogue=epilogue)
-        self.filled = Filled("sc_groups_task", made, tables, **fields, phase_count=len(phases) - 1)
+        self.filled = Filled("sc_groups_task", made, tables, **fields)
 
     def told(
-        self, source, weight, bias, target, threads, threshold=0, mask=None, needed=None, live=None, residual=None
+        self, source, weight, bias, target, threads, threshold=0, bits=None, needed=None, known=None, residual=None
     ):
-        read, written = epilogue_of(bias, residual, mask)
+        read, written = epilogue_of(bias, residual, bits)
         return self.filled.call({"in.data": source, "weight.data": weight} | read, {"out.data": target} | written)
 
 
@@ -173,7 +180,7 @@ class GroupsGradient(_groups.GroupsGradient):
         super().__init__(used, a, b, gradient, **fields)
         self.filled = Filled("sc_groups_gradient_task", members(map=used, a=a, b=b, gradient=gradient), **fields)
 
-    def told(self, a, b, gradient, threads, threshold=0, mask=None, pairs=None, live=None):
+    def told(self, a, b, gradient, threads, threshold=0, needed=None, needed_pairs=None, known=None):
         return self.filled.call({"a.data": a, "b.data": b}, {"gradient.data": gradient})
 
 
@@ -238,6 +245,6 @@ def as_bytes(mask):
 
 def forget_plans():
     """Empties the caches that hold objects of `_conv` and `_weights`."""
-    for module in (binding, geometry, layout, prepare):
+    for module in (call, geometry, layout):
         for value in vars(module).values():
             getattr(value, "cache_clear", lambda: None)()

@@ -148,7 +148,7 @@ def test_results_past_the_caches(isa):
         start = -memory.ctypes.data % 64 // 4 + offset
         out = memory[start : start + expected.size].reshape(1, 182, 182, 64)
         sc.conv2d(x, weight, layout="NHWC", skip="weight", out=out)
-        assert sc.plan("conv2d", x, weight, layout="NHWC", skip="weight").tiles["stream"] == 1
+        assert sc.plan("conv2d", x, weight, layout="NHWC", skip="weight").blocking["stream"] == 1
         assert_exact(out.reshape(expected.shape), expected, f"offset {offset}")
         assert (memory[:start] == 99).all() and (memory[start + expected.size :] == 99).all()
 

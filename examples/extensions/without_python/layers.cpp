@@ -35,7 +35,7 @@ static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 struct task_of {
     std::vector<int64_t> row_table, met_rows, in_rows, out_rows, outer_taps;
     std::vector<sc_tap> taps;
-    sc_pass pass;
+    sc_strand strand;
     sc_rows_task task;
 
     task_of(const layer &l, const sc_limits &limits, bool skip) {
@@ -53,18 +53,18 @@ struct task_of {
             in_rows.push_back(row * columns * l.channels), out_rows.push_back(row * columns * l.filters);
         }
         for (int64_t tap = 0; tap < l.size; ++tap) taps.push_back({0, l.size, tap}), outer_taps.push_back(tap * l.size);
-        // Stride 1 and no dilation: one pass over all columns, with all taps of a row.
-        pass = {};
-        pass.in_step = pass.out_step = 1, pass.in_count = pass.out_count = columns;
-        pass.shift = padding, pass.taps = l.size, pass.tap_step = 1;
-        pass.opens = pass.closes = pass.new_columns = 1;
-        pass.window_shift = padding, pass.window = l.size - 1;
+        // Stride 1 and no dilation: one strand over all columns, with all taps of a row.
+        strand = {};
+        strand.in_step = strand.out_step = 1, strand.in_count = strand.out_count = columns;
+        strand.shift = padding, strand.taps = l.size, strand.tap_step = 1;
+        strand.opens = strand.closes = strand.new_columns = 1;
+        strand.window_shift = padding, strand.window = l.size - 1;
 
         sc_map &map = task.map;
         map.out_rows = map.in_rows = rows, map.out_columns = map.in_columns = columns;
         map.outer_taps = map.inner_taps = l.size;
         map.row_table = row_table.data(), map.met_rows = met_rows.data(), map.met_row_count = rows;
-        map.passes = &pass, map.pass_count = 1, map.taps = taps.data();
+        map.strands = &strand, map.strand_count = 1, map.taps = taps.data();
         task.batch = pointwise ? 1 : l.batch, task.groups = 1, task.channels = l.channels, task.lanes = l.filters;
         task.in = {nullptr, rows * columns * l.channels, l.channels, 1, 16, in_rows.data()};
         task.out = {nullptr, rows * columns * l.filters, l.filters, 1, 16, out_rows.data()};
@@ -72,7 +72,7 @@ struct task_of {
         task.weight = {nullptr, l.weights(), l.channels * area, area, 1, outer_taps.data(), 1};
         // Block sizes: what fits into registers, and into the L1 cache.
         const int64_t vectors = ceil_div(l.filters, 16), most = l.size == 1 ? SC_MAX_LANE_VECTORS : 4;
-        task.dense = !skip;
+        task.kernel = skip ? SC_ROWS_SKIP : SC_ROWS_DENSE;
         task.lane_vectors = skip ? std::min({vectors, limits.accumulators / l.size, most})
                                  : std::min(vectors, limits.dense_vectors);
         task.channel_block = std::min<int64_t>(l.channels, skip ? 64 : SC_MAX_CHANNEL_BLOCK);

@@ -6,19 +6,19 @@
 // Loop order, outermost first:
 //   item         (group, lane_blocks x lane_vectors vectors of b, channel_block channels of a), as in
 //                gradient/gradient.h: its part of the gradient stays in scratch from the first position to the last
-//   chunk, passes with the same columns: A as tiles [16 channels][part][32 positions][channel][16 pairs]
+//   chunk, strands with the same columns: A as tiles [16 channels][part][32 positions][channel][16 pairs]
 //   lane block   B as lines [vector][part][position][16 lanes of pairs]
-//   two times 16 channels, two lane vectors, pass, outer tap, tap: 2 x 2 tiles of sums over the chunk, then added to
+//   two times 16 channels, two lane vectors, strand, outer tap, tap: 2 x 2 tiles of sums over the chunk, then added to
 //                the scratch gradient (common/long_sums.h)
 //
 // Pairs are positions p and p + 16 of 32. B has such a line for every p, not just for the first 16 of 32, so that a
-// tile of it can begin anywhere: that is what taps want, and all loads stay aligned. Rows are strung together to parts
-// (amx/parts.h), each a run of whole 32s in A, with zeros behind its last position.
+// tile of it can begin anywhere: that is what taps want, and all loads stay aligned. Rows are strung together to spans
+// (amx/long_rows.h), each a run of whole 32s in A, with zeros behind its last position.
 //
 // Where tile products would not be as accurate as f32 (amx/split.h), blocks of 32 channels x a lane block are computed
 // once more by the vector kernel. They do not depend on the number of threads, nor does the order of any sum.
 #pragma once
-#include "amx/parts.h"
+#include "amx/long_rows.h"
 #include "amx/products.h"
 #include "common/long_sums.h"
 #include "gradient/scratch.h"
@@ -29,22 +29,22 @@ enum { TILE_POSITIONS = 2 * PAIRS, UNIT_CHANNELS = 2 * PAIRS };
 
 // Upper bounds of what a chunk holds.
 struct gradient_extent {
-    row_parts::sizes parts;
-    int64_t positions;  // of A: whole 32s for every part
+    long_rows::sizes spans;
+    int64_t positions;  // of A: whole 32s for every span
     int64_t lines;      // of B: all slots, and what tiles reach behind them
 
     SC_INLINE_MEMBER gradient_extent(const sc_gradient_task &task)
-        : parts(row_parts::measure(task.map, task.batch, task.chunk_rows)) {
+        : spans(long_rows::measure(task.map, task.batch, task.chunk_rows)) {
         int64_t window = 0;
-        for (int64_t p = 0; p < task.map.pass_count; ++p) window = larger(window, task.map.passes[p].window);
+        for (int64_t p = 0; p < task.map.strand_count; ++p) window = larger(window, task.map.strands[p].window);
         window += task.segment;
-        positions = task.chunk_rows * window + parts.most_parts * TILE_POSITIONS;
-        lines = parts.slots * window + TILE_POSITIONS;
+        positions = task.chunk_rows * window + spans.most_spans * TILE_POSITIONS;
+        lines = spans.slots * window + TILE_POSITIONS;
     }
 };
 
 struct tile_gradient_scratch {
-    int64_t *tables;         // of row_parts
+    int64_t *tables;         // of long_rows
     uint64_t *needed;        // of needed_channels
     float *gradient;         // weight tiles, one per lane block
     float *long_gradient;    // of long_sums
@@ -75,7 +75,7 @@ struct tile_gradient_scratch {
         const int64_t taps = task.map.outer_taps * task.map.inner_taps;
         const int64_t gradient = task.lane_blocks * task.channel_block * taps * lanes;
         const int64_t chunks = ceil_div(task.batch * task.map.out_rows, task.chunk_rows) * task.segments;
-        return {line(2 * extent.parts.total()), line(2 * needed_channels::size(task)),
+        return {line(2 * extent.spans.total()), line(2 * needed_channels::size(task)),
                 gradient, long_sums::size(gradient, chunks, SHORT_CHAIN), line(task.channel_block),
                 task.lane_blocks * lanes, PAIRS * channel_pitch(steps),
                 tiles * task.parts * steps * TILE_PAIRS, (extent.lines + PAIRS) * lanes,
@@ -102,7 +102,7 @@ struct tile_gradient_scratch {
     // The same call for the vector kernel, an item for each UNIT_CHANNELS channels and lane block of its own.
     static sc_gradient_task vector_task(const sc_gradient_task &task) {
         sc_gradient_task vectors = task;
-        vectors.parts = 0, vectors.points = 0, vectors.dense = 1, vectors.outer_group = 1;
+        vectors.kernel = SC_GRADIENT_DENSE, vectors.parts = 0, vectors.outer_group = 1;
         vectors.lane_blocks = 1, vectors.channel_block = UNIT_CHANNELS;
         vectors.lane_vectors = task.lane_vectors <= vector_table.limits.dense_vectors ? task.lane_vectors : 1;
         return vectors;
@@ -113,42 +113,43 @@ static int64_t tile_gradient_scratch_bytes(const sc_gradient_task *task) {
     return tile_gradient_scratch::measure(*task).total() * (int64_t)sizeof(float);
 }
 
-// Columns of a chunk that passes with the same columns share.
+// Columns of a chunk that strands with the same columns share.
 struct gradient_columns {
-    const sc_pass &pass;  // one of these passes
+    const sc_strand &strand;  // one of these strands
     int64_t begin, count; // columns m of `out`
     int64_t window;       // positions from one row to the next
 };
 
-SC_INLINE int64_t part_steps(const row_part &part, const gradient_columns &columns) {
-    return ceil_div((part.rows - 1) * columns.window + columns.count, TILE_POSITIONS);
+SC_INLINE int64_t span_steps(const long_row &span, const gradient_columns &columns) {
+    return ceil_div((span.rows - 1) * columns.window + columns.count, TILE_POSITIONS);
 }
 
 // A's channels [channel, channel + channels) of the chunk, but for 64s of which none is needed; returns the number of
 // 32s of positions.
 template <int PARTS>
-static int64_t split_channels(const sc_gradient_task &task, const row_parts &parts, const gradient_columns &columns,
+static int64_t split_channels(const sc_gradient_task &task, const long_rows &spans, const gradient_columns &columns,
                               int64_t channel, int64_t channels, const needed_channels &needed,
                               const tile_gradient_scratch &scratch) {
     const sc_map &map = task.map;
     int64_t steps = 0;
-    for (int64_t index = 0; index < parts.count; ++index) steps += part_steps(parts.parts[index], columns);
+    for (int64_t index = 0; index < spans.count; ++index) steps += span_steps(spans.spans[index], columns);
     const int64_t pitch = scratch.channel_pitch(steps);
     for (int64_t first = 0; first < channels; first += PAIRS) {
         if (!needed.anywhere(first)) continue;
         const int64_t count = smaller(PAIRS, channels - first);
         for (int64_t i = 0; i < PAIRS * pitch; i += 16) store(scratch.channels + i, zero());
         float *to = scratch.channels;
-        for (int64_t index = 0; index < parts.count; ++index) {
-            const row_part &part = parts.parts[index];
-            for (int64_t i = 0; i < part.rows; ++i) {
-                const int64_t row = part.first + i * part.step;
+        for (int64_t index = 0; index < spans.count; ++index) {
+            const long_row &span = spans.spans[index];
+            for (int64_t i = 0; i < span.rows; ++i) {
+                const int64_t row = span.first + i * span.step;
                 load_channels(to + i * columns.window, pitch, task.a,
                               row_of(task.a, row / map.out_rows, row % map.out_rows), channel + first,
-                              channel + first + count, columns.pass.out_start + columns.begin * columns.pass.out_step,
-                              columns.pass.out_step, columns.count);
+                              channel + first + count,
+                              columns.strand.out_start + columns.begin * columns.strand.out_step,
+                              columns.strand.out_step, columns.count);
             }
-            to += part_steps(part, columns) * TILE_POSITIONS;
+            to += span_steps(span, columns) * TILE_POSITIONS;
         }
         uint32_t *tiles = scratch.channel_tiles + first * PARTS * steps * PAIRS;
         for (int64_t c = 0; c < count; ++c) {
@@ -166,27 +167,28 @@ static int64_t split_channels(const sc_gradient_task &task, const row_parts &par
 
 // B's lanes [lane, lane + lanes) of the chunk; returns the number of positions that have lines.
 template <int PARTS>
-static int64_t split_lanes(const sc_gradient_task &task, const row_parts &parts, const gradient_columns &columns,
+static int64_t split_lanes(const sc_gradient_task &task, const long_rows &spans, const gradient_columns &columns,
                            int64_t lane, int64_t lanes, int64_t vectors, uint32_t *tops,
                            const tile_gradient_scratch &scratch) {
     const sc_map &map = task.map;
-    const sc_pass &pass = columns.pass;
+    const sc_strand &strand = columns.strand;
     const int64_t pitch = vectors * 16, window = columns.window;
-    const int64_t first = columns.begin - pass.window_shift;  // `in` column at the start of the window
-    const int64_t low = smaller(larger(0, -first), window), high = larger(low, smaller(window, pass.in_count - first));
-    for (int64_t slot = 0; slot < parts.slots; ++slot) {
-        const int64_t row = parts.order[slot];
+    const int64_t first = columns.begin - strand.window_shift;  // `in` column at the start of the window
+    const int64_t low = smaller(larger(0, -first), window);
+    const int64_t high = larger(low, smaller(window, strand.in_count - first));
+    for (int64_t slot = 0; slot < spans.slots; ++slot) {
+        const int64_t row = spans.order[slot];
         float *to = scratch.lanes + slot * window * pitch;
         const int64_t data = row < 0 ? 0 : low, end = row < 0 ? 0 : high;
         for (int64_t i = 0; i < data * pitch; i += 16) store(to + i, zero());
         for (int64_t i = end * pitch; i < window * pitch; i += 16) store(to + i, zero());
         if (row < 0) continue;
         load_pixels(to + low * pitch, pitch, task.b, row_of(task.b, row / map.in_rows, row % map.in_rows), lane,
-                    lane + lanes, pass.in_start + (first + low) * pass.in_step, pass.in_step, high - low);
+                    lane + lanes, strand.in_start + (first + low) * strand.in_step, strand.in_step, high - low);
     }
-    const int64_t lines = parts.slots * window + TILE_POSITIONS;
+    const int64_t lines = spans.slots * window + TILE_POSITIONS;
     const int64_t floats = (lines + PAIRS) * pitch;
-    for (int64_t i = parts.slots * window * pitch; i < floats; i += 16) store(scratch.lanes + i, zero());
+    for (int64_t i = spans.slots * window * pitch; i < floats; i += 16) store(scratch.lanes + i, zero());
     for (int64_t vector = 0; vector < vectors; ++vector) {
         bits16 top;
         __builtin_memcpy(&top, tops + vector * PAIRS, sizeof top);
@@ -212,14 +214,14 @@ struct tap_place {
 };
 
 template <int PARTS, class Multiply>
-SC_INLINE void for_each_step(const row_parts &parts, const gradient_columns &columns, const split_chunk &split,
+SC_INLINE void for_each_step(const long_rows &spans, const gradient_columns &columns, const split_chunk &split,
                              const tap_place &tap, int64_t tile, int64_t vector, const tile_gradient_scratch &scratch,
                              Multiply multiply) {
     const uint32_t *a = scratch.channel_tiles + tile * PARTS * split.steps * TILE_PAIRS;
     const uint32_t *b = scratch.lines + vector * PARTS * split.lines * PAIRS;
-    for (int64_t index = 0; index < parts.count; ++index) {
-        const int64_t steps = part_steps(parts.parts[index], columns);
-        const int64_t slot = parts.bases[index * parts.map.outer_taps + tap.outer];
+    for (int64_t index = 0; index < spans.count; ++index) {
+        const int64_t steps = span_steps(spans.spans[index], columns);
+        const int64_t slot = spans.bases[index * spans.map.outer_taps + tap.outer];
         const uint32_t *lines = b + (slot * columns.window + tap.offset) * PAIRS;
         for (int64_t step = 0; step < steps && slot >= 0; ++step) {
             const int64_t part = split.steps * TILE_PAIRS;
@@ -233,20 +235,20 @@ SC_INLINE void for_each_step(const row_parts &parts, const gradient_columns &col
 
 // The sums of 2 x 2 tiles over the chunk for one tap, to scratch.sums.
 template <int PARTS, int P, int Q>
-SC_ALONE static void sum_chunk(const row_parts &parts, const gradient_columns &columns, const split_chunk &split,
+SC_ALONE static void sum_chunk(const long_rows &spans, const gradient_columns &columns, const split_chunk &split,
                                const tap_place &tap, int64_t tile, int64_t vector,
                                const tile_gradient_scratch &scratch) {
     zero_sums<P, Q>();
     if constexpr (PARTS > 1) {
-        for_each_step<PARTS>(parts, columns, split, tap, tile, vector, scratch, multiply_rest<PARTS, P, Q>);
+        for_each_step<PARTS>(spans, columns, split, tap, tile, vector, scratch, multiply_rest<PARTS, P, Q>);
     }
-    for_each_step<PARTS>(parts, columns, split, tap, tile, vector, scratch, multiply_high<P, Q>);
+    for_each_step<PARTS>(spans, columns, split, tap, tile, vector, scratch, multiply_high<P, Q>);
     store_sums<P, Q>(scratch.sums, 2 * PAIRS, 2 * TILE_PAIRS);
 }
 
 // One tap of one lane block over the chunk, for 32s of channels of which it needs any.
 template <int PARTS>
-static void add_tap(const row_parts &parts, const gradient_columns &columns, const split_chunk &split,
+static void add_tap(const long_rows &spans, const gradient_columns &columns, const split_chunk &split,
                     const tap_place &tap, const weight_tile &shape, const uint64_t *needed, float *gradient,
                     int64_t channel_pitch, const tile_gradient_scratch &scratch) {
     const int64_t tiles = ceil_div(shape.channels, PAIRS);
@@ -255,10 +257,10 @@ static void add_tap(const row_parts &parts, const gradient_columns &columns, con
         if (!(uint32_t)(needed[tile * PAIRS / 64] >> tile * PAIRS % 64)) continue;
         for (int64_t vector = 0; vector < shape.vectors; vector += 2) {
             const bool two_tiles = tile + 1 < tiles, two_vectors = vector + 1 < shape.vectors;
-            if (two_tiles && two_vectors) sum_chunk<PARTS, 2, 2>(parts, columns, split, tap, tile, vector, scratch);
-            else if (two_tiles) sum_chunk<PARTS, 2, 1>(parts, columns, split, tap, tile, vector, scratch);
-            else if (two_vectors) sum_chunk<PARTS, 1, 2>(parts, columns, split, tap, tile, vector, scratch);
-            else sum_chunk<PARTS, 1, 1>(parts, columns, split, tap, tile, vector, scratch);
+            if (two_tiles && two_vectors) sum_chunk<PARTS, 2, 2>(spans, columns, split, tap, tile, vector, scratch);
+            else if (two_tiles) sum_chunk<PARTS, 2, 1>(spans, columns, split, tap, tile, vector, scratch);
+            else if (two_vectors) sum_chunk<PARTS, 1, 2>(spans, columns, split, tap, tile, vector, scratch);
+            else sum_chunk<PARTS, 1, 1>(spans, columns, split, tap, tile, vector, scratch);
             for (int64_t c = 0; c < channels; ++c) {
                 float *to = gradient + (tile * PAIRS + c) * channel_pitch + vector * 16;
                 for (int64_t lane = 0; lane < (two_vectors ? 32 : 16); lane += 16) {
@@ -271,12 +273,12 @@ static void add_tap(const row_parts &parts, const gradient_columns &columns, con
 
 // Passes [first, end), which have the same columns, over one segment of a chunk. False: interrupted.
 template <int PARTS>
-static bool add_passes(const sc_gradient_task &task, const gradient_share &share, const needed_channels &needed,
-                       const row_parts &parts, const gradient_columns &columns, int64_t first, int64_t end,
+static bool add_strands(const sc_gradient_task &task, const gradient_share &share, const needed_channels &needed,
+                       const long_rows &spans, const gradient_columns &columns, int64_t first, int64_t end,
                        const tile_gradient_scratch &scratch) {
     const sc_map &map = task.map;
     split_chunk split;
-    split.steps = split_channels<PARTS>(task, parts, columns, share.group * task.channels + share.channel,
+    split.steps = split_channels<PARTS>(task, spans, columns, share.group * task.channels + share.channel,
                                         share.channels, needed, scratch);
     for (int64_t block = share.first_block; block < share.end_block; ++block) {
         if (task.interrupt.poll(task.interrupt.context)) return false;
@@ -284,19 +286,19 @@ static bool add_passes(const sc_gradient_task &task, const gradient_share &share
         const uint64_t *some = needed.words + (block - share.first_block) * needed.pitch;
         const weight_tile shape = share.shape(task, block);
         const int64_t vectors = shape.vectors, lane = share.blocks.begin(block) * 16;
-        split.lines = split_lanes<PARTS>(task, parts, columns, share.group * task.lanes + lane,
+        split.lines = split_lanes<PARTS>(task, spans, columns, share.group * task.lanes + lane,
                                          smaller(vectors * 16, task.lanes - lane), vectors,
                                          scratch.lane_tops + (block - share.first_block) * task.lane_vectors * 16,
                                          scratch);
         const tiles_in_use tiles;
         for (int64_t p = first; p < end; ++p) {
-            const sc_pass &pass = map.passes[p];
+            const sc_strand &strand = map.strands[p];
             for (int64_t outer = 0; outer < map.outer_taps; ++outer) {
-                for (int64_t tap = 0; tap < pass.taps; ++tap) {
+                for (int64_t tap = 0; tap < strand.taps; ++tap) {
                     float *gradient = share.tile(scratch.gradient, block) +
-                                      shape.pass_offset(outer, pass.taps_before) + tap * vectors * 16;
-                    const tap_place place = {outer, pass.window_shift - pass.shift + tap};
-                    add_tap<PARTS>(parts, columns, split, place, shape, some, gradient, pass.taps * vectors * 16,
+                                      shape.strand_offset(outer, strand.taps_before) + tap * vectors * 16;
+                    const tap_place place = {outer, strand.window_shift - strand.shift + tap};
+                    add_tap<PARTS>(spans, columns, split, place, shape, some, gradient, strand.taps * vectors * 16,
                                    scratch);
                 }
             }
@@ -333,7 +335,7 @@ static void repair_with_vectors(const sc_gradient_task &task, const gradient_sha
 }
 
 template <int PARTS>
-static void tile_gradient_item(const sc_gradient_task &task, int64_t item, row_parts &parts,
+static void tile_gradient_item(const sc_gradient_task &task, int64_t item, long_rows &spans,
                                const tile_gradient_scratch &scratch) {
     const sc_map &map = task.map;
     const gradient_share share(task, item);
@@ -345,16 +347,16 @@ static void tile_gradient_item(const sc_gradient_task &task, int64_t item, row_p
     for (int64_t i = 0; i < lanes; ++i) scratch.lane_tops[i] = 0;
 
     for (int64_t first = 0; first < task.batch * map.out_rows; first += task.chunk_rows) {
-        parts.find(first, smaller(task.chunk_rows, task.batch * map.out_rows - first));
+        spans.find(first, smaller(task.chunk_rows, task.batch * map.out_rows - first));
         for (int64_t segment = 0; segment < task.segments; ++segment) {
-            for (int64_t p = 0, next; p < map.pass_count; p = next) {
-                const sc_pass &pass = map.passes[p];
-                for (next = p + 1; next < map.pass_count && !map.passes[next].new_columns;) ++next;
+            for (int64_t p = 0, next; p < map.strand_count; p = next) {
+                const sc_strand &strand = map.strands[p];
+                for (next = p + 1; next < map.strand_count && !map.strands[next].new_columns;) ++next;
                 int64_t begin, end;
-                segment_range(task, {first, 0, segment}, pass, begin, end);
+                segment_range(task, {first, 0, segment}, strand, begin, end);
                 if (begin >= end) continue;
-                const gradient_columns columns = {pass, begin, end - begin, end - begin + pass.window};
-                if (!add_passes<PARTS>(task, share, needed, parts, columns, p, next, scratch)) return;
+                const gradient_columns columns = {strand, begin, end - begin, end - begin + strand.window};
+                if (!add_strands<PARTS>(task, share, needed, spans, columns, p, next, scratch)) return;
             }
             sums.added();
         }
@@ -366,11 +368,11 @@ static void tile_gradient_item(const sc_gradient_task &task, int64_t item, row_p
 
 static void tile_gradient(const sc_gradient_task *task, int64_t begin, int64_t end, void *memory) {
     const tile_gradient_scratch scratch(*task, memory);
-    row_parts parts(task->map, row_parts::measure(task->map, task->batch, task->chunk_rows), scratch.tables);
+    long_rows spans(task->map, long_rows::measure(task->map, task->batch, task->chunk_rows), scratch.tables);
     for (int64_t item = begin; item < end; ++item) {
-        if (task->parts == 3) tile_gradient_item<3>(*task, item, parts, scratch);
-        else if (task->parts == 2) tile_gradient_item<2>(*task, item, parts, scratch);
-        else tile_gradient_item<1>(*task, item, parts, scratch);
+        if (task->parts == 3) tile_gradient_item<3>(*task, item, spans, scratch);
+        else if (task->parts == 2) tile_gradient_item<2>(*task, item, spans, scratch);
+        else tile_gradient_item<1>(*task, item, spans, scratch);
     }
 }
 

@@ -4,7 +4,7 @@
 // Rows stand `in_pitch` columns apart, with zeros between them that serve as the padding of both neighbours, so
 // positions between two rows are computed too, and dropped.
 #pragma once
-#include "amx/parts.h"
+#include "amx/long_rows.h"
 #include "amx/weights.h"
 #include "rows/chunk.h"
 
@@ -13,28 +13,28 @@ SC_OPEN
 // How the rows of a chunk lie in scratch memory: columns [first, end) of `in`, zeros around them that a row shares with
 // the next one.
 struct row_pitches {
-    int64_t in_step, out_step;    // columns from one position of a pass to the next
+    int64_t in_step, out_step;    // columns from one position of a strand to the next
     int64_t first, end;           // columns of `in`
     int64_t left;                 // zeros in front of the first row
     int64_t in_pitch, out_pitch;  // columns, and positions, from one row to the next
-    bool at_once;                 // every output is complete after one pass
+    bool at_once;                 // every output is complete after one strand
 
     SC_INLINE_MEMBER row_pitches(const sc_rows_task &task, const row_chunk &chunk)
         : in_step(1), out_step(1), at_once(true) {
         const sc_map &map = task.map;
         int64_t low = INT64_MAX, high = INT64_MIN, positions = 1;  // columns that taps reach, padding included
-        for (int64_t p = 0; p < map.pass_count; ++p) {
-            const sc_pass &pass = map.passes[p];
+        for (int64_t p = 0; p < map.strand_count; ++p) {
+            const sc_strand &strand = map.strands[p];
             int64_t begin, count;
-            chunk.range(pass, begin, count);
-            count -= begin, out_step = pass.out_step;
-            at_once = at_once && pass.opens && pass.closes;
+            chunk.range(strand, begin, count);
+            count -= begin, out_step = strand.out_step;
+            at_once = at_once && strand.opens && strand.closes;
             positions = larger(positions, count);
-            if (pass.taps == 0 || count <= 0) continue;
-            in_step = pass.in_step;
-            const int64_t column = pass.in_start + (begin - pass.shift) * in_step;
+            if (strand.taps == 0 || count <= 0) continue;
+            in_step = strand.in_step;
+            const int64_t column = strand.in_start + (begin - strand.shift) * in_step;
             low = smaller(low, column);
-            high = larger(high, column + (count + pass.taps - 2) * in_step + 1);
+            high = larger(high, column + (count + strand.taps - 2) * in_step + 1);
         }
         if (low > high) low = high = 0;
         first = smaller(map.in_columns, larger(0, low)), end = larger(first, smaller(map.in_columns, high));
@@ -45,13 +45,13 @@ struct row_pitches {
 };
 
 struct tile_row_scratch {
-    int64_t *tables;       // of row_parts
-    int64_t *steps;        // [step][2], the steps of a pass
+    int64_t *tables;       // of long_rows
+    int64_t *steps;        // [step][2], the steps of a strand
     float *pixels;         // 16 columns before they are split: [column][channel]
     float *weights;        // 32 channels of a lane block before they are split
     lane_weights lane;     // of a lane block that is not packed ahead
     uint32_t *planes;      // [32 channels][part][position][16 pairs]
-    float *sums;           // [position][lane]: 32 positions, or all of the chunk where passes take turns
+    float *sums;           // [position][lane]: 32 positions, or all of the chunk where strands take turns
     void *vectors;         // what the vector kernel needs
     int64_t plane;         // pairs in a plane
 
@@ -63,18 +63,18 @@ struct tile_row_scratch {
     };
     static sizes measure(const sc_rows_task &task) {
         const sc_map &map = task.map;
-        const row_parts::sizes parts = row_parts::measure(map, task.batch, task.chunk_rows);
+        const long_rows::sizes spans = long_rows::measure(map, task.batch, task.chunk_rows);
         int64_t columns = 0, positions = 2 * PAIRS;
         for (int64_t segment = 0; segment < task.segments; ++segment) {
             const row_pitches pitch(task, row_chunk(task, segment));
             // behind the last row: its zeros, and positions that fill up the last tiles
             const int64_t fill = (2 * PAIRS + SC_MAX_TAPS) * pitch.in_step;
-            columns = larger(columns, pitch.left + parts.slots * pitch.in_pitch + fill);
+            columns = larger(columns, pitch.left + spans.slots * pitch.in_pitch + fill);
             if (pitch.at_once) continue;
             positions = larger(positions, (task.chunk_rows * pitch.out_pitch + 2 * PAIRS) * pitch.out_step);
         }
         const sc_rows_task vectors = vector_task(task);
-        return {line(2 * parts.total()), line(4 * all_taps(map)), line(16 * channel_tiles(task) * TILE_CHANNELS),
+        return {line(2 * spans.total()), line(4 * all_taps(map)), line(16 * channel_tiles(task) * TILE_CHANNELS),
                 line(weight_floats(task)), task.pack_ahead ? 0 : task.lane_vectors * weight_tile_pairs(task),
                 task.pack_ahead ? 0 : task.lane_vectors * PAIRS,
                 channel_tiles(task) * task.parts * columns * PAIRS,
@@ -98,7 +98,7 @@ struct tile_row_scratch {
     // The same call for the vector kernel, an item for each chunk and lane block of its own.
     static sc_rows_task vector_task(const sc_rows_task &task) {
         sc_rows_task vectors = task;
-        vectors.parts = 0, vectors.epilogue.stream = 0, vectors.dense = 1, vectors.pack_ahead = 0;
+        vectors.kernel = SC_ROWS_DENSE, vectors.parts = 0, vectors.epilogue.stream = 0, vectors.pack_ahead = 0;
         vectors.lane_vectors = task.lane_vectors <= vector_table.limits.dense_vectors ? task.lane_vectors : 1;
         vectors.channel_block = smaller(task.channels, SC_MAX_CHANNEL_BLOCK);
         vectors.lane_groups = lane_blocks(task.lanes, vectors.lane_vectors).count;
@@ -130,7 +130,8 @@ static void clear_columns(const sc_rows_task &task, const tile_row_scratch &scra
 
 // All input rows of the chunk as planes; returns what is known of their pixels.
 template <int PARTS>
-static magnitudes split_rows(const sc_rows_task &task, int64_t group, const row_pitches &pitch, const row_parts &parts,
+static magnitudes split_rows(const sc_rows_task &task, int64_t group, const row_pitches &pitch,
+                             const long_rows &spans,
                              const tile_row_scratch &scratch) {
     const int64_t channels = channel_tiles(task) * TILE_CHANNELS, channel = group * task.channels;
     const bool direct = channels_contiguous(task.in) && channels == task.channels;
@@ -139,8 +140,8 @@ static magnitudes split_rows(const sc_rows_task &task, int64_t group, const row_
         for (int64_t i = 0; i < 16 * channels; i += 16) store(scratch.pixels + i, zero());
     }
     clear_columns(task, scratch, 0, pitch.left);
-    for (int64_t slot = 0; slot < parts.slots; ++slot) {
-        const int64_t row = parts.order[slot], first = pitch.left + slot * pitch.in_pitch;
+    for (int64_t slot = 0; slot < spans.slots; ++slot) {
+        const int64_t row = spans.order[slot], first = pitch.left + slot * pitch.in_pitch;
         const int64_t columns = row < 0 ? 0 : pitch.end - pitch.first;
         clear_columns(task, scratch, first + columns, pitch.in_pitch - columns);
         if (row < 0) continue;

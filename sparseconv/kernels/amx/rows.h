@@ -7,18 +7,18 @@
 //   item         (group, chunk of output rows, share of the lane blocks), as in rows/rows.h. All input rows that the
 //                chunk meets are split once (amx/planes.h): planes [32 channels][part][slot][column][16 pairs] (L2)
 //   lane block   up to lane_vectors vectors: its weights as tiles [vector][32 channels][tap][part] (amx/weights.h)
-//   part of rows (amx/parts.h), pass: one long row of positions, 32 at a time
-//   two lane vectors: 2 x 2 tiles of sums stay in registers over all channels and taps of the pass
+//   span of rows (amx/long_rows.h), strand: one long row of positions, 32 at a time
+//   two lane vectors: 2 x 2 tiles of sums stay in registers over all channels and taps of the strand
 //
 // Pairs are channels c and c + 16 of 32, on both sides; channels behind the last one are zeros. Columns `in_step` apart
 // are rows of a tile `in_step` lines apart.
 //
 // Where tile products would not be as accurate as f32 (amx/split.h: infinities, NaN, numbers near the ends of the
 // range), the lane block of the chunk is left to the vector kernel. Chunks and lane blocks do not depend on the number
-// of threads. The order of the sum for one output (pass, 32 channels, outer tap, tap, part) depends on nothing but the
-// problem.
+// of threads. The order of the sum for one output (strand, 32 channels, outer tap, tap, part) depends on nothing but
+// the problem.
 #pragma once
-#include "amx/parts.h"
+#include "amx/long_rows.h"
 #include "amx/planes.h"
 #include "amx/products.h"
 #include "amx/weights.h"
@@ -28,12 +28,12 @@
 
 SC_OPEN
 
-// One tap that a part meets: where its values lie, for position 0, in pairs.
+// One tap that a span meets: where its values lie, for position 0, in pairs.
 struct tile_step {
     int64_t in, weights;
 };
 
-// One pass over a part.
+// One strand over a span.
 struct tile_sweep {
     const uint32_t *in, *weights;  // first planes; tiles of the first vector
     const tile_step *steps;
@@ -115,22 +115,22 @@ static void finish_positions(const sc_rows_task &task, const lane_block &block, 
                 {image, out_row, first, first + block.lanes, column, column_step, count});
 }
 
-// One pass over one part, and what it completes.
+// One strand over one span, and what it completes.
 template <int PARTS>
-static void sweep_part(const sc_rows_task &task, const row_chunk &chunk, const row_pitches &pitch,
-                       const row_parts &parts, int64_t index, const sc_pass &pass, const lane_block &block,
+static void sweep_span(const sc_rows_task &task, const row_chunk &chunk, const row_pitches &pitch,
+                       const long_rows &spans, int64_t index, const sc_strand &strand, const lane_block &block,
                        const lane_weights &weights, int64_t sums_first, const tile_row_scratch &scratch) {
     const sc_map &map = task.map;
     int64_t begin, end;
-    chunk.range(pass, begin, end);
+    chunk.range(strand, begin, end);
     if (begin >= end) return;
     tile_step *steps = (tile_step *)scratch.steps;
     tile_sweep sweep = {};
-    for (int64_t outer = 0; outer < map.outer_taps && pass.taps; ++outer) {
-        const int64_t slot = parts.bases[index * map.outer_taps + outer];
-        for (int64_t tap = 0; tap < pass.taps && slot >= 0; ++tap) {
-            const int64_t column = pass.in_start + (begin + tap - pass.shift) * pass.in_step - pitch.first;
-            const int64_t place = outer * map.inner_taps + pass.taps_before + tap;
+    for (int64_t outer = 0; outer < map.outer_taps && strand.taps; ++outer) {
+        const int64_t slot = spans.bases[index * map.outer_taps + outer];
+        for (int64_t tap = 0; tap < strand.taps && slot >= 0; ++tap) {
+            const int64_t column = strand.in_start + (begin + tap - strand.shift) * strand.in_step - pitch.first;
+            const int64_t place = outer * map.inner_taps + strand.taps_before + tap;
             steps[sweep.step_count++] = {(pitch.left + slot * pitch.in_pitch + column) * PAIRS,
                                          place * PARTS * TILE_PAIRS};
         }
@@ -139,43 +139,43 @@ static void sweep_part(const sc_rows_task &task, const row_chunk &chunk, const r
     sweep.in_step = pitch.in_step * PAIRS;
     sweep.weights = weights.tiles, sweep.weight_vector = weight_tile_pairs(task);
     sweep.weight_channels = all_taps(map) * PARTS * TILE_PAIRS;
-    sweep.steps = steps, sweep.channel_tiles = channel_tiles(task), sweep.opens = pass.opens;
+    sweep.steps = steps, sweep.channel_tiles = channel_tiles(task), sweep.opens = strand.opens;
 
-    const row_part &part = parts.parts[index];
-    const int64_t lanes = block.vectors * 16, out_column = pass.out_start + begin * pass.out_step;
-    const int64_t sums_row = pitch.at_once ? lanes : pass.out_step * lanes;
-    const int64_t positions = (part.rows - 1) * pitch.out_pitch + end - begin;
+    const long_row &span = spans.spans[index];
+    const int64_t lanes = block.vectors * 16, out_column = strand.out_start + begin * strand.out_step;
+    const int64_t sums_row = pitch.at_once ? lanes : strand.out_step * lanes;
+    const int64_t positions = (span.rows - 1) * pitch.out_pitch + end - begin;
     for (int64_t position = 0; position < positions; position += 2 * PAIRS) {
         float *sums = scratch.sums;
-        if (!pitch.at_once) sums += (sums_first + position * pass.out_step + out_column - chunk.column) * lanes;
+        if (!pitch.at_once) sums += (sums_first + position * strand.out_step + out_column - chunk.column) * lanes;
         sum_positions<PARTS>(sweep, position, positions - position > PAIRS, block.vectors, sums, sums_row);
         const int64_t last = smaller(positions, position + 2 * PAIRS);
-        for (int64_t at = position, next; pass.closes && at < last; at = next) {
+        for (int64_t at = position, next; strand.closes && at < last; at = next) {
             const int64_t row = at / pitch.out_pitch, m = at % pitch.out_pitch;
             next = smaller(last, (row + 1) * pitch.out_pitch);
             const int64_t count = smaller(next - at, end - begin - m);
             if (count <= 0) continue;
-            finish_positions(task, block, sums + (at - position) * sums_row, sums_row, part.first + row * part.step,
-                             out_column + m * pass.out_step, pass.out_step, count);
+            finish_positions(task, block, sums + (at - position) * sums_row, sums_row, span.first + row * span.step,
+                             out_column + m * strand.out_step, strand.out_step, count);
         }
     }
 }
 
 template <int PARTS>
 static void sweep_lane_block(const sc_rows_task &task, const row_chunk &chunk, const row_pitches &pitch,
-                             const row_parts &parts, const lane_block &block, const lane_weights &weights,
+                             const long_rows &spans, const lane_block &block, const lane_weights &weights,
                              const tile_row_scratch &scratch) {
     const tiles_in_use tiles;
     int64_t rows = 0;
-    for (int64_t index = 0; index < parts.count; rows += parts.parts[index++].rows) {
-        for (int64_t p = 0; p < task.map.pass_count; ++p) {
-            sweep_part<PARTS>(task, chunk, pitch, parts, index, task.map.passes[p], block, weights,
+    for (int64_t index = 0; index < spans.count; rows += spans.spans[index++].rows) {
+        for (int64_t p = 0; p < task.map.strand_count; ++p) {
+            sweep_span<PARTS>(task, chunk, pitch, spans, index, task.map.strands[p], block, weights,
                               rows * pitch.out_pitch * pitch.out_step, scratch);
         }
     }
 }
 
-// Output columns that no pass has.
+// Output columns that no strand has.
 static void fill_gaps(const sc_rows_task &task, const row_chunk &chunk, const lane_block &block, float *sums) {
     const int64_t lanes = block.vectors * 16;
     for (int64_t row = chunk.first; row < chunk.first + chunk.rows; ++row) {
@@ -203,15 +203,16 @@ static void leave_to_vectors(const sc_rows_task &task, int64_t chunk, int64_t ch
 }
 
 template <int PARTS>
-static void tile_rows_item(const sc_rows_task &task, int64_t item, row_parts &parts, const tile_row_scratch &scratch) {
+static void tile_rows_item(const sc_rows_task &task, int64_t item, long_rows &spans,
+                           const tile_row_scratch &scratch) {
     const int64_t chunks = ceil_div(task.batch * task.map.out_rows, task.chunk_rows) * task.segments;
     const int64_t share = item % task.lane_groups, index = item / task.lane_groups % chunks;
     const int64_t group = item / task.lane_groups / chunks;
     const row_chunk chunk(task, index);
     const row_pitches pitch(task, chunk);
     const lane_blocks blocks(task.lanes, task.lane_vectors);
-    parts.find(chunk.first, chunk.rows);
-    const magnitudes in = split_rows<PARTS>(task, group, pitch, parts, scratch);
+    spans.find(chunk.first, chunk.rows);
+    const magnitudes in = split_rows<PARTS>(task, group, pitch, spans, scratch);
     const int64_t end = part_begin(blocks.count, task.lane_groups, share + 1);
     for (int64_t i = part_begin(blocks.count, task.lane_groups, share); i < end; ++i) {
         if (task.interrupt.poll(task.interrupt.context)) return;
@@ -221,7 +222,7 @@ static void tile_rows_item(const sc_rows_task &task, int64_t item, row_parts &pa
         magnitudes range;
         for (int64_t lane = 0; lane < block.vectors * 16; ++lane) range.add(weights.tops[lane]);
         if (tiles_are_accurate(in, range)) {
-            sweep_lane_block<PARTS>(task, chunk, pitch, parts, block, weights, scratch);
+            sweep_lane_block<PARTS>(task, chunk, pitch, spans, block, weights, scratch);
             fill_gaps(task, chunk, block, scratch.sums);
         } else {
             leave_to_vectors(task, index, chunks, block, scratch.vectors);
@@ -235,11 +236,11 @@ static int64_t tile_rows_scratch_bytes(const sc_rows_task *task) {
 
 static void tile_rows(const sc_rows_task *task, int64_t begin, int64_t end, void *memory) {
     const tile_row_scratch scratch(*task, memory);
-    row_parts parts(task->map, row_parts::measure(task->map, task->batch, task->chunk_rows), scratch.tables);
+    long_rows spans(task->map, long_rows::measure(task->map, task->batch, task->chunk_rows), scratch.tables);
     for (int64_t item = begin; item < end; ++item) {
-        if (task->parts == 3) tile_rows_item<3>(*task, item, parts, scratch);
-        else if (task->parts == 2) tile_rows_item<2>(*task, item, parts, scratch);
-        else tile_rows_item<1>(*task, item, parts, scratch);
+        if (task->parts == 3) tile_rows_item<3>(*task, item, spans, scratch);
+        else if (task->parts == 2) tile_rows_item<2>(*task, item, spans, scratch);
+        else tile_rows_item<1>(*task, item, spans, scratch);
     }
 }
 

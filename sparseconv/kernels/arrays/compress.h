@@ -5,7 +5,7 @@
 // item is ITEM_BLOCKS blocks (256 KB): less is not worth waking a thread.
 //
 // Threads can write their values side by side only if they know where: count_blocks reads the array ahead of them. One
-// thread needs no such pass and is 1.5 (13 MB, in L3) to 2 times (100 MB) as fast without it, as fast as two threads
+// thread needs no such sweep and is 1.5 (13 MB, in L3) to 2 times (100 MB) as fast without it, as fast as two threads
 // with it; so compressed.py counts for three threads and more. Tried and left out: threads that pack without counting,
 // each into a room of its own, and move their values together afterwards. With two threads on AVX-512 that was 1.0 to
 // 1.6 times as fast as counting, on AVX2 0.7 to 1.1 times, and one thread has the more to move the more there are.

@@ -17,7 +17,7 @@
 // and where channels do not lie side by side it would need a transpose of its own, and room in the tile.
 //
 // Time of the call without a residual is 1 (Zen 4, one thread, batch 8, channels last; minima of turns): the residual
-// here, and added afterwards by another pass over memory, in place and together with ReLU.
+// here, and added afterwards by another sweep over memory, in place and together with ReLU.
 //                        no zeros       50%            80%
 //   64,256,56 1x1        1.07  1.21     1.10  1.28     1.21  1.60
 //   128,512,28 1x1       1.03  1.11     1.07  1.17     1.21  1.33
@@ -64,7 +64,7 @@ struct row_results {
     int64_t residual_pitch;
     const uint64_t *needed;  // null, or the lanes of the first output that are needed as bits; the others are cleared
     int64_t needed_pitch, needed_lanes_pitch;  // words to the next column, and to the next 64 lanes
-    uint16_t *mask;       // null, or with ReLU where the bits of the nonzero results go; then no vector is partial
+    uint16_t *bits;       // null, or with ReLU where the bits of the nonzero results go; then no vector is partial
     const float *origin;  // the result that the first bit belongs to
 
     // Whether sums are more than stored.
@@ -111,7 +111,7 @@ struct row_results {
         SC_UNROLL for (int q = 0; q < Q; ++q) {
             const f32x16 result = finished(sums[q], relu);
             store_result(to + 16 * q, result, lanes(q, Q), stream);
-            if (mask) mask[(to - origin) / 16 + q] = (uint16_t)nonzero(result);
+            if (bits) bits[(to - origin) / 16 + q] = (uint16_t)nonzero(result);
         }
     }
 };

@@ -1,6 +1,6 @@
 // Between weights of any strides and the tiles that kernels work on.
 //
-//   weight tile  [outer tap][pass] then [channel][tap][lane] (skipping) or [tap][channel][lane] (dense)
+//   weight tile  [outer tap][strand] then [channel][tap][lane] (skipping) or [tap][channel][lane] (dense)
 //
 // The elements (channel, outer tap, inner tap) of a tile are taken in the order that memory has them in, from the
 // largest stride to the smallest, so that runs are as long as memory offers: in forward, all elements of OIHW weights
@@ -40,13 +40,13 @@ struct weight_tile {
     bool dense;
 
     SC_INLINE_MEMBER int64_t floats() const { return channels * map.outer_taps * map.inner_taps * vectors * 16; }
-    SC_INLINE_MEMBER int64_t pass_offset(int64_t outer_tap, int64_t taps_before) const {
+    SC_INLINE_MEMBER int64_t strand_offset(int64_t outer_tap, int64_t taps_before) const {
         return (outer_tap * map.inner_taps + taps_before) * channels * vectors * 16;
     }
     SC_INLINE_MEMBER int64_t offset(int64_t channel, int64_t outer_tap, int64_t inner_tap) const {
         const sc_tap &tap = map.taps[inner_tap];
         const int64_t place = dense ? tap.index * channels + channel : channel * tap.taps + tap.index;
-        return pass_offset(outer_tap, tap.taps_before) + place * vectors * 16;
+        return strand_offset(outer_tap, tap.taps_before) + place * vectors * 16;
     }
 };
 

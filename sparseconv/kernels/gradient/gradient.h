@@ -9,20 +9,20 @@
 //   item         (group, lane_blocks x lane_vectors vectors of b, channel_block channels of a): its part of the
 //                gradient stays in scratch from the first position to the last, so no two threads ever add
 //                to the same element and no partial gradients are summed
-//   outer pass   its rows of A, over all images (or all rows: see below)
+//   outer strand   its rows of A, over all images (or all rows: see below)
 //   chunk        some of them (gradient/scratch.h), and the rows of B that they meet (gradient/partners.h); packed
 //                (gradient/pack.h) as channel tile: [row][window][a] where memory has pixels, else [a][row][window]
 //   lane block   B's rows for the chunk, packed as lane tile [row][window][b], L1-sized, unless they lie like that
 //                in memory: pixels of 64 lanes and more that are one lane block
-//   pass, outer taps, channel a: T = outer taps x taps x vectors accumulators in registers sum over the
+//   strand, outer taps, channel a: T = outer taps x taps x vectors accumulators in registers sum over the
 //                chunk, then are added to the scratch gradient, which is emptied before its chains are long
 //                (common/long_sums.h): more accurate than one chain over all positions
 //
 // A row's window holds its columns and the `in` columns that any tap reaches beyond them, so every row stands
 // alone and rows that follow one another on both sides are one run: 7 x 7 maps fill 64-position words.
-// With one outer dimension, rows fall apart into outer passes as columns do into passes: rows of A that meet rows of B
-// which follow one another in the tile. A skipping kernel sweeps all taps of an outer pass together. Rows outside the
-// image are then rows of zeros in the tile.
+// With one outer dimension, rows fall apart into outer strands as columns do into strands: rows of A that meet rows of
+// B which follow one another in the tile. A skipping kernel sweeps all taps of an outer strand together. Rows outside
+// the image are then rows of zeros in the tile.
 // The order of the sum depends on chunk_rows and segment alone, so threads do not change a bit.
 //
 // Lanes read in place: what a second thread copies is copied by both, so the copy weighs twice there. Zen 5, batch 8,
@@ -40,28 +40,28 @@
 
 SC_OPEN
 
-// One pass of one lane block and the channels that it needs over the chunk, with the outer taps of an outer pass, or
-// with `tap` alone.
-static void gradient_taps(const sc_gradient_task &task, const sc_pass *outer, const gradient_chunk &chunk,
-                          const gradient_scratch &scratch, const sc_pass &pass, int64_t window, int64_t tap,
+// One strand of one lane block and the channels that it needs over the chunk, with the outer taps of an outer strand,
+// or with `tap` alone.
+static void gradient_taps(const sc_gradient_task &task, const sc_strand *outer, const gradient_chunk &chunk,
+                          const gradient_scratch &scratch, const sc_strand &strand, int64_t window, int64_t tap,
                           const weight_tile &shape, const float *lanes, int64_t channels, float *tile,
                           bool careful, read_ahead &ahead) {
     const int64_t *partner = scratch.partner + (outer ? 0 : tap * task.chunk_rows);
     int64_t begin, end;
-    segment_range(task, chunk, pass, begin, end);
+    segment_range(task, chunk, strand, begin, end);
     gradient_sweep sweep = {};
     sweep.channel_pitch = gradient_scratch::pixels(task) ? 1 : scratch.channel_pitch;
     sweep.position_pitch = gradient_scratch::pixels(task) ? scratch.pixel_pitch : 1;
-    sweep.channels = scratch.needed_list, sweep.channel_count = channels, sweep.taps = pass.taps;
+    sweep.channels = scratch.needed_list, sweep.channel_count = channels, sweep.taps = strand.taps;
     sweep.window = window, sweep.columns = end - begin;
-    sweep.b_first = pass.shift - begin, sweep.b_end = pass.in_count + pass.shift - begin;
+    sweep.b_first = strand.shift - begin, sweep.b_end = strand.in_count + strand.shift - begin;
     sweep.live_pitch = scratch.live_pitch, sweep.ahead = &ahead;
-    sweep.sums = tile + shape.pass_offset(outer ? outer->first_tap : tap, pass.taps_before);
+    sweep.sums = tile + shape.strand_offset(outer ? outer->first_tap : tap, strand.taps_before);
     sweep.outer = outer ? outer->taps : 1;
     sweep.b_outer_pitch = window * shape.vectors * 16;
-    sweep.sums_outer_pitch = shape.pass_offset(outer ? outer->tap_step : 1, 0);
+    sweep.sums_outer_pitch = shape.strand_offset(outer ? outer->tap_step : 1, 0);
     sweep.a = scratch.channels, sweep.live = scratch.live, sweep.runs = scratch.runs;
-    sweep.b = lanes + (pass.window_shift - pass.shift) * shape.vectors * 16;
+    sweep.b = lanes + (strand.window_shift - strand.shift) * shape.vectors * 16;
     for (int64_t row = 0, rows; row < chunk.rows; row += rows) {
         rows = 1;
         if (partner[row] < 0) continue;
@@ -71,11 +71,11 @@ static void gradient_taps(const sc_gradient_task &task, const sc_pass *outer, co
     }
     if (sweep.run_count == 0) return;
     if (careful) gradient_careful(sweep, shape.vectors);
-    else if (task.dense) gradient_dense_kernel(shape.vectors)(sweep);
-    else gradient_skip_kernel(shape.vectors)(sweep);
+    else if (skips(task)) gradient_skip_kernel(shape.vectors)(sweep);
+    else gradient_dense_kernel(shape.vectors)(sweep);
 }
 
-// All of an item's positions in the rows of an outer pass, or in all rows. Returns false if the call was interrupted.
+// All of an item's positions in the rows of an outer strand, or in all rows. Returns false if the call was interrupted.
 static bool gradient_over(const sc_gradient_task &task, const gradient_share &share, const needed_channels &needed,
                           const gradient_rows &rows, const gradient_scratch &scratch, bool careful,
                           long_sums &sums) {
@@ -83,11 +83,11 @@ static bool gradient_over(const sc_gradient_task &task, const gradient_share &sh
     const int64_t channel = share.group * task.channels + share.channel, channels = share.channels;
     const int64_t first_lane = share.blocks.begin(share.first_block) * 16;
     const int64_t end_lane = smaller(share.blocks.begin(share.end_block) * 16, task.lanes);
-    const int64_t sweeps = rows.pass ? 1 : map.outer_taps;  // of a pass
+    const int64_t sweeps = rows.strand ? 1 : map.outer_taps;  // of a strand
     int64_t calls = 0;  // of kernels, each for some channels
     for (int64_t block = 0; block < needed.blocks; ++block) {
-        calls += task.dense ? ceil_div(needed.count(block), f32x16::dense_pixels) * map.inner_taps
-                            : needed.count(block) * map.pass_count;
+        calls += skips(task) ? needed.count(block) * map.strand_count
+                             : ceil_div(needed.count(block), f32x16::dense_pixels) * map.inner_taps;
     }
     if (calls == 0) return true;
     gradient_chunk chunk;
@@ -95,21 +95,21 @@ static bool gradient_over(const sc_gradient_task &task, const gradient_share &sh
         chunk.rows = smaller(task.chunk_rows, task.batch * rows.count - chunk.first);
         if (task.interrupt.poll(task.interrupt.context)) return false;
         const int64_t slots =
-            rows.pass ? stack_partners(task, rows, chunk, scratch) : find_partners(task, rows, chunk, scratch);
+            rows.strand ? stack_partners(task, rows, chunk, scratch) : find_partners(task, rows, chunk, scratch);
         for (chunk.segment = 0; chunk.segment < task.segments; ++chunk.segment) {
             read_ahead ahead = next_reads(task, rows, chunk, channel, channels, share.group * task.lanes + first_lane,
                                           end_lane - first_lane);
             ahead.spread(calls * sweeps);
-            for (int64_t p = 0, next; p < map.pass_count; p = next) {  // passes with equal columns share both tiles
-                const sc_pass &pass = map.passes[p];
-                for (next = p + 1; next < map.pass_count && !map.passes[next].new_columns;) ++next;
+            for (int64_t p = 0, next; p < map.strand_count; p = next) {  // strands with equal columns share both tiles
+                const sc_strand &strand = map.strands[p];
+                for (next = p + 1; next < map.strand_count && !map.strands[next].new_columns;) ++next;
                 int64_t begin, end;
-                segment_range(task, chunk, pass, begin, end);
+                segment_range(task, chunk, strand, begin, end);
                 if (begin >= end) continue;
-                const int64_t window = end - begin + pass.window;
+                const int64_t window = end - begin + strand.window;
                 const auto pack = gradient_scratch::pixels(task) ? pack_pixels : pack_channels;
                 for (int64_t first, last = 0; needed.next(first, last, channels);) {
-                    pack(task, rows, chunk, scratch, pass, window, channel, first, last);
+                    pack(task, rows, chunk, scratch, strand, window, channel, first, last);
                 }
                 for (int64_t block = share.first_block; block < share.end_block; ++block) {
                     const int64_t some = needed.list(block - share.first_block, scratch.needed_list);
@@ -117,12 +117,13 @@ static bool gradient_over(const sc_gradient_task &task, const gradient_share &sh
                     const weight_tile shape = share.shape(task, block);
                     const int64_t lane = share.blocks.begin(block) * 16;
                     const float *lanes =
-                        pack_lanes(task, chunk, scratch, pass, window, slots, share.group * task.lanes + lane,
+                        pack_lanes(task, chunk, scratch, strand, window, slots, share.group * task.lanes + lane,
                                    smaller(shape.vectors * 16, task.lanes - lane), shape.vectors * 16);
                     float *tile = share.tile(scratch.gradient, block);
                     for (int64_t i = 0; i < (next - p) * sweeps; ++i) {
-                        gradient_taps(task, rows.pass, chunk, scratch, map.passes[p + i / sweeps], window, i % sweeps,
-                                      shape, lanes, some, tile, careful, ahead);
+                        const sc_strand &along = map.strands[p + i / sweeps];
+                        gradient_taps(task, rows.strand, chunk, scratch, along, window, i % sweeps, shape, lanes, some,
+                                      tile, careful, ahead);
                     }
                 }
             }
@@ -132,9 +133,9 @@ static bool gradient_over(const sc_gradient_task &task, const gradient_share &sh
     return true;
 }
 
-// The skipping kernel multiplies a nonzero with all taps of a pass at once, also where some of them meet padding, which
-// is zeros in B's tile. That is exact but for Inf and NaN, of which each tap must see only those that it meets. So what
-// did not become finite is summed once more. Whether it is does not depend on the number of threads.
+// The skipping kernel multiplies a nonzero with all taps of a strand at once, also where some of them meet padding,
+// which is zeros in B's tile. That is exact but for Inf and NaN, of which each tap must see only those that it meets.
+// So what did not become finite is summed once more. Whether it is does not depend on the number of threads.
 static void repair_not_finite(const sc_gradient_task &task, const gradient_share &share, const needed_channels &needed,
                               const gradient_scratch &scratch) {
     needed.keep_not_finite(task, share, scratch.gradient);
@@ -152,16 +153,16 @@ static void gradient_item(const sc_gradient_task &task, const gradient_share &sh
     share.clear(scratch.gradient);
     long_sums sums(scratch.gradient, scratch.long_gradient, scratch.long_floats, share.floats(), SHORT_CHAIN);
     for (int64_t i = 0; i < task.batch * task.map.in_rows; ++i) scratch.slots[i] = -1;
-    for (int64_t index = 0; index < gradient_rows::passes(task); ++index) {
+    for (int64_t index = 0; index < gradient_rows::strands(task); ++index) {
         const gradient_rows rows(task, index);
         if (!gradient_over(task, share, needed, rows, scratch, false, sums)) return;
     }
     sums.finish();
-    if (!store_gradient(task, share, scratch.gradient) && !task.dense) repair_not_finite(task, share, needed, scratch);
+    if (!store_gradient(task, share, scratch.gradient) && skips(task)) repair_not_finite(task, share, needed, scratch);
 }
 
 static int64_t gradient_scratch_bytes(const sc_gradient_task *task) {
-    if (task->points) return points_scratch::measure(*task).total() * (int64_t)sizeof(float);
+    if (task->kernel == SC_GRADIENT_POINTS) return points_scratch::measure(*task).total() * (int64_t)sizeof(float);
     return gradient_scratch::measure(*task).total() * (int64_t)sizeof(float);
 }
 
@@ -184,7 +185,7 @@ static int64_t gradient_needed(const sc_gradient_task *task) {
 static void gradient(const sc_gradient_task *task, int64_t begin, int64_t end, void *memory) {
     for (int64_t item = begin; item < end; ++item) {
         const gradient_share share(*task, item);
-        if (task->points) gradient_points_item(*task, share, memory);
+        if (task->kernel == SC_GRADIENT_POINTS) gradient_points_item(*task, share, memory);
         else gradient_item(*task, share, memory);
     }
 }

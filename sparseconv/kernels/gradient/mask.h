@@ -16,9 +16,9 @@ SC_OPEN
 // The channels [channel, channel + count) of A, count <= 64, that any of some lanes needs at any tap, as bits.
 static uint64_t needed_word(const sc_gradient_task &task, int64_t group, int64_t channel, int count, int64_t lane,
                             int64_t lanes) {
-    if (!task.pairs) return ~0ull >> (64 - count);
+    if (!task.needed_pairs) return ~0ull >> (64 - count);
     const int64_t channel_step = task.pair_channel, lane_step = task.pair_lane;
-    const uint8_t *pairs = task.pairs + group * task.pair_group + channel * channel_step + lane * lane_step;
+    const uint8_t *pairs = task.needed_pairs + group * task.pair_group + channel * channel_step + lane * lane_step;
     uint8_t any[64] = {};
     if (channel_step == 1) {
         for (int64_t i = 0; i < lanes; ++i) {
@@ -54,7 +54,7 @@ static void keep_masked(float *values, const uint8_t *mask, int64_t count) {
 // their taps, are neighbours; mostly they are so in the result.
 static void clear_unneeded(const sc_gradient_task &task, int64_t group, int64_t channel, int64_t channels,
                            int64_t lane, int64_t lanes) {
-    if (!task.mask) return;
+    if (!task.needed) return;
     const sc_weight_view &view = task.gradient;
     const int64_t inner_taps = task.map.inner_taps, taps = task.map.outer_taps * inner_taps;
     const bool by_channel = task.pair_channel == 1;  // channels are the inner ones
@@ -63,7 +63,7 @@ static void clear_unneeded(const sc_gradient_task &task, int64_t group, int64_t 
     const int64_t inner_step = by_channel ? view.channel_stride : view.lane_stride;
     const int64_t mask_step = (by_channel ? task.pair_lane : task.pair_channel) * taps;
     const bool flat = inner_step == taps && (taps == 1 || (view.flat_taps && view.tap_stride == 1));
-    const uint8_t *mask = task.mask;
+    const uint8_t *mask = task.needed;
     mask += (group * task.pair_group + channel * task.pair_channel + lane * task.pair_lane) * taps;
     float *corner = view.data + group * view.group_stride + channel * view.channel_stride + lane * view.lane_stride;
     for (int64_t outer = 0; outer < outer_count; ++outer, mask += mask_step, corner += outer_step) {

@@ -28,20 +28,20 @@ static void find_position_words(const gradient_scratch &scratch, int64_t positio
 
 // The same of channels [first, last) from A's mask, whatever the order of its elements.
 static void find_masked_words(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk,
-                              const gradient_scratch &scratch, const sc_pass &pass, int64_t window, int64_t channel,
+                              const gradient_scratch &scratch, const sc_strand &strand, int64_t window, int64_t channel,
                               int64_t first, int64_t last) {
     int64_t begin, end;
-    segment_range(task, chunk, pass, begin, end);
+    segment_range(task, chunk, strand, begin, end);
     for (int64_t i = first * scratch.live_pitch; i < last * scratch.live_pitch; ++i) scratch.live[i] = 0;
     for (int64_t i = 0; i < chunk.rows; ++i) {
         for (int64_t column = begin; column < end; column += 64) {
-            const mask_columns columns(task.live, rows.image(chunk.first + i), rows.row(chunk.first + i),
-                                       pass.out_start + column * pass.out_step, pass.out_step,
+            const mask_columns columns(task.known, rows.image(chunk.first + i), rows.row(chunk.first + i),
+                                       strand.out_start + column * strand.out_step, strand.out_step,
                                        smaller(64, end - column));
             const int64_t position = i * window + column - begin, shift = position % 64;
             for (int64_t c = first; c < last; c += 64) {
                 uint64_t bits[64] = {};
-                mask_words(task.live, columns, channel + c, (int)smaller(64, last - c), bits);
+                mask_words(task.known, columns, channel + c, (int)smaller(64, last - c), bits);
                 transpose_bits(bits);
                 uint64_t *live = scratch.live + c * scratch.live_pitch + position / 64;
                 for (int64_t k = 0; k < smaller(64, last - c); ++k, live += scratch.live_pitch) {
@@ -55,30 +55,30 @@ static void find_masked_words(const sc_gradient_task &task, const gradient_rows 
 
 // A's channels [first, last) as [row][window][channel]; what lies behind a row's columns is never read.
 static void pack_pixels(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk,
-                        const gradient_scratch &scratch, const sc_pass &pass, int64_t window, int64_t channel,
+                        const gradient_scratch &scratch, const sc_strand &strand, int64_t window, int64_t channel,
                         int64_t first, int64_t last) {
     int64_t begin, end;
-    segment_range(task, chunk, pass, begin, end);
+    segment_range(task, chunk, strand, begin, end);
     for (int64_t i = 0; i < chunk.rows; ++i) {
         load_pixels(scratch.channels + i * window * scratch.pixel_pitch + first, scratch.pixel_pitch, task.a,
                     rows.of(task.a, chunk.first + i), channel + first, channel + last,
-                    pass.out_start + begin * pass.out_step, pass.out_step, end - begin);
+                    strand.out_start + begin * strand.out_step, strand.out_step, end - begin);
     }
-    if (task.dense) return;
-    if (task.live.data) return find_masked_words(task, rows, chunk, scratch, pass, window, channel, first, last);
+    if (!skips(task)) return;
+    if (task.known.data) return find_masked_words(task, rows, chunk, scratch, strand, window, channel, first, last);
     find_position_words(scratch, chunk.rows * window, window, end - begin, first, last, splat(&task.threshold));
 }
 
 // A's channels [first, last) as [channel][row][window], zeros behind the columns, and their nonzero positions.
 static void pack_channels(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk,
-                          const gradient_scratch &scratch, const sc_pass &pass, int64_t window, int64_t channel,
+                          const gradient_scratch &scratch, const sc_strand &strand, int64_t window, int64_t channel,
                           int64_t first, int64_t last) {
     int64_t begin, end;
-    segment_range(task, chunk, pass, begin, end);
+    segment_range(task, chunk, strand, begin, end);
     for (int64_t i = 0; i < chunk.rows; ++i) {
         load_channels(scratch.channels + first * scratch.channel_pitch + i * window, scratch.channel_pitch, task.a,
                       rows.of(task.a, chunk.first + i), channel + first, channel + last,
-                      pass.out_start + begin * pass.out_step, pass.out_step, end - begin);
+                      strand.out_start + begin * strand.out_step, strand.out_step, end - begin);
         for (int64_t c = first; c < last; ++c) {
             float *to = scratch.channels + c * scratch.channel_pitch + i * window;
             for (int64_t m = end - begin; m < window; ++m) to[m] = 0;
@@ -88,40 +88,42 @@ static void pack_channels(const sc_gradient_task &task, const gradient_rows &row
     for (int64_t c = first; c < last; ++c) {
         float *to = scratch.channels + c * scratch.channel_pitch;
         for (int64_t m = chunk.rows * window; m < scratch.channel_pitch; ++m) to[m] = 0;
-        if (task.dense || task.live.data) continue;
+        if (!skips(task) || task.known.data) continue;
         uint64_t *live = scratch.live + c * scratch.live_pitch;
         for (int64_t word = 0; word < scratch.live_pitch - 1; ++word) {
             live[word] = live_word(to + 64 * word, 64, threshold);
         }
         live[scratch.live_pitch - 1] = 0;
     }
-    if (task.live.data && !task.dense) {
-        find_masked_words(task, rows, chunk, scratch, pass, window, channel, first, last);
+    if (task.known.data && skips(task)) {
+        find_masked_words(task, rows, chunk, scratch, strand, window, channel, first, last);
     }
 }
 
 // Where B lies in memory as the lane tile has it: one row, pixels that a lane block fills, whole cache lines and no
 // padding. Then nothing is copied. `row` is where the columns from `first` on are, `low` and `high` as in pack_lanes.
-static const float *lanes_in_place(const sc_gradient_task &task, const sc_pass &pass, const float *row, int64_t first,
+static const float *lanes_in_place(const sc_gradient_task &task, const sc_strand &strand, const float *row,
+                                   int64_t first,
                                    int64_t low, int64_t high, int64_t window, int64_t lanes, int64_t pitch) {
     if (lanes != pitch || low != 0 || high != window || !channels_contiguous(task.b)) return nullptr;
-    const int64_t step = pass.in_step * task.b.column_stride;
-    const float *tile = row + pass.in_start * task.b.column_stride + first * step;
+    const int64_t step = strand.in_step * task.b.column_stride;
+    const float *tile = row + strand.in_start * task.b.column_stride + first * step;
     return step == pitch && reinterpret_cast<uintptr_t>(tile) % 64 == 0 ? tile : nullptr;
 }
 
 // B as [slot][window][lane], zeros where the window leaves the row; returns where this tile is.
 static const float *pack_lanes(const sc_gradient_task &task, const gradient_chunk &chunk,
-                               const gradient_scratch &scratch, const sc_pass &pass, int64_t window, int64_t slots,
+                               const gradient_scratch &scratch, const sc_strand &strand, int64_t window, int64_t slots,
                                int64_t lane, int64_t lanes, int64_t pitch) {
     const sc_map &map = task.map;
     int64_t begin, end;
-    segment_range(task, chunk, pass, begin, end);
-    const int64_t first = begin - pass.window_shift;  // `in` column at the start of the window
-    const int64_t low = smaller(larger(0, -first), window), high = larger(low, smaller(window, pass.in_count - first));
+    segment_range(task, chunk, strand, begin, end);
+    const int64_t first = begin - strand.window_shift;  // `in` column at the start of the window
+    const int64_t low = smaller(larger(0, -first), window);
+    const int64_t high = larger(low, smaller(window, strand.in_count - first));
     if (slots == 1 && scratch.order[0] >= 0) {
         const float *row = row_of(task.b, scratch.order[0] / map.in_rows, scratch.order[0] % map.in_rows) + lane;
-        if (const float *tile = lanes_in_place(task, pass, row, first, low, high, window, lanes, pitch)) return tile;
+        if (const float *tile = lanes_in_place(task, strand, row, first, low, high, window, lanes, pitch)) return tile;
     }
     for (int64_t slot = 0; slot < slots; ++slot) {
         const int64_t row = scratch.order[slot];
@@ -133,7 +135,7 @@ static const float *pack_lanes(const sc_gradient_task &task, const gradient_chun
         for (int64_t i = 0; i < low * pitch; i += 16) store(to + i, zero());
         for (int64_t i = high * pitch; i < window * pitch; i += 16) store(to + i, zero());
         load_pixels(to + low * pitch, pitch, task.b, row_of(task.b, row / map.in_rows, row % map.in_rows), lane,
-                   lane + lanes, pass.in_start + (first + low) * pass.in_step, pass.in_step, high - low);
+                   lane + lanes, strand.in_start + (first + low) * strand.in_step, strand.in_step, high - low);
     }
     return scratch.lanes;
 }

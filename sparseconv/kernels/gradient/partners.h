@@ -30,11 +30,11 @@ static int64_t find_partners(const sc_gradient_task &task, const gradient_rows &
     return used;
 }
 
-// The same for an outer pass: for each image all rows from the first to the last that any tap meets, those outside the
-// image as zeros. Only the partners of the first tap are needed.
+// The same for an outer strand: for each image all rows from the first to the last that any tap meets, those outside
+// the image as zeros. Only the partners of the first tap are needed.
 static int64_t stack_partners(const sc_gradient_task &task, const gradient_rows &rows, const gradient_chunk &chunk,
                               const gradient_scratch &scratch) {
-    const sc_pass &outer = *rows.pass;
+    const sc_strand &outer = *rows.strand;
     int64_t used = 0;
     for (int64_t i = 0; i < chunk.rows;) {
         const int64_t image = rows.image(chunk.first + i), first = (chunk.first + i) % rows.count;
@@ -50,22 +50,22 @@ static int64_t stack_partners(const sc_gradient_task &task, const gradient_rows 
     return used;
 }
 
-// The rows of B that some rows of A meet: those of an outer pass, or all of them.
+// The rows of B that some rows of A meet: those of an outer strand, or all of them.
 struct partner_rows {
     int64_t start, step, count;  // in each image
 
     SC_INLINE_MEMBER partner_rows(const sc_map &map, const gradient_rows &rows)
-        : start(rows.pass ? rows.pass->in_start : 0), step(rows.pass ? rows.pass->in_step : 1),
-          count(rows.pass ? rows.pass->in_count : map.in_rows) {}
+        : start(rows.strand ? rows.strand->in_start : 0), step(rows.strand ? rows.strand->in_step : 1),
+          count(rows.strand ? rows.strand->in_count : map.in_rows) {}
     // How many of them, over all images, the rows of A before `index` have met.
     SC_INLINE_MEMBER int64_t met(const sc_map &map, const gradient_rows &rows, int64_t index) const {
         for (int64_t i = index - 1; i >= larger(0, index - rows.count); --i) {
             int64_t last = -1;
-            if (rows.pass) {
-                const int64_t first = rows.first + i % rows.count - rows.pass->shift;
-                last = smaller(count - 1, first + rows.pass->taps - 1);
+            if (rows.strand) {
+                const int64_t first = rows.first + i % rows.count - rows.strand->shift;
+                last = smaller(count - 1, first + rows.strand->taps - 1);
             }
-            for (int64_t tap = 0; !rows.pass && tap < map.outer_taps; ++tap) {
+            for (int64_t tap = 0; !rows.strand && tap < map.outer_taps; ++tap) {
                 last = larger(last, map.row_table[rows.row(i) * map.outer_taps + tap]);
             }
             if (last >= 0) return rows.image(i) * count + last + 1;
@@ -87,15 +87,16 @@ static read_ahead next_reads(const sc_gradient_task &task, const gradient_rows &
         const int64_t met = partners.met(map, rows, next);
         ahead.add_rows(task.b, {partners.start, partners.step, partners.count}, met,
                        partners.met(map, rows, next + some) - met, map.in_columns, lane, lanes);
-    } else if (all_rows == 1 && chunk.segment + 1 < task.segments && map.pass_count == 1) {
-        const sc_pass &pass = map.passes[0];
+    } else if (all_rows == 1 && chunk.segment + 1 < task.segments && map.strand_count == 1) {
+        const sc_strand &strand = map.strands[0];
         int64_t begin, end;
-        segment_range(task, {chunk.first, chunk.rows, chunk.segment + 1}, pass, begin, end);
+        segment_range(task, {chunk.first, chunk.rows, chunk.segment + 1}, strand, begin, end);
         if (begin >= end) return ahead;
-        const int64_t out = pass.out_start + begin * pass.out_step, in = pass.in_start + begin * pass.in_step;
-        ahead.add(task.a, row_of(task.a, 0, 0) + out * task.a.column_stride, (end - begin) * pass.out_step, channel,
+        const int64_t out = strand.out_start + begin * strand.out_step, in = strand.in_start + begin * strand.in_step;
+        ahead.add(task.a, row_of(task.a, 0, 0) + out * task.a.column_stride, (end - begin) * strand.out_step, channel,
                   channels);
-        ahead.add(task.b, row_of(task.b, 0, 0) + in * task.b.column_stride, (end - begin) * pass.in_step, lane, lanes);
+        ahead.add(task.b, row_of(task.b, 0, 0) + in * task.b.column_stride, (end - begin) * strand.in_step, lane,
+                  lanes);
     }
     return ahead;
 }

@@ -116,26 +116,27 @@ struct points_scratch {
     }
 };
 
-SC_INLINE const sc_pass &the_pass(const sc_map &map) { return map.passes[0]; }  // the one that has the tap
+SC_INLINE const sc_strand &the_strand(const sc_map &map) { return map.strands[0]; }  // the one that has the tap
 
 // The chunk's rows that meet a row of B, as far as both sides have columns: those of one segment. Returns their number.
 static int64_t find_points(const sc_gradient_task &task, int64_t first, int64_t rows, int64_t segment,
                            const points_scratch &scratch) {
     const sc_map &map = task.map;
-    const sc_pass &pass = the_pass(map);
-    const int64_t begin = larger(segment * task.segment, pass.shift);  // column m of A meets column m - shift of B
-    const int64_t end = smaller(smaller(pass.out_count, (segment + 1) * task.segment), pass.in_count + pass.shift);
+    const sc_strand &strand = the_strand(map);
+    const int64_t begin = larger(segment * task.segment, strand.shift);  // column m of A meets column m - shift of B
+    const int64_t met = smaller(strand.out_count, strand.in_count + strand.shift);
+    const int64_t end = smaller(met, (segment + 1) * task.segment);
     int64_t used = 0;
     for (int64_t row = first; row < first + rows && begin < end; ++row) {
         const int64_t image = row / map.out_rows, in = map.row_table[row % map.out_rows];
         if (in < 0) continue;
         const float *a = row_of(task.a, image, row % map.out_rows), *b = row_of(task.b, image, in);
-        a += (pass.out_start + begin * pass.out_step) * task.a.column_stride;
-        b += (pass.in_start + (begin - pass.shift) * pass.in_step) * task.b.column_stride;
+        a += (strand.out_start + begin * strand.out_step) * task.a.column_stride;
+        b += (strand.in_start + (begin - strand.shift) * strand.in_step) * task.b.column_stride;
         int64_t live = 0;
-        if (task.live.data) {
-            const int64_t column = pass.out_start + begin * pass.out_step;
-            live = mask_columns(task.live, image, row % map.out_rows, column, 1, 1).place;
+        if (task.known.data) {
+            const int64_t column = strand.out_start + begin * strand.out_step;
+            live = mask_columns(task.known, image, row % map.out_rows, column, 1, 1).place;
         }
         scratch.rows[used++] = {a, b, live, end - begin};
     }
@@ -149,14 +150,14 @@ static void find_channel_words(const sc_gradient_task &task, int64_t rows, int64
     const int64_t pitch = points_scratch::measure(task).live_pitch;
     const f32x16 threshold = splat(&task.threshold);
     uint64_t *live = scratch.live;
-    for (int64_t row = 0; row < rows && task.live.data; ++row) {
-        const int64_t step = the_pass(task.map).out_step * task.live.view.column_stride;
+    for (int64_t row = 0; row < rows && task.known.data; ++row) {
+        const int64_t step = the_strand(task.map).out_step * task.known.view.column_stride;
         const mask_columns columns(scratch.rows[row].live, step, scratch.rows[row].columns);
-        known_words(task.live, columns, {first, channels, points_scratch::word_channels}, scratch.rows[row].a + first,
+        known_words(task.known, columns, {first, channels, points_scratch::word_channels}, scratch.rows[row].a + first,
                     a_step, live, pitch);
         live += columns.count;
     }
-    for (int64_t row = 0; row < rows && !task.live.data; ++row) {
+    for (int64_t row = 0; row < rows && !task.known.data; ++row) {
         const float *a = scratch.rows[row].a + first;
         for (int64_t column = 0; column < scratch.rows[row].columns; ++column, a += a_step, ++live) {
             for (int64_t c = 0; c < channels; c += points_scratch::word_channels) {
@@ -176,10 +177,10 @@ static void gradient_points_item(const sc_gradient_task &task, const gradient_sh
     share.clear(scratch.gradient);
     long_sums sums(scratch.gradient, scratch.long_gradient, scratch.long_floats, share.floats(),
                    points_scratch::chunks_of_a_chain(task));
-    const sc_pass &pass = the_pass(map);
+    const sc_strand &strand = the_strand(map);
     points_sweep sweep = {};
     sweep.rows = scratch.rows;
-    sweep.a_step = pass.out_step * task.a.column_stride, sweep.b_step = pass.in_step * task.b.column_stride;
+    sweep.a_step = strand.out_step * task.a.column_stride, sweep.b_step = strand.in_step * task.b.column_stride;
     for (int64_t first = 0; first < task.batch * map.out_rows; first += task.chunk_rows) {
         const int64_t rows = smaller(task.chunk_rows, task.batch * map.out_rows - first);
         for (int64_t segment = 0; segment < task.segments; ++segment) {

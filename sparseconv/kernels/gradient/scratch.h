@@ -8,51 +8,53 @@
 
 SC_OPEN
 
-// The rows m of an outer pass that meet any row.
-SC_INLINE int64_t first_met(const sc_pass &outer) { return larger(0, outer.shift - outer.taps + 1); }
-SC_INLINE int64_t count_met(const sc_pass &outer) {
+SC_INLINE bool skips(const sc_gradient_task &task) { return task.kernel == SC_GRADIENT_SKIP; }
+
+// The rows m of an outer strand that meet any row.
+SC_INLINE int64_t first_met(const sc_strand &outer) { return larger(0, outer.shift - outer.taps + 1); }
+SC_INLINE int64_t count_met(const sc_strand &outer) {
     return larger(0, smaller(outer.out_count, outer.in_count + outer.shift) - first_met(outer));
 }
 
-// The rows of A that are summed together: those of one outer pass, or all of them, as far as they meet any row of B.
+// The rows of A that are summed together: those of one outer strand, or all of them, as far as they meet any row of B.
 struct gradient_rows {
-    const sc_pass *pass;  // or null
+    const sc_strand *strand;  // or null
     const int64_t *list;  // then which rows
-    int64_t first, start, step, count;  // in each image; m of an outer pass begins with `first`, and `start` is its row
+    int64_t first, start, step, count;  // in each image; m of an outer strand begins with `first`, in row `start`
 
     SC_INLINE_MEMBER gradient_rows(const sc_gradient_task &task, int64_t index)
-        : pass(task.outer_group > 1 ? task.map.outer_passes + index : nullptr), list(task.map.met_rows),
-          first(pass ? first_met(*pass) : 0), start(pass ? pass->out_start + first * pass->out_step : 0),
-          step(pass ? pass->out_step : 1), count(pass ? count_met(*pass) : task.map.met_row_count) {}
-    static int64_t passes(const sc_gradient_task &task) {
-        return task.outer_group > 1 ? task.map.outer_pass_count : 1;
+        : strand(task.outer_group > 1 ? task.map.outer_strands + index : nullptr), list(task.map.met_rows),
+          first(strand ? first_met(*strand) : 0), start(strand ? strand->out_start + first * strand->out_step : 0),
+          step(strand ? strand->out_step : 1), count(strand ? count_met(*strand) : task.map.met_row_count) {}
+    static int64_t strands(const sc_gradient_task &task) {
+        return task.outer_group > 1 ? task.map.outer_strand_count : 1;
     }
     SC_INLINE_MEMBER int64_t image(int64_t index) const { return index / count; }
     SC_INLINE_MEMBER int64_t row(int64_t index) const {
-        return pass ? start + index % count * step : list[index % count];
+        return strand ? start + index % count * step : list[index % count];
     }
-    SC_INLINE_MEMBER bool regular(const sc_map &map) const { return pass || count == map.out_rows; }
+    SC_INLINE_MEMBER bool regular(const sc_map &map) const { return strand || count == map.out_rows; }
     SC_INLINE_MEMBER const float *of(const sc_view &view, int64_t index) const {
         return row_of(view, image(index), row(index));
     }
 };
 
-// A chunk: consecutive rows of A over all images, and one segment of the columns of each pass.
+// A chunk: consecutive rows of A over all images, and one segment of the columns of each strand.
 struct gradient_chunk {
     int64_t first, rows, segment;
 };
 
-// Columns [begin, end) of `out` in a pass, without those that no pass with these columns meets with any tap. None if
-// they end before they begin.
-SC_INLINE void segment_range(const sc_gradient_task &task, const gradient_chunk &chunk, const sc_pass &pass,
+// Columns [begin, end) of `out` in a strand, without those that no strand with these columns meets with any tap. None
+// if they end before they begin.
+SC_INLINE void segment_range(const sc_gradient_task &task, const gradient_chunk &chunk, const sc_strand &strand,
                              int64_t &begin, int64_t &end) {
-    begin = larger(pass.window_shift - pass.window, chunk.segment * task.segment);
-    end = smaller(smaller(pass.out_count, pass.in_count + pass.window_shift), (chunk.segment + 1) * task.segment);
+    begin = larger(strand.window_shift - strand.window, chunk.segment * task.segment);
+    end = smaller(smaller(strand.out_count, strand.in_count + strand.window_shift), (chunk.segment + 1) * task.segment);
 }
 
 SC_INLINE int64_t window_floats(const sc_gradient_task &task) {
     int64_t window = 0;
-    for (int64_t p = 0; p < task.map.pass_count; ++p) window = larger(window, task.map.passes[p].window);
+    for (int64_t p = 0; p < task.map.strand_count; ++p) window = larger(window, task.map.strands[p].window);
     return task.segment + window;
 }
 
@@ -84,8 +86,8 @@ struct gradient_scratch {
     static int64_t most_slots(const sc_gradient_task &task) {
         const sc_map &map = task.map;
         int64_t slots = smaller(task.chunk_rows * map.outer_taps, task.batch * map.in_rows);
-        for (int64_t p = 0; task.outer_group > 1 && p < map.outer_pass_count; ++p) {
-            const sc_pass &outer = map.outer_passes[p];  // each image of the chunk brings the rows around it
+        for (int64_t p = 0; task.outer_group > 1 && p < map.outer_strand_count; ++p) {
+            const sc_strand &outer = map.outer_strands[p];  // each image of the chunk brings the rows around it
             const int64_t images = smaller(task.batch, task.chunk_rows / larger(1, count_met(outer)) + 2);
             slots = larger(p ? slots : 0, task.chunk_rows + images * (larger(1, outer.taps) - 1));
         }
@@ -112,7 +114,7 @@ struct gradient_scratch {
         size.channel_pitch = pitch, size.live_pitch = words;
         size.pixel_pitch = line(task.channel_block) + 16;  // pixels a power of two apart would share few sets of L1
         size.channels = pixels(task) ? task.chunk_rows * window * size.pixel_pitch + 16 : task.channel_block * pitch;
-        size.live = task.dense ? 0 : line(2 * task.channel_block * words);
+        size.live = skips(task) ? line(2 * task.channel_block * words) : 0;
         size.lanes = line(slots * window * task.lane_vectors * 16 + 16);
         return size;
     }

@@ -1,4 +1,4 @@
-// What gradient/gradient.h asks of a gradient kernel: for one pass, group of outer taps and lane block, add
+// What gradient/gradient.h asks of a gradient kernel: for one strand, group of outer taps and lane block, add
 // the runs of rows of a chunk.
 #pragma once
 #include "common/problem.h"

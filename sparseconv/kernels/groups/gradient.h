@@ -8,8 +8,8 @@
 //   item     part of the chunks, share of the vectors: sums of its own, which store_groups_gradient adds up in order
 //   chunk    some output rows, few enough for L2
 //   vector   packed first, if need be
-//   pass, outer taps and channels of the group: as many sums as registers hold, over the whole chunk
-//   row, columns: several at a time where an input has to be spread, which all taps of a pass then share
+//   strand, outer taps and channels of the group: as many sums as registers hold, over the whole chunk
+//   row, columns: several at a time where an input has to be spread, which all taps of a strand then share
 // Chunks and parts depend on sizes alone, so threads do not change a bit. A chain of additions is as long as a chunk;
 // the sums of chunks are added up as common/long_sums.h says.
 //
@@ -47,15 +47,15 @@ struct group_pair {
     const float *b[3];
 };
 
-// One pass over some pairs of rows.
+// One strand over some pairs of rows.
 struct group_gradient_sweep {
     const group_pair *pairs;
     int64_t count;
-    int64_t a_offset, b_offset;  // of column 0 of the pass and of the vector
+    int64_t a_offset, b_offset;  // of column 0 of the strand and of the vector
     int64_t a_ahead, b_ahead;    // where the next chunk is asked for
-    int64_t begin, end;        // columns m of the pass
+    int64_t begin, end;        // columns m of the strand
     int64_t shift, in_count;
-    int64_t a_pitch, b_pitch;  // from one column of the pass to the next
+    int64_t a_pitch, b_pitch;  // from one column of the strand to the next
     float *sums;
     int64_t outer_pitch;       // to the next outer tap
     int channel;               // first one of the group
@@ -289,7 +289,7 @@ struct group_gradient_scratch {
     }
     static int64_t long_size(const sc_groups_gradient_task &task, const narrow_lanes &lanes) {
         const int64_t floats = ceil_div(lanes.vectors, task.shares) * lanes.weights(task.map);
-        return long_sums::size(floats, ceil_div(chunks(task), task.parts), SHORT_CHAIN);
+        return long_sums::size(floats, ceil_div(chunks(task), task.sum_parts), SHORT_CHAIN);
     }
     static sizes measure(const sc_groups_gradient_task &task, const narrow_lanes &lanes) {
         const sc_map &map = task.map;
@@ -320,7 +320,7 @@ static int64_t groups_gradient_scratch_bytes(const sc_groups_gradient_task *task
 
 static int64_t groups_gradient_sums_bytes(const sc_groups_gradient_task *task) {
     const narrow_lanes lanes(*task);
-    return task->parts * lanes.vectors * lanes.weights(task->map) * (int64_t)sizeof(float);
+    return task->sum_parts * lanes.vectors * lanes.weights(task->map) * (int64_t)sizeof(float);
 }
 
 // Which rows of a chunk meet which rows of B; depthwise, some outer taps are swept together. Returns how many lists.
@@ -359,30 +359,30 @@ static void group_gradient_chunk(const sc_groups_gradient_task &task, const row_
     const int64_t b_pitch = task.b_place ? task.b.column_stride : lanes.packed_pitch();
     const int64_t a_offset = task.a_place ? channel_offset(task.a, lanes.first(vector)) : 0;
     const int64_t b_offset = task.b_place ? channel_offset(task.b, lanes.other(vector)) : 0;
-    for (int64_t p = 0; p < map.pass_count; ++p) {
-        const sc_pass &pass = map.passes[p];
+    for (int64_t p = 0; p < map.strand_count; ++p) {
+        const sc_strand &strand = map.strands[p];
         group_gradient_sweep sweep = {};
-        chunk.range(pass, sweep.begin, sweep.end);
+        chunk.range(strand, sweep.begin, sweep.end);
         if (sweep.begin >= sweep.end) continue;
-        sweep.shift = pass.shift, sweep.in_count = pass.in_count;
-        sweep.a_pitch = pass.out_step * a_pitch, sweep.b_pitch = pass.in_step * b_pitch;
-        sweep.a_offset = a_offset + pass.out_start * a_pitch, sweep.b_offset = b_offset + pass.in_start * b_pitch;
-        sweep.outer_pitch = shape.pass_offset(1, 0);
+        sweep.shift = strand.shift, sweep.in_count = strand.in_count;
+        sweep.a_pitch = strand.out_step * a_pitch, sweep.b_pitch = strand.in_step * b_pitch;
+        sweep.a_offset = a_offset + strand.out_start * a_pitch, sweep.b_offset = b_offset + strand.in_start * b_pitch;
+        sweep.outer_pitch = shape.strand_offset(1, 0);
         for (int64_t i = 0; i < list_count; ++i) {
             const group_rows &list = lists[i];
             sweep.pairs = list.pairs, sweep.count = list.count;
-            sweep.sums = sums + shape.pass_offset(list.tap, pass.taps_before);
+            sweep.sums = sums + shape.strand_offset(list.tap, strand.taps_before);
             const bool asks = list.tap == 0 && task.a_place && task.b_place;
             sweep.a_ahead = asks ? task.a_ahead : 0, sweep.b_ahead = asks ? task.b_ahead : 0;
             if (task.spread == 1) {
-                depthwise_gradient_for(list.outer, pass.taps)(sweep);
+                depthwise_gradient_for(list.outer, strand.taps)(sweep);
                 continue;
             }
             for (int64_t channel = 0, some; channel < task.channels; channel += some) {
                 some = sweep_channels(task.channels - channel);
                 sweep.channel = (int)channel;
-                group_gradient_kernel_for(task.spread, some, pass.taps)(sweep);
-                sweep.sums += some * pass.taps * 16, sweep.a_ahead = 0;
+                group_gradient_kernel_for(task.spread, some, strand.taps)(sweep);
+                sweep.sums += some * strand.taps * 16, sweep.a_ahead = 0;
             }
         }
     }
@@ -399,8 +399,8 @@ static void groups_gradient_item(const sc_groups_gradient_task &task, int64_t it
     long_sums all(sums + begin * weights, scratch.longer, group_gradient_scratch::long_size(task, lanes),
                   (end - begin) * weights, SHORT_CHAIN);
     for (float *at = sums + begin * weights; at < sums + end * weights; at += 16) store(at, zero());
-    const int64_t last = part_begin(chunks, task.parts, part + 1);
-    for (int64_t index = part_begin(chunks, task.parts, part); index < last; ++index) {
+    const int64_t last = part_begin(chunks, task.sum_parts, part + 1);
+    for (int64_t index = part_begin(chunks, task.sum_parts, part); index < last; ++index) {
         if (task.interrupt.poll(task.interrupt.context)) return;
         const row_chunk chunk(task, index);
         int64_t lists = 0;
@@ -436,16 +436,16 @@ static void store_groups_gradient(const sc_groups_gradient_task *task, int64_t b
     const int64_t weights = lanes.weights(task->map), pitch = lanes.vectors * weights;
     for (int64_t vector = begin; vector < end; ++vector) {
         float *sums = task->sums + vector * weights;
-        for (int64_t i = 0; i < weights && task->parts > 1; i += 16) {
+        for (int64_t i = 0; i < weights && task->sum_parts > 1; i += 16) {
             f32x16 sum = load(sums + i);
-            for (int64_t part = 1; part < task->parts; ++part) sum = add(sum, load(sums + part * pitch + i));
+            for (int64_t part = 1; part < task->sum_parts; ++part) sum = add(sum, load(sums + part * pitch + i));
             store(sums + i, sum);
         }
         move_group_weights<false>(sums, task->map, task->gradient, lanes, vector, 16 * vector - lanes.first(vector));
     }
 }
 
-static int64_t groups_gradient_items(const sc_groups_gradient_task *task) { return task->parts * task->shares; }
+static int64_t groups_gradient_items(const sc_groups_gradient_task *task) { return task->sum_parts * task->shares; }
 
 static constexpr sc_groups_table groups_table = {
     {pack_groups, group_vectors, no_scratch}, {groups, groups_items, groups_scratch_bytes}, pack_groups_bytes,

@@ -1,6 +1,6 @@
 // forward and backward_data of narrow groups, dense.
 //
-//   out[n, row, column, k] = end( bias[k] + sum over outer taps, passes, channels c of k's group, taps j of
+//   out[n, row, column, k] = end( bias[k] + sum over outer taps, strands, channels c of k's group, taps j of
 //                                 in[n, row_table[row][tap], m + j - shift, c] * weight[k, c, tap, j] )
 //
 // Lanes are 16 channels k that follow one another (groups/lanes.h): depthwise, that is one multiply-add per tap and
@@ -9,7 +9,7 @@
 //   vector   one at a time only where something is packed or stored through a transpose
 //   row, phase, columns: up to P neighbouring outputs of a phase
 //   vector   otherwise: pixels are read along their channels, a few streams side by side, whatever their number
-//   outer tap and pass: the steps of these outputs, found once for all vectors
+//   outer tap and strand: the steps of these outputs, found once for all vectors
 //   channel of the group: its taps stay in registers, each input is read (and spread) once for all outputs it reaches
 // A sum is complete before the next one begins: none is loaded and added to, and bias, ReLU and bits cost nothing.
 // The order of a sum is that of steps, channels and columns, which neither chunks nor threads change.
@@ -36,7 +36,7 @@ SC_OPEN
 
 enum { GROUP_COLUMNS = f32x16::accumulators > 12 ? 8 : f32x16::dense_pixels > 4 ? 4 : 2 };
 
-// One outer tap and pass of some outputs.
+// One outer tap and strand of some outputs.
 struct group_step {
     const float *in;     // the first input column that they can reach, for vector offset 0
     int64_t weights;     // behind a vector's bias
@@ -58,7 +58,7 @@ struct group_outputs {
     float *out;
     int64_t out_pitch;
     bool relu, stream;
-    uint16_t *mask;
+    uint16_t *bits;
     const float *origin;
     const float *residual;  // or null
     int64_t residual_pitch;
@@ -132,9 +132,9 @@ SC_INLINE void group_steps(const group_outputs &outputs) {
             continue;
         }
         SC_UNROLL for (int p = 0; p < P; ++p) store_result(out + p * outputs.out_pitch, acc[p], 16, outputs.stream);
-        if (!outputs.mask) continue;
+        if (!outputs.bits) continue;
         SC_UNROLL for (int p = 0; p < P; ++p) {
-            outputs.mask[(out - outputs.origin + p * outputs.out_pitch) / 16] = (uint16_t)nonzero(acc[p]);
+            outputs.bits[(out - outputs.origin + p * outputs.out_pitch) / 16] = (uint16_t)nonzero(acc[p]);
         }
     }
 }
@@ -203,7 +203,7 @@ struct group_scratch {
     const float **sources;  // [row][outer tap]: column 0 of the input row, or null
     int64_t *slots;         // where an input row has been packed, by its distance from the lowest one of the chunk
     int64_t *offsets;       // of each vector in a row of `in`, then of `out`, then of a residual
-    group_step *steps;      // [outer tap][pass of the phase]
+    group_step *steps;      // [outer tap][strand of the phase]
     float *pixels;          // [slot][column][packed pixel]
     float *sums;            // [row][column][lane]
 
@@ -215,7 +215,7 @@ struct group_scratch {
         const sc_map &map = task.map;
         const int64_t pairs = task.chunk_rows * map.outer_taps, in_rows = task.batch * map.in_rows;
         const int64_t pixels = smaller(pairs, in_rows) * task.in_segment * lanes.packed_pitch();
-        const int64_t steps = map.outer_taps * task.most_passes * (int64_t)sizeof(group_step) / 4;
+        const int64_t steps = map.outer_taps * task.most_strands * (int64_t)sizeof(group_step) / 4;
         const int64_t columns = task.chunk_rows * task.segment;
         return {line(2 * pairs), line(2 * in_rows), line(6 * lanes.vectors), line(steps),
                 task.in_place ? 0 : line(pixels), task.out_place ? 0 : 16 * columns + 16};
@@ -280,7 +280,7 @@ SC_INLINE int64_t new_group_rows(const sc_groups_task &task, int64_t out, const 
 
 // The steps of `columns` outputs of a phase, from `column` on. Returns their number.
 static int64_t find_group_steps(const sc_groups_task &task, const group_scratch &scratch, int64_t row,
-                                const int64_t *passes, int64_t pass_count, int64_t pitch, int64_t column,
+                                const int64_t *strands, int64_t strand_count, int64_t pitch, int64_t column,
                                 int64_t columns) {
     const sc_map &map = task.map;
     const weight_tile shape = {map, task.channels, 1, false};
@@ -288,16 +288,16 @@ static int64_t find_group_steps(const sc_groups_task &task, const group_scratch 
     for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
         const float *source = scratch.sources[row * map.outer_taps + tap];
         if (!source) continue;
-        for (int64_t p = 0; p < pass_count; ++p) {
-            const sc_pass &pass = map.passes[passes[p]];
-            const int64_t in = column - pass.shift;
-            const int64_t low = larger(0, -in), high = smaller(columns + pass.taps - 1, pass.in_count - in);
+        for (int64_t p = 0; p < strand_count; ++p) {
+            const sc_strand &strand = map.strands[strands[p]];
+            const int64_t in = column - strand.shift;
+            const int64_t low = larger(0, -in), high = smaller(columns + strand.taps - 1, strand.in_count - in);
             if (low >= high) continue;
             group_step &step = scratch.steps[count++];
-            step.in_pitch = pass.in_step * pitch;
-            step.in = source + pass.in_start * pitch + in * step.in_pitch;
-            step.weights = shape.pass_offset(tap, pass.taps_before);
-            step.taps = (int)pass.taps, step.low = (int)low, step.high = (int)high;
+            step.in_pitch = strand.in_step * pitch;
+            step.in = source + strand.in_start * pitch + in * step.in_pitch;
+            step.weights = shape.strand_offset(tap, strand.taps_before);
+            step.taps = (int)strand.taps, step.low = (int)low, step.high = (int)high;
         }
     }
     return count;
@@ -322,7 +322,7 @@ static void group_row(const sc_groups_task &task, const row_chunk &chunk, const 
     if (task.out_place) {
         const int64_t image = out_row / map.out_rows;
         out = row_of(task.out, image, out_row % map.out_rows), out_pitch = task.out.column_stride;
-        outputs.relu = epilogue.relu, outputs.mask = epilogue.mask, outputs.origin = task.out.data;
+        outputs.relu = epilogue.relu, outputs.bits = epilogue.bits, outputs.origin = task.out.data;
         if (epilogue.residual.data) {
             residual = row_of(epilogue.residual, image, out_row % map.out_rows);
             outputs.residual_offsets = scratch.offsets + 2 * lanes.vectors + begin;
@@ -344,18 +344,18 @@ static void group_row(const sc_groups_task &task, const row_chunk &chunk, const 
     outputs.stream = task.out_place && past_caches(task.out, epilogue) && !lanes.overlap &&
                      ((uintptr_t)out | apart * 4) % 64 == 0;
     for (int64_t phase = 0; phase < task.phase_count; ++phase) {
-        const int64_t *passes = task.phase_passes + task.phases[phase];
-        const int64_t pass_count = task.phases[phase + 1] - task.phases[phase];
+        const int64_t *strands = task.phase_strands + task.phases[phase];
+        const int64_t strand_count = task.phases[phase + 1] - task.phases[phase];
         int64_t first, last;
-        chunk.range(map.passes[passes[0]], first, last);
+        chunk.range(map.strands[strands[0]], first, last);
         if (first >= last) continue;
-        const sc_pass &any = map.passes[passes[0]];
+        const sc_strand &any = map.strands[strands[0]];
         // Outputs whose taps are all inside the image: their steps are the same but for the column.
         int64_t whole_first = first, whole_last = last, base = -1;
-        for (int64_t p = 0; p < pass_count; ++p) {
-            const sc_pass &pass = map.passes[passes[p]];
-            whole_first = larger(whole_first, pass.shift);
-            whole_last = smaller(whole_last, pass.in_count + pass.shift - (pass.taps - 1));
+        for (int64_t p = 0; p < strand_count; ++p) {
+            const sc_strand &strand = map.strands[strands[p]];
+            whole_first = larger(whole_first, strand.shift);
+            whole_last = smaller(whole_last, strand.in_count + strand.shift - (strand.taps - 1));
         }
         const int64_t tiles = ceil_div(last - first, GROUP_COLUMNS);
         for (int64_t tile = 0; tile < tiles; ++tile) {
@@ -364,7 +364,7 @@ static void group_row(const sc_groups_task &task, const row_chunk &chunk, const 
             outputs.whole = column >= whole_first && column + columns <= whole_last;
             outputs.in_offset = (column - base) * any.in_step * pitch;
             if (!outputs.whole || base < 0) {
-                outputs.count = find_group_steps(task, scratch, row, passes, pass_count, pitch, column, columns);
+                outputs.count = find_group_steps(task, scratch, row, strands, strand_count, pitch, column, columns);
                 outputs.in_offset = 0, base = outputs.whole ? column : -1;
             }
             // this share of all tiles' columns of the next row

@@ -5,7 +5,7 @@
 #include "common/problem.h"
 #include "pruning/pruning.h"
 
-// Dense kernels on tile registers, for tasks with `parts`.
+// Dense kernels on tile registers, for SC_ROWS_TILES and SC_GRADIENT_TILES.
 struct sc_tile_table {
     int64_t (*works)();  // nonzero if a product of known result comes out right
     sc_rows_table rows;

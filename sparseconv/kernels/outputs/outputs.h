@@ -1,6 +1,6 @@
 // forward and backward_data where only some outputs are needed: the loops around outputs/row.h.
 //
-//   out[n, row, m, k] = needed[n, row, m, k] ? sum over outer taps, passes, channels c, taps j of
+//   out[n, row, m, k] = needed[n, row, m, k] ? sum over outer taps, strands, channels c, taps j of
 //                       in[n, row_table[row][tap], m + j - shift, c] * weight[k, c, tap, j] : 0
 //
 // Made for backward_data behind a ReLU: the mask is that of the forward input, and what it does not let through need
@@ -10,7 +10,7 @@
 //   item           (group, chunk of output rows, share of the lane blocks), as in rows/rows.h
 //   channel block  Q vectors of channels of `in`, which for the chunk's rows stay in L2
 //   lane block     the output channels of one word
-//   outer tap, pass: one weight tile of lane block x taps x channel block, kept in L1 and swept over every row
+//   outer tap, strand: one weight tile of lane block x taps x channel block, kept in L1 and swept over every row
 // An output's sum over the lanes of a channel block is added to its place in the tile of sums, which holds the needed
 // ones of a lane block side by side. At the end they are expanded: zeros come between them. The order of the sum for
 // one output depends on channel_block alone.
@@ -82,27 +82,27 @@ struct outputs_share {
     }
 };
 
-// Sweeps the weights of one channel block, lane block, outer tap and pass over all rows of the chunk.
+// Sweeps the weights of one channel block, lane block, outer tap and strand over all rows of the chunk.
 static void sweep_outputs(const outputs_share &share, const ready_rows &ready, int64_t index, const float *tile,
                           int64_t channel, int64_t tap, int64_t p) {
     const sc_rows_task &task = share.task;
-    const sc_pass &pass = task.map.passes[p];
+    const sc_strand &strand = task.map.strands[p];
     const row_chunk &chunk = share.chunk;
     const lane_block block = share.block(index);
     const weight_tile shape = {task.map, block.lanes, vectors_of(task, channel), false};
     const outputs_kernel kernel = *tile == 0 ? outputs_row_kernel(shape.vectors) : outputs_careful;
     outputs_sweep sweep = {};
-    chunk.range(pass, sweep.begin, sweep.end);
-    sweep.begin = larger(sweep.begin, pass.shift - pass.taps + 1);
-    sweep.end = smaller(sweep.end, pass.in_count + pass.shift);
+    chunk.range(strand, sweep.begin, sweep.end);
+    sweep.begin = larger(sweep.begin, strand.shift - strand.taps + 1);
+    sweep.end = smaller(sweep.end, strand.in_count + strand.shift);
     if (sweep.begin >= sweep.end) return;
-    sweep.shift = pass.shift, sweep.taps = pass.taps, sweep.vectors = shape.vectors;
-    sweep.weights = tile + OUTPUTS_HEAD + shape.pass_offset(tap, pass.taps_before);
-    sweep.needed_pitch = pass.out_step, sweep.sums_pitch = pass.out_step * share.sums_pitch();
-    const int64_t first = pass.out_start + sweep.begin * pass.out_step - chunk.column;
+    sweep.shift = strand.shift, sweep.taps = strand.taps, sweep.vectors = shape.vectors;
+    sweep.weights = tile + OUTPUTS_HEAD + shape.strand_offset(tap, strand.taps_before);
+    sweep.needed_pitch = strand.out_step, sweep.sums_pitch = strand.out_step * share.sums_pitch();
+    const int64_t first = strand.out_start + sweep.begin * strand.out_step - chunk.column;
     for (int64_t i = 0; i < share.scratch.met_count[tap]; ++i) {
         const int64_t row = share.scratch.met[tap * task.chunk_rows + i];
-        ready.point(sweep, pass, share.scratch.places[p], share.scratch.sources[row * task.map.outer_taps + tap]);
+        ready.point(sweep, strand, share.scratch.places[p], share.scratch.sources[row * task.map.outer_taps + tap]);
         sweep.in += channel;
         sweep.needed = share.needed(index, row) + first;
         sweep.sums = share.sums(index, row) + first * share.sums_pitch();
@@ -169,7 +169,7 @@ static void outputs_item(const sc_rows_task &task, int64_t item, const row_scrat
             if (task.pack_ahead) tile = packed_outputs_tile(task, block, index, channel);
             else pack_outputs_tile(task, block, channel, scratch.tile);
             for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
-                for (int64_t p = 0; p < map.pass_count; ++p) {
+                for (int64_t p = 0; p < map.strand_count; ++p) {
                     sweep_outputs(share, ready, index, tile, channel, tap, p);
                 }
             }

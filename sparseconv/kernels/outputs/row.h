@@ -34,9 +34,9 @@
 SC_OPEN
 
 struct outputs_sweep {
-    const float *in;  // column 0 of the pass, first channel of the block; whole vectors
+    const float *in;  // column 0 of the strand, first channel of the block; whole vectors
     int64_t in_pitch, in_count;
-    int64_t begin, end;  // output columns m of the pass
+    int64_t begin, end;  // output columns m of the strand
     int64_t shift, taps, vectors;
     const float *weights;    // [channel of out][tap][vectors * 16 channels of in]
     const uint64_t *needed;  // of m = begin

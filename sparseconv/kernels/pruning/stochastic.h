@@ -2,7 +2,7 @@
 // pruning/philox.h uniform in (0, 1), so that its expected value is g. In one expression, since r < 1:
 //   |g| > r tau (or NaN)  ->  sign(g) max(|g|, tau),  else 0
 //
-// The same pass sums up |g|, whose mean is what the next threshold is made of. The sums are those of sixteen lanes of
+// The same sweep sums up |g|, whose mean is what the next threshold is made of. The sums are those of sixteen lanes of
 // an item, in double, added up in the order of lanes: the same for all instruction sets and numbers of threads, as are
 // the random numbers, which belong to places in the array.
 //

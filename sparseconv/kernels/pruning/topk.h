@@ -1,9 +1,9 @@
-// Top-K: the passes over an array that find its K-th largest magnitude (pruning/topk_search.h says which), and the mask
+// Top-K: the sweeps over an array that find its K-th largest magnitude (pruning/topk_search.h says which), and the mask
 // of the K largest ones.
 //
-// A pass reads the array once: 40 MB at the 42 GB/s of one Zen 4 core are 0.95 ms, and the 7 cycles of a vector (three
+// A sweep reads the array once: 40 MB at the 42 GB/s of one Zen 4 core are 0.95 ms, and the 7 cycles of a vector (three
 // comparisons, two counts, one compressed store) are 1.2 ms. Few elements are inside the bracket, and they go through a
-// room of the thread's own into the array that the next pass reads.
+// room of the thread's own into the array that the next sweep reads.
 #pragma once
 #include "arrays/mask.h"
 #include "common/tile.h"

@@ -1,11 +1,11 @@
-// The search for the K-th largest magnitude: which bracket the next pass over the array takes, and what is known then.
+// The search for the K-th largest magnitude: which bracket the next sweep over the array takes, and what is known then.
 //
-// A small sample of the array says between which two values the K-th largest lies, all but certainly; a pass counts
+// A small sample of the array says between which two values the K-th largest lies, all but certainly; a sweep counts
 // what is above them and keeps what is between, a few percent; in these few the search goes on in the same way. That is
 // the selection of Floyd and Rivest ("Expected time bounds for selection", CACM 18(3), 1975), with counts in the place
-// of exchanges. A sample that misleads (an array may have its large values where no sample looks) costs a pass more:
-// the counts tell on which side of the bracket to go on. After a pass that did not halve what is left, the next bracket
-// halves the values instead. There are at most 31 such passes, so time is linear for every array.
+// of exchanges. A sample that misleads (an array may have its large values where no sample looks) costs a sweep more:
+// the counts tell on which side of the bracket to go on. After a sweep that did not halve what is left, the next
+// bracket halves the values instead. There are at most 31 such sweeps, so time is linear for every array.
 //
 // Magnitudes are looked at as *keys*: whole numbers in their order, without gaps. Zeros and denormals, which kernels
 // take as zeros, have key 0, the smallest normal number key 1, infinity the largest.
@@ -48,7 +48,7 @@ public:
 
     topk_search(const float *data, int64_t count, int64_t k) : data(data), count(count), rank_(k), inside_(count) {}
 
-    // Where the passes read: all elements of the bracket known so far are there.
+    // Where the sweeps read: all elements of the bracket known so far are there.
     const float *data;
     int64_t count;
 
@@ -57,7 +57,7 @@ public:
     int64_t ties() const { return inside_; }      // elements that have this key
     int64_t kept_ties() const { return rank_; }   // as many of them are among the K largest
 
-    // The bracket of the next pass, which may keep up to `room` elements. `samples` has room for most_samples.
+    // The bracket of the next sweep, which may keep up to `room` elements. `samples` has room for most_samples.
     bracket next(int32_t *samples, int64_t room) {
         if (inside_ <= room && inside_ <= count / 2) return known_;  // away with the others
         const int64_t taken = halve_ ? 0 : take_samples(samples);
@@ -65,7 +65,7 @@ public:
         return around(samples, taken);
     }
 
-    // After the pass: `reached` elements are above tried.low, `inside` in the bracket, and in `kept` if all had room.
+    // After the sweep: `reached` elements are above tried.low, `inside` in the bracket, and in `kept` if all had room.
     void learn(bracket tried, int64_t reached, int64_t inside, const float *kept, bool all_kept) {
         const int64_t before = inside_, before_count = count, above = reached - inside - beyond_;
         if (rank_ <= above) {
@@ -146,7 +146,7 @@ private:
     int64_t inside_;                         // elements in the bracket
     int64_t beyond_ = 0;                     // elements of `data` above it
     bracket known_ = {-1, largest_key};      // it is in there
-    bool halve_ = false;                     // the values, as the last pass did not halve their number
+    bool halve_ = false;                     // the values, as the last sweep did not halve their number
 };
 
 }  // namespace sparseconv

@@ -57,20 +57,20 @@ struct row_chunk {
         columns = smaller(task.segment, map.out_columns - column);
         in_column = map.in_columns;
         int64_t in_end = 0;
-        for (int64_t p = 0; p < map.pass_count; ++p) {
-            const sc_pass &pass = map.passes[p];
+        for (int64_t p = 0; p < map.strand_count; ++p) {
+            const sc_strand &strand = map.strands[p];
             int64_t begin, end;
-            range(pass, begin, end);
-            const int64_t low = larger(0, begin - pass.shift);
-            const int64_t high = smaller(pass.in_count, end + pass.taps - 1 - pass.shift);
+            range(strand, begin, end);
+            const int64_t low = larger(0, begin - strand.shift);
+            const int64_t high = smaller(strand.in_count, end + strand.taps - 1 - strand.shift);
             if (begin >= end || low >= high) continue;
-            in_column = smaller(in_column, pass.in_start + low * pass.in_step);
-            in_end = larger(in_end, pass.in_start + (high - 1) * pass.in_step + 1);
+            in_column = smaller(in_column, strand.in_start + low * strand.in_step);
+            in_end = larger(in_end, strand.in_start + (high - 1) * strand.in_step + 1);
         }
         in_columns = larger(0, in_end - in_column);
     }
 
-    // Calls fill(column, step, count) for the output columns of the chunk that no pass has: along the longer side of
+    // Calls fill(column, step, count) for the output columns of the chunk that no strand has: along the longer side of
     // the gaps.
     template <class Fill>
     SC_INLINE_MEMBER void each_gap(const sc_map &map, Fill fill) const {
@@ -93,10 +93,10 @@ struct row_chunk {
         }
     }
 
-    // output columns m of a pass that lie in this segment
-    SC_INLINE_MEMBER void range(const sc_pass &pass, int64_t &begin, int64_t &end) const {
-        begin = larger(0, ceil_div(column - pass.out_start, pass.out_step));
-        end = smaller(pass.out_count, ceil_div(column + columns - pass.out_start, pass.out_step));
+    // output columns m of a strand that lie in this segment
+    SC_INLINE_MEMBER void range(const sc_strand &strand, int64_t &begin, int64_t &end) const {
+        begin = larger(0, ceil_div(column - strand.out_start, strand.out_step));
+        end = smaller(strand.out_count, ceil_div(column + columns - strand.out_start, strand.out_step));
     }
 };
 

@@ -1,6 +1,6 @@
 // forward and backward_data: the loops around the row kernels.
 //
-//   out[n, row, m, k] = end( bias[k] + sum over outer taps, passes, channels c, taps j of
+//   out[n, row, m, k] = end( bias[k] + sum over outer taps, strands, channels c, taps j of
 //                            in[n, row_table[row][tap], m + j - shift, c] * weight[k, c, tap, j] )
 //
 // `end` is common/epilogue.h. backward_data is the same sum with grad_output as `in` and the transposed weights (map
@@ -9,7 +9,7 @@
 // Loop order, outermost first, and what each level re-uses:
 //   item         (group, chunk of output rows, share of the lane blocks): independent, no thread meets another
 //   lane block   up to lane_vectors vectors of output channels; the chunk's outputs lie in a contiguous tile (L2)
-//   channel block, outer tap, pass: one weight tile of channel_block x taps x lane block, kept in L1 and swept over
+//   channel block, outer tap, strand: one weight tile of channel_block x taps x lane block, kept in L1 and swept over
 //   row          every row of the chunk: rows/skip.h or rows/dense.h
 //
 // Outputs are summed in the tile and leave it in the sweep that completes them: straight into memory where pixels
@@ -17,7 +17,8 @@
 // is not needed: cleared in memory afterwards, without streaming stores, 256,64,56 1x1 took 1.5 (floats) and 1.16
 // (bits) of the time without a mask, now 1.14 and 1.04; skipping 80% of grad_output 2.8 and 1.8, now 1.45 and 1.1.
 // Inputs whose pixels are not contiguous are packed, a chunk at a time. The order of the sum for one output (channel
-// block, outer tap, pass, column, channel) depends on channel_block alone, so neither chunks nor threads change a bit.
+// block, outer tap, strand, column, channel) depends on channel_block alone, so neither chunks nor threads change a
+// bit.
 #pragma once
 #include "common/live_word.h"
 #include "common/mask_words.h"
@@ -27,8 +28,11 @@
 
 SC_OPEN
 
+SC_INLINE bool skips(const sc_rows_task &task) { return task.kernel == SC_ROWS_SKIP; }
+SC_INLINE bool only_needed(const sc_rows_task &task) { return task.kernel == SC_ROWS_OUTPUT; }
+
 SC_INLINE weight_tile tile_shape(const sc_rows_task &task, const lane_block &block, int64_t channel) {
-    return {task.map, smaller(task.channel_block, task.channels - channel), block.vectors, task.dense != 0};
+    return {task.map, smaller(task.channel_block, task.channels - channel), block.vectors, !skips(task)};
 }
 
 // Where the weights of one lane block and channel block lie if they are packed ahead.
@@ -53,10 +57,10 @@ static void pack_weights(const sc_rows_task *task, int64_t begin, int64_t end, v
 
 // Inputs are read as they are, or packed: [column][channel], for outputs/outputs.h with zeros up to whole vectors.
 SC_INLINE bool packs_pixels(const sc_rows_task &task) {
-    return !channels_contiguous(task.in) || (task.outputs && task.channels % 16);
+    return !channels_contiguous(task.in) || (only_needed(task) && task.channels % 16);
 }
 SC_INLINE int64_t packed_pitch(const sc_rows_task &task) {
-    return task.outputs ? ceil_div(task.channels, 16) * 16 : task.channels;
+    return only_needed(task) ? ceil_div(task.channels, 16) * 16 : task.channels;
 }
 
 // An input row: its first ready column (or, if it is read in place, column 0), and the bits of the first ready column
@@ -72,7 +76,7 @@ struct ready_columns {
     SC_INLINE_MEMBER int64_t count() const { return high - low; }
 };
 
-// Where column 0 of a pass would be among the ready columns, and the distance of the next one.
+// Where column 0 of a strand would be among the ready columns, and the distance of the next one.
 struct ready_place {
     int64_t first, step;
 };
@@ -89,7 +93,7 @@ struct row_scratch {
     int64_t *met_count;   // [outer tap]
     row_ends *ends;       // [row]
     ready_columns *ready; // of all input rows alike
-    ready_place *places;  // [pass]
+    ready_place *places;  // [strand]
     int64_t *slots;       // where an input row has been put, by its distance from the lowest one of the chunk
     float *pixels;        // [slot][place][channel]: inputs whose pixels are not contiguous
     uint64_t *live;       // [slot][channel block][place]: nonzero channels as bits, for the skipping kernels
@@ -110,13 +114,13 @@ struct row_scratch {
         const int64_t columns = smaller(pairs, in_rows) * task.in_segment;
         const int64_t weights = map.outer_taps * map.inner_taps * task.lane_vectors * 16;
         const int64_t all = lane_blocks(task.lanes, task.lane_vectors).count;
-        const int64_t share = ceil_div(all, task.lane_groups), blocks = task.outputs ? share : 1;
+        const int64_t share = ceil_div(all, task.lane_groups), blocks = only_needed(task) ? share : 1;
         const int64_t outputs = task.chunk_rows * task.segment;
         return {line(4 * pairs), line(2 * pairs), line(2 * map.outer_taps), line(4 * task.chunk_rows),
-                line(10 * larger(1, map.pass_count)), line(4 * map.pass_count), line(2 * in_rows),
+                line(10 * larger(1, map.strand_count)), line(4 * map.strand_count), line(2 * in_rows),
                 packs_pixels(task) ? line(columns * packed_pitch(task)) : 0,
-                task.dense ? 0 : line(2 * columns * ceil_div(task.channels, task.channel_block)),
-                task.outputs || task.needed.data ? line(2 * outputs * share * ceil_div(task.lane_vectors, 4)) : 0,
+                skips(task) ? line(2 * columns * ceil_div(task.channels, task.channel_block)) : 0,
+                only_needed(task) || task.needed.data ? line(2 * outputs * share * ceil_div(task.lane_vectors, 4)) : 0,
                 task.pack_ahead ? 0 : smaller(task.channel_block, packed_pitch(task)) * weights + 16,
                 line(outputs * blocks * task.lane_vectors * 16 + 16)};
     }
@@ -150,32 +154,32 @@ static int64_t find_columns(const sc_rows_task &task, const row_chunk &chunk, co
     const sc_map &map = task.map;
     ready_columns *ready = scratch.ready;
     int64_t pieces = 0, met = 0;
-    for (int64_t p = 0; p < map.pass_count; ++p) {
-        const sc_pass &pass = map.passes[p];
+    for (int64_t p = 0; p < map.strand_count; ++p) {
+        const sc_strand &strand = map.strands[p];
         int64_t begin, end;
-        chunk.range(pass, begin, end);
-        const int64_t low = larger(0, begin - pass.shift);
-        const int64_t high = smaller(pass.in_count, end + pass.taps - 1 - pass.shift);
+        chunk.range(strand, begin, end);
+        const int64_t low = larger(0, begin - strand.shift);
+        const int64_t high = smaller(strand.in_count, end + strand.taps - 1 - strand.shift);
         scratch.places[p] = {-1, 1};
         if (begin >= end || low >= high) continue;
         ready_columns *last = pieces ? ready + pieces - 1 : nullptr;
-        const bool same = last && last->start == pass.in_start && last->step == pass.in_step;
+        const bool same = last && last->start == strand.in_start && last->step == strand.in_step;
         if (same && low <= last->high && high >= last->low) {
             last->low = smaller(last->low, low), last->high = larger(last->high, high);
         } else {
-            ready[pieces++] = {pass.in_start, pass.in_step, low, high, 0};
+            ready[pieces++] = {strand.in_start, strand.in_step, low, high, 0};
         }
         scratch.places[p].first = pieces - 1;
     }
     for (int64_t i = 0; i < pieces; ++i) ready[i].first = met, met += ready[i].count();
     columns = chunk.in_columns;
     const bool all = 2 * met > columns;
-    for (int64_t p = 0; p < map.pass_count; ++p) {
-        const sc_pass &pass = map.passes[p];
+    for (int64_t p = 0; p < map.strand_count; ++p) {
+        const sc_strand &strand = map.strands[p];
         ready_place &place = scratch.places[p];
         if (place.first < 0) continue;
         const ready_columns &piece = ready[place.first];
-        if (all) place = {pass.in_start - chunk.in_column, pass.in_step};
+        if (all) place = {strand.in_start - chunk.in_column, strand.in_step};
         else place = {piece.first - piece.low, 1};
     }
     if (!all) return columns = met, pieces;
@@ -189,12 +193,12 @@ struct ready_rows {
     int64_t columns;  // of an input row
     bool packed;
 
-    // What a sweep of a pass over a row reads.
+    // What a sweep of a strand over a row reads.
     template <class Sweep>
-    SC_INLINE_MEMBER void point(Sweep &sweep, const sc_pass &pass, const ready_place &place,
+    SC_INLINE_MEMBER void point(Sweep &sweep, const sc_strand &strand, const ready_place &place,
                                 const row_source &source) const {
-        const int64_t first = packed ? place.first : pass.in_start, step = packed ? place.step : pass.in_step;
-        sweep.in = source.pixels + first * pitch, sweep.in_pitch = step * pitch, sweep.in_count = pass.in_count;
+        const int64_t first = packed ? place.first : strand.in_start, step = packed ? place.step : strand.in_step;
+        sweep.in = source.pixels + first * pitch, sweep.in_pitch = step * pitch, sweep.in_count = strand.in_count;
     }
 };
 
@@ -251,12 +255,12 @@ static ready_rows find_sources(const sc_rows_task &task, const row_chunk &chunk,
                     load_pixels(pixels + piece->first * pitch, pitch, task.in, row_of(task.in, image, in), channel,
                                 channel + task.channels, column, piece->step, count);
                 }
-                if (task.dense) continue;
+                if (!skips(task)) continue;
                 const float *pixel = source.pixels + (packed ? piece->first : column) * pitch;
                 const int64_t step = (packed ? 1 : piece->step) * pitch;
                 uint64_t *words = live + piece->first;
-                if (task.live.data) {
-                    known_words(task.live, mask_columns(task.live, image, in, column, piece->step, count),
+                if (task.known.data) {
+                    known_words(task.known, mask_columns(task.known, image, in, column, piece->step, count),
                                 {channel, task.channels, task.channel_block}, pixel, step, words, columns);
                     continue;
                 }
@@ -329,7 +333,7 @@ SC_INLINE void open_and_close(const sc_rows_task &task, const row_chunk &chunk, 
     const int64_t lane = block.group * task.lanes + block.vector * 16;
     sweep.to = row_of(task.out, image, out_row) + lane + first * task.out.column_stride;
     sweep.to_pitch = step * task.out.column_stride;
-    results.relu = end.relu, results.origin = task.out.data, results.mask = end.mask;
+    results.relu = end.relu, results.origin = task.out.data, results.bits = end.bits;
     results.last_lanes = (int)(block.lanes - (block.vectors - 1) * 16);
     results.stream = past_caches(task.out, end) && results.last_lanes == 16 &&
                      ((uintptr_t)sweep.to | sweep.to_pitch * sizeof(float)) % 64 == 0;
@@ -339,44 +343,45 @@ SC_INLINE void open_and_close(const sc_rows_task &task, const row_chunk &chunk, 
 }
 
 SC_INLINE row_kernel kernel_of(const sc_rows_task &task, const lane_block &block) {
-    return task.dense ? dense_kernel(block.vectors) : skip_kernel(block.vectors);
+    return skips(task) ? skip_kernel(block.vectors) : dense_kernel(block.vectors);
 }
 
-// Sweeps the weights of one channel block, outer tap and pass over all rows of the chunk that the tap meets. Columns
-// that meet padding with all taps of the pass are swept only to begin or to complete them.
+// Sweeps the weights of one channel block, outer tap and strand over all rows of the chunk that the tap meets. Columns
+// that meet padding with all taps of the strand are swept only to begin or to complete them.
 static void sweep_chunk(const sc_rows_task &task, const row_chunk &chunk, const row_scratch &scratch,
                         const ready_rows &ready, const lane_block &block, const float *bias, const uint64_t *needed,
                         const float *tile, int64_t channel, int64_t tap, int64_t p) {
-    const sc_pass &pass = task.map.passes[p];
+    const sc_strand &strand = task.map.strands[p];
     const weight_tile shape = tile_shape(task, block, channel);
     const row_kernel kernel = kernel_of(task, block);
     int64_t begin, end;
-    chunk.range(pass, begin, end);
+    chunk.range(strand, begin, end);
     if (begin >= end) return;
-    const int64_t first_met = larger(begin, pass.shift - pass.taps + 1);
-    const int64_t end_met = smaller(end, pass.in_count + pass.shift);
+    const int64_t first_met = larger(begin, strand.shift - strand.taps + 1);
+    const int64_t end_met = smaller(end, strand.in_count + strand.shift);
     row_sweep sweep = {};
-    sweep.shift = pass.shift, sweep.taps = pass.taps, sweep.channels = (int)shape.channels;
-    sweep.weights = tile + shape.pass_offset(tap, pass.taps_before);
+    sweep.shift = strand.shift, sweep.taps = strand.taps, sweep.channels = (int)shape.channels;
+    sweep.weights = tile + shape.strand_offset(tap, strand.taps_before);
     sweep.live_pitch = scratch.places[p].step;
     for (int64_t i = 0; i < scratch.met_count[tap]; ++i) {
         const int64_t row = scratch.met[tap * task.chunk_rows + i];
-        const bool opens = channel == 0 && tap == scratch.ends[row].open && pass.opens;
-        const bool closes = channel + shape.channels == task.channels && tap == scratch.ends[row].close && pass.closes;
+        const bool opens = channel == 0 && tap == scratch.ends[row].open && strand.opens;
+        const bool last = channel + shape.channels == task.channels && tap == scratch.ends[row].close;
+        const bool closes = last && strand.closes;
         sweep.begin = opens || closes ? begin : first_met, sweep.end = opens || closes ? end : end_met;
         if (sweep.begin >= sweep.end) continue;
         const row_source &source = scratch.sources[row * task.map.outer_taps + tap];
-        ready.point(sweep, pass, scratch.places[p], source);
+        ready.point(sweep, strand, scratch.places[p], source);
         sweep.in += channel;
         sweep.live = source.live + channel / task.channel_block * ready.columns + scratch.places[p].first;
         if (first_met >= end_met) sweep.in_count = 0;
-        open_and_close(task, chunk, scratch, block, bias, needed, row, pass.out_start, pass.out_step, opens, closes,
+        open_and_close(task, chunk, scratch, block, bias, needed, row, strand.out_start, strand.out_step, opens, closes,
                        sweep);
         kernel(sweep);
     }
 }
 
-// Output columns that meet nothing: those between passes, and rows that meet no input row.
+// Output columns that meet nothing: those between strands, and rows that meet no input row.
 static void fill_unmet(const sc_rows_task &task, const row_chunk &chunk, const row_scratch &scratch,
                        const lane_block &block, const float *bias, const uint64_t *needed) {
     const row_kernel kernel = kernel_of(task, block);
@@ -406,7 +411,7 @@ static bool finish_block(const sc_rows_task &task, const row_chunk &chunk, const
         else pack_tile(task, block, channel, scratch.tile);
         for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
             if (scratch.met_count[tap] == 0) continue;
-            for (int64_t p = 0; p < map.pass_count; ++p) {
+            for (int64_t p = 0; p < map.strand_count; ++p) {
                 sweep_chunk(task, chunk, scratch, ready, block, bias, needed, tile, channel, tap, p);
             }
         }

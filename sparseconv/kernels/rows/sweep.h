@@ -6,10 +6,10 @@ SC_OPEN
 
 // One sweep of a weight tile over one row.
 struct row_sweep {
-    const float *in;  // column 0 of the pass, first channel of the block
+    const float *in;  // column 0 of the strand, first channel of the block
     const uint64_t *live;  // its nonzero channels as bits; for skipping kernels
     int64_t in_pitch, live_pitch, in_count;
-    int64_t begin, end;  // output columns m of the pass
+    int64_t begin, end;  // output columns m of the strand
     int64_t shift, taps;
     int channels;
     const float *weights;

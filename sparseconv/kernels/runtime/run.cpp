@@ -101,10 +101,12 @@ int compress(const sc_compress_task *task, int threads, sc_signals signals) {
 // --- convolutions ---
 
 const sc_rows_table &rows_of(const sc_table *table, const sc_rows_task *task) {
-    return task->parts ? table->tiles->rows : task->outputs ? table->outputs : table->rows;
+    return task->kernel == SC_ROWS_TILES    ? table->tiles->rows
+           : task->kernel == SC_ROWS_OUTPUT ? table->outputs
+                                            : table->rows;
 }
 const sc_gradient_table &gradient_of(const sc_table *table, const sc_gradient_task *task) {
-    return task->parts ? table->tiles->gradient : table->gradient;
+    return task->kernel == SC_GRADIENT_TILES ? table->tiles->gradient : table->gradient;
 }
 
 sc_bytes rows_bytes(const sc_table *table, const sc_rows_task *task) {
@@ -185,7 +187,7 @@ public:
     }
     void take(size_t place, sc_mask &mask) { take(place, mask.data, mask.kind == SC_MASK_FLOATS ? sizeof(float) : 1); }
     void take(const sc_call &call, sc_epilogue &epilogue) {
-        take(call.bias, epilogue.bias), take(call.residual, epilogue.residual.data), take(call.mask, epilogue.mask, 1);
+        take(call.bias, epilogue.bias), take(call.residual, epilogue.residual.data), take(call.bits, epilogue.bits, 1);
     }
     bool good() const { return good_; }
 
@@ -197,71 +199,69 @@ private:
 int run_call(const sc_call *call, const sc_operands *given, int threads, sc_signals signals) {
     constexpr size_t OUT = offsetof(sc_operands, out);
     call_operands operands(given);
-    switch (call->kind) {
-    case SC_CALL_ROWS: {
-        sc_rows_task task = call->task.rows;
-        operands.take(call->source, task.in.data), operands.take(call->weight, task.weight.data);
-        operands.take(call->live, task.live), operands.take(call->needed, task.needed);
-        operands.take(*call, task.epilogue);
-        operands.take(OUT, task.out.data);
-        return operands.good() ? run_rows(call->table, &task, threads, signals) : SC_BAD_OPERANDS;
-    }
-    case SC_CALL_GRADIENT: {
-        sc_gradient_task task = call->task.gradient;
-        operands.take(call->source, task.a.data), operands.take(call->weight, task.b.data);
-        operands.take(call->live, task.live), operands.take(OUT, task.gradient.data);
-        return operands.good() ? run_gradient(call->table, &task, threads, signals) : SC_BAD_OPERANDS;
-    }
-    case SC_CALL_GROUPS: {
-        sc_groups_task task = call->task.groups;
-        operands.take(call->source, task.in.data), operands.take(call->weight, task.weight.data);
-        operands.take(*call, task.epilogue);
-        operands.take(OUT, task.out.data);
-        return operands.good() ? run_groups(call->table, &task, threads, signals) : SC_BAD_OPERANDS;
-    }
-    case SC_CALL_GROUPS_GRADIENT: {
-        sc_groups_gradient_task task = call->task.groups_gradient;
-        operands.take(call->source, task.a.data), operands.take(call->weight, task.b.data);
-        operands.take(OUT, task.gradient.data);
-        return operands.good() ? run_groups_gradient(call->table, &task, threads, signals) : SC_BAD_OPERANDS;
-    }
-    default: {
+    switch (call->kernel) {
+    case SC_WEIGHTS_SKIP: {
         sc_weights_task task = call->task.weights;
         operands.take(call->source, task.in.data), operands.take(*call, task.epilogue);
         operands.take(OUT, task.out.data);
         if (!operands.good()) return SC_BAD_OPERANDS;
         return run_bound<&sc_table::weights, &sc_weights_table::rows>(call->table, &task, threads, signals);
     }
+    case SC_GROUPS_DENSE: {
+        sc_groups_task task = call->task.groups;
+        operands.take(call->source, task.in.data), operands.take(call->weight, task.weight.data);
+        operands.take(*call, task.epilogue);
+        operands.take(OUT, task.out.data);
+        return operands.good() ? run_groups(call->table, &task, threads, signals) : SC_BAD_OPERANDS;
     }
+    case SC_GRADIENT_GROUPS: {
+        sc_groups_gradient_task task = call->task.groups_gradient;
+        operands.take(call->source, task.a.data), operands.take(call->weight, task.b.data);
+        operands.take(OUT, task.gradient.data);
+        return operands.good() ? run_groups_gradient(call->table, &task, threads, signals) : SC_BAD_OPERANDS;
+    }
+    }
+    if (call->kernel < SC_WEIGHTS_SKIP) {
+        sc_rows_task task = call->task.rows;
+        operands.take(call->source, task.in.data), operands.take(call->weight, task.weight.data);
+        operands.take(call->known, task.known), operands.take(call->needed, task.needed);
+        operands.take(*call, task.epilogue);
+        operands.take(OUT, task.out.data);
+        return operands.good() ? run_rows(call->table, &task, threads, signals) : SC_BAD_OPERANDS;
+    }
+    sc_gradient_task task = call->task.gradient;
+    operands.take(call->source, task.a.data), operands.take(call->weight, task.b.data);
+    operands.take(call->known, task.known), operands.take(OUT, task.gradient.data);
+    return operands.good() ? run_gradient(call->table, &task, threads, signals) : SC_BAD_OPERANDS;
 }
 
 // --- Top-K ---
 
-// A Top-K: passes over an array until topk_search knows the K-th largest, then the mask.
+// A Top-K: sweeps over an array until topk_search knows the K-th largest, then the mask.
 struct topk_call {
     const sc_pruning_table &kernels;
     sc_topk_task &task;
     const int threads;
     char *const scratch;  // of a thread
     interruption &interrupt;
-    int64_t passes;
+    int64_t sweeps;
 
     // Over task.data: what all its items counted, in `result`.
-    status pass(bracket tried, int pass_threads, sc_topk_count &result) {
+    status sweep(bracket tried, int sweep_threads, sc_topk_count &result) {
         int64_t taken = 0;
         task.low = value_of(tried.low), task.high = value_of(tried.high), task.taken = &taken;
         const int64_t items = kernels.topk_narrow.items(&task);
-        const status done = spread(kernels.topk_narrow, task, pass_threads, scratch, interrupt);
+        const status done = spread(kernels.topk_narrow, task, sweep_threads, scratch, interrupt);
         result = {};
         for (int64_t item = 0; done == SC_OK && item < items; ++item) {
             result.reached += task.counts[item].reached, result.inside += task.counts[item].inside;
             result.nan |= task.counts[item].nan;
         }
-        ++passes;
+        ++sweeps;
         return done;
     }
 
-    // What one pass keeps in `spare` the next one reads, while `other` takes what that one keeps.
+    // What one sweep keeps in `spare` the next one reads, while `other` takes what that one keeps.
     status find(topk_search &search, int32_t *samples, float *spare, float *other, int64_t room, bool &nan) {
         const float *const data = task.data;
         while (!search.found()) {
@@ -273,7 +273,7 @@ struct topk_call {
             task.data = search.data, task.count = search.count;
             task.kept = spare, task.room = tried.high - tried.low > 1 ? room : 0;  // of one value no copies are needed
             sc_topk_count counted;
-            const status done = pass(tried, task.data == data ? threads : 1, counted);  // later passes are short
+            const status done = sweep(tried, task.data == data ? threads : 1, counted);  // later sweeps are short
             nan = counted.nan;
             if (done != SC_OK || nan) return done;
             search.learn(tried, counted.reached, counted.inside, spare, counted.inside <= task.room);
@@ -289,7 +289,7 @@ struct topk_call {
         if (search.kept_ties() < search.ties()) {  // where the last one of those that are kept lies
             task.room = 0;
             sc_topk_count counted;
-            const status done = pass(last, threads, counted);
+            const status done = sweep(last, threads, counted);
             if (done != SC_OK) return done;
             for (tie_item = 0; tie_count > task.counts[tie_item].inside; ++tie_item) {
                 tie_count -= task.counts[tie_item].inside;
@@ -324,7 +324,7 @@ int run_topk(sc_topk_task *whole, int64_t k, sc_topk_result *result, int threads
     status done = call.find(search, samples, kept, other, room, nan);
     task.data = data, task.count = count;
     if (done == SC_OK && !nan && task.mask) done = call.mask(search);
-    *result = {nan ? NAN : value_of(search.key()), call.passes};
+    *result = {nan ? NAN : value_of(search.key()), call.sweeps};
     return done;
 }
 

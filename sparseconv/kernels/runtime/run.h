@@ -26,7 +26,6 @@ struct sc_convolutions {
 };
 
 // A prepared call: a task, and which of sc_operands are its arrays, as offsets in bytes; 0: there is none.
-enum sc_call_kind { SC_CALL_ROWS, SC_CALL_GRADIENT, SC_CALL_GROUPS, SC_CALL_GROUPS_GRADIENT, SC_CALL_WEIGHTS };
 union sc_call_task {
     sc_rows_task rows;
     sc_gradient_task gradient;
@@ -36,8 +35,8 @@ union sc_call_task {
 };
 struct sc_call {
     const sc_table *table;
-    int64_t kind;  // an sc_call_kind
-    size_t source, weight, bias, residual, live, needed, mask;  // of backward_weight: source is a, and weight is b
+    int64_t kernel;  // an sc_kernel_id, which says what the task is
+    size_t source, weight, bias, residual, known, needed, bits;  // of backward_weight: source is a, and weight is b
     sc_call_task task;
 };
 

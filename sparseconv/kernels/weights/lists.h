@@ -1,10 +1,11 @@
-// Lists of nonzero weights for weights/weights.h: for each row (out channel in forward, in channel in backward_data)
+// Lists of nonzero weights for weights/weights.h: for each filter (out channel in forward, in channel in backward_data)
 // its nonzeros in the order (class of taps, channel, tap).
 //
-// Two passes over the weights, items (rows) side by side: count_lists counts the nonzeros of each block of channels,
+// Two sweeps over the weights, items (filters) side by side: count_lists counts the nonzeros of each block of channels,
 // fill_lists appends the records at running places. Neither has a branch on a weight: every weight is written to the
 // end of its list, which then grows by one or by nothing. Hence the record behind each list. In backward_data, where a
-// row's weights are `taps` floats here and there, the rows of an item take turns, so that memory is read in order.
+// filter's weights are `taps` floats here and there, the filters of an item take turns, so that memory is read in
+// order.
 #pragma once
 #include "common/tile.h"
 
@@ -18,25 +19,25 @@ SC_INLINE uint32_t bits_of(float value) {
 // By the bits, so that denormals count as zeros whatever the floating-point mode: the kernels flush them.
 SC_INLINE bool is_live(float value) { return (bits_of(value) & 0x7fffffff) > 0x007fffff; }
 
-// The rows of one work item, and where their weights lie.
-struct list_rows {
+// The filters of one work item, and where their weights lie.
+struct list_filters {
     static constexpr int64_t most = 32;
     const sc_lists &lists;
     const sc_lists_task &task;
     int64_t first, count;  // over all groups
-    const float *data;     // of the first row
+    const float *data;     // of the first filter
 
-    SC_INLINE_MEMBER list_rows(const sc_lists_task &whole, int64_t item) : lists(whole.lists), task(whole) {
-        const int64_t rows = lists.rows / lists.groups, items = ceil_div(rows, task.item_rows);
-        const int64_t row = item % items * task.item_rows;
-        first = item / items * rows + row;
-        count = smaller(task.item_rows, rows - row);
-        data = task.data + item / items * task.group_stride + row * task.row_stride;
+    SC_INLINE_MEMBER list_filters(const sc_lists_task &whole, int64_t item) : lists(whole.lists), task(whole) {
+        const int64_t filters = lists.filters / lists.groups, items = ceil_div(filters, task.item_filters);
+        const int64_t filter = item % items * task.item_filters;
+        first = item / items * filters + filter;
+        count = smaller(task.item_filters, filters - filter);
+        data = task.data + item / items * task.group_stride + filter * task.filter_stride;
     }
-    // Whether a row's weights lie side by side, in the order of its one list.
+    // Whether a filter's weights lie side by side, in the order of its one list.
     SC_INLINE_MEMBER bool flat() const { return task.channel_stride == lists.taps && lists.classes == 1; }
-    // All weights of the item, each row having its turn: visit(row, channel, data, count) with all taps of a channel,
-    // or, if there is but one tap, with up to 16 channels, transposed.
+    // All weights of the item, each filter having its turn: visit(filter, channel, data, count) with all taps of a
+    // channel, or, if there is but one tap, with up to 16 channels, transposed.
     template <class Visit>
     SC_INLINE_MEMBER void walk(const Visit &visit) const {
         float turned[most][16];
@@ -44,21 +45,23 @@ struct list_rows {
         for (int64_t channel = 0; lists.taps == 1 && channel < lists.channels; channel += 16) {
             const int channels = (int)smaller(16, lists.channels - channel);
             const float *next = data + channel * task.channel_stride;
-            for (int64_t row = 0; row < count; row += 16) {
-                const int rows = (int)smaller(16, count - row);
-                load_block_transposed(block, next + row * task.row_stride, task.channel_stride, channels,
-                                      task.row_stride, rows);
-                for (int i = 0; i < rows; ++i) store(turned[row + i], block[i]);
+            for (int64_t filter = 0; filter < count; filter += 16) {
+                const int filters = (int)smaller(16, count - filter);
+                load_block_transposed(block, next + filter * task.filter_stride, task.channel_stride, channels,
+                                      task.filter_stride, filters);
+                for (int i = 0; i < filters; ++i) store(turned[filter + i], block[i]);
             }
-            for (int64_t row = 0; row < count; ++row) visit(row, channel, turned[row], channels);
+            for (int64_t filter = 0; filter < count; ++filter) visit(filter, channel, turned[filter], channels);
         }
         for (int64_t channel = 0; lists.taps > 1 && channel < lists.channels; ++channel) {
             const float *next = data + channel * task.channel_stride;
-            for (int64_t row = 0; row < count; ++row, next += task.row_stride) visit(row, channel, next, lists.taps);
+            for (int64_t filter = 0; filter < count; ++filter, next += task.filter_stride) {
+                visit(filter, channel, next, lists.taps);
+            }
         }
     }
-    SC_INLINE_MEMBER int64_t *starts(int64_t list, int64_t row) const {
-        return lists.starts + (list * lists.rows + first + row) * (lists.blocks + 1);
+    SC_INLINE_MEMBER int64_t *starts(int64_t list, int64_t filter) const {
+        return lists.starts + (list * lists.filters + first + filter) * (lists.blocks + 1);
     }
 };
 
@@ -90,32 +93,32 @@ static void count_lists(const sc_lists_task *task, int64_t begin, int64_t end, v
     const sc_lists &lists = task->lists;
     const int shift = __builtin_ctzll(lists.block_channels);
     for (int64_t item = begin; item < end; ++item) {
-        const list_rows rows(*task, item);
+        const list_filters filters(*task, item);
         list_counts counts;
         if (task->interrupt.poll(task->interrupt.context)) return;
-        for (int64_t row = 0; row < rows.count; ++row) {
+        for (int64_t filter = 0; filter < filters.count; ++filter) {
             for (int64_t list = 0; list < lists.classes; ++list) {
-                for (int64_t block = 0; block < lists.blocks; ++block) rows.starts(list, row)[block] = 0;
+                for (int64_t block = 0; block < lists.blocks; ++block) filters.starts(list, filter)[block] = 0;
             }
         }
-        for (int64_t row = 0; row < rows.count && rows.flat(); ++row) {
-            const float *data = rows.data + row * task->row_stride;
+        for (int64_t filter = 0; filter < filters.count && filters.flat(); ++filter) {
+            const float *data = filters.data + filter * task->filter_stride;
             const int64_t weights = lists.channels * lists.taps, step = lists.block_channels * lists.taps;
             for (int64_t done = 0; done < weights; done += step) {
-                rows.starts(0, row)[done / step] = counts.count(data + done, smaller(step, weights - done));
+                filters.starts(0, filter)[done / step] = counts.count(data + done, smaller(step, weights - done));
             }
         }
-        if (!rows.flat()) {
-            rows.walk([&](int64_t row, int64_t channel, const float *data, int64_t weights) {
+        if (!filters.flat()) {
+            filters.walk([&](int64_t filter, int64_t channel, const float *data, int64_t weights) {
                 const int64_t found = counts.count(data, weights), block = channel >> shift;
                 if (lists.classes == 1) {
-                    rows.starts(0, row)[block] += found;
+                    filters.starts(0, filter)[block] += found;
                     return;
                 }
                 int64_t tap = 0;
                 for (int64_t list = 0; list < lists.classes; ++list) {
                     for (; tap < lists.class_ends[list]; ++tap) {
-                        rows.starts(list, row)[block] += is_live(data[lists.class_taps[tap]]);
+                        filters.starts(list, filter)[block] += is_live(data[lists.class_taps[tap]]);
                     }
                 }
             });
@@ -133,27 +136,29 @@ SC_INLINE sc_nonzero *append(sc_nonzero *to, float value, int64_t index) {
 static void fill_lists(const sc_lists_task *task, int64_t begin, int64_t end, void *) {
     const sc_lists &lists = task->lists;
     for (int64_t item = begin; item < end; ++item) {
-        const list_rows rows(*task, item);
+        const list_filters filters(*task, item);
         if (task->interrupt.poll(task->interrupt.context)) return;
-        for (int64_t row = 0; row < rows.count && rows.flat(); ++row) {
-            const float *data = rows.data + row * task->row_stride;
-            sc_nonzero *next = lists.nonzeros + *rows.starts(0, row);
+        for (int64_t filter = 0; filter < filters.count && filters.flat(); ++filter) {
+            const float *data = filters.data + filter * task->filter_stride;
+            sc_nonzero *next = lists.nonzeros + *filters.starts(0, filter);
             for (int64_t i = 0; i < lists.channels * lists.taps; ++i) next = append(next, data[i], i);
         }
-        for (int64_t list = 0; list < lists.classes && !rows.flat(); ++list) {
+        for (int64_t list = 0; list < lists.classes && !filters.flat(); ++list) {
             const int64_t first = list ? lists.class_ends[list - 1] : 0, taps = lists.class_ends[list] - first;
             const int64_t *places = lists.class_taps + first;
-            sc_nonzero *next[list_rows::most];
-            for (int64_t row = 0; row < rows.count; ++row) next[row] = lists.nonzeros + *rows.starts(list, row);
-            rows.walk([&](int64_t row, int64_t channel, const float *data, int64_t weights) {
-                sc_nonzero *one = next[row];
+            sc_nonzero *next[list_filters::most];
+            for (int64_t filter = 0; filter < filters.count; ++filter) {
+                next[filter] = lists.nonzeros + *filters.starts(list, filter);
+            }
+            filters.walk([&](int64_t filter, int64_t channel, const float *data, int64_t weights) {
+                sc_nonzero *one = next[filter];
                 const int64_t index = channel * lists.taps;
                 if (lists.classes == 1) {
                     for (int64_t i = 0; i < weights; ++i) one = append(one, data[i], index + i);
                 } else {
                     for (int64_t i = 0; i < taps; ++i) one = append(one, data[places[i]], index + places[i]);
                 }
-                next[row] = one;
+                next[filter] = one;
             });
         }
     }
@@ -161,7 +166,7 @@ static void fill_lists(const sc_lists_task *task, int64_t begin, int64_t end, vo
 
 static int64_t lists_items(const sc_lists_task *task) {
     const sc_lists &lists = task->lists;
-    return lists.groups * ceil_div(lists.rows / lists.groups, task->item_rows);
+    return lists.groups * ceil_div(lists.filters / lists.groups, task->item_filters);
 }
 
 SC_CLOSE

@@ -72,7 +72,7 @@ static void lone_item(const sc_weights_task &task, int64_t group, int64_t first,
             for (int64_t tap = list ? lists.class_ends[list - 1] : 0; tap < lists.class_ends[list]; ++tap) {
                 any |= reached[lists.class_taps[tap]];
             }
-            const int64_t *starts = lists.starts + (list * lists.rows + filter) * (lists.blocks + 1);
+            const int64_t *starts = lists.starts + (list * lists.filters + filter) * (lists.blocks + 1);
             if (any) sum += sum_list(lists.nonzeros + starts[0], lists.nonzeros + starts[lists.blocks], met);
         }
         if (residual) sum += residual[channel_offset(task.epilogue.residual, filter)];

@@ -107,7 +107,7 @@ static void find_slots(const sc_weights_task &task, int64_t group, const lane_pl
                        const weights_scratch &scratch) {
     const sc_map &map = task.map;
     constexpr int64_t wanted = -1;
-    for (int pass = 0; pass < 2; ++pass) {  // first those that are there, so that they are not given away
+    for (int strand = 0; strand < 2; ++strand) {  // first those that are there, so that they are not given away
         for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
             int64_t key[16], any = 0;
             for (int lane = 0; lane < 16; ++lane) {
@@ -117,10 +117,10 @@ static void find_slots(const sc_weights_task &task, int64_t group, const lane_pl
                 key[lane] = in < 0 ? -1 : image_row * task.segments + places.segment[lane];
                 any |= in >= 0;
             }
-            if (pass && scratch.slots[tap] != wanted) continue;
+            if (strand && scratch.slots[tap] != wanted) continue;
             int64_t slot = 0;
             while (slot < map.outer_taps && !same_rows(scratch.keys + slot * 16, key)) ++slot;
-            if (slot == map.outer_taps && pass) {
+            if (slot == map.outer_taps && strand) {
                 slot = 0;
                 for (int64_t other = 0; other < map.outer_taps;) {
                     if (scratch.slots[other] == slot) ++slot, other = 0;
@@ -187,7 +187,7 @@ static bool finish_phase(const sc_weights_task &task, int64_t group, int64_t fir
     for (int64_t list = 0; list < lists.classes; ++list) {
         if (!class_meets(task, phase, list, scratch)) continue;
         if (!offsets_found) find_offsets(task, phase, scratch), offsets_found = true;
-        const int64_t row = list * lists.rows + group * task.filters + first_filter;
+        const int64_t row = list * lists.filters + group * task.filters + first_filter;
         for (int64_t block = 0; block < lists.blocks; block += together) {
             if (task.interrupt.poll(task.interrupt.context)) return false;
             const int64_t channel = block * lists.block_channels;

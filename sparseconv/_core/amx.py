@@ -1,7 +1,8 @@
-"""How big the blocks of the kernels on tile registers are, and what these kernels are expected to gain.
+"""The family of kernels/amx/: blocks of the dense kernels on tile registers, and what these are expected to gain.
 
-As in blocking.py, but with sizes of operands that are split into bf16 parts of 2 bytes. Chunks and lane blocks are what
-falls back to the vector kernels together, so here they do not depend on the number of threads at all.
+Blocks are as those of rows.py and gradient.py, but with sizes of operands that are split into bf16 parts of 2 bytes.
+Chunks and lane blocks are what falls back to the vector kernels together, so here they do not depend on the number of
+threads at all.
 
 None of this has been tuned: sizes and gains are those of a prototype (one core of Granite Rapids, 2 MB of L2, min of
 repetitions beside oneDNN's float32 kernels in one process). What these kernels reach there is in docs/numbers.md.
@@ -20,7 +21,7 @@ PARTS = {"highest": 3, "high": 2, "medium": 1}  # bf16 parts of a float32
 # 2.6 (forward, several taps, three and two parts); the others are what is aimed at, "medium" is a guess.
 GAINS = {"highest": (1.65, 1.4, 1.2), "high": (2.6, 2.0, 1.6), "medium": (4.0, 3.0, 2.4)}
 # To pack 16 weights, and to split them into parts: in multiply-adds of the vector kernel. The first is that of
-# choice.PACK_CYCLES, the second an estimate from the instructions of amx/split.h.
+# weights.PACK_CYCLES, the second an estimate from the instructions of amx/split.h.
 PACK_CYCLES, SPLIT_CYCLES = 4, 12
 USUAL_MET = 0.9  # share of products that are no padding in 3x3 layers of 14 x 14, with which gains were found
 LANE_VECTORS = 4  # also what the vector kernel takes over
@@ -57,7 +58,7 @@ def _met(problem: Problem, backward: bool) -> float:
     """Share of what tiles multiply that is no padding; the vector kernels leave padding out."""
     share = 1.0
     for dim in range(problem.dims):
-        multiplied = sum(one.out_count * one.taps for one in geometry.passes(problem, dim, backward))
+        multiplied = sum(one.out_count * one.taps for one in geometry.strands(problem, dim, backward))
         share *= problem.pairs(dim) / multiplied
     return share
 
@@ -98,7 +99,6 @@ def rows(
     chunks = problem.groups * ceil_div(all_rows, chunk_rows) * segments
     return {
         "parts": parts,
-        "outputs": 0,
         "lane_vectors": lane_vectors,
         "channel_block": channels,
         "chunk_rows": chunk_rows,
@@ -133,7 +133,6 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, parts
         chunk_rows -= chunk_rows % pair.shape[0]
     return {
         "parts": parts,
-        "points": 0,
         "outer_group": 1,
         "lane_vectors": lane_vectors,
         "lane_blocks": lane_blocks,
@@ -142,3 +141,9 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, parts
         "segment": segment,
         "segments": ceil_div(columns, segment),
     }
+
+
+def note(parts: int) -> str:
+    """What a plan says of tile registers, if they are used."""
+    products = parts * (parts + 1) // 2  # those that are not too small to matter
+    return f"on tile registers, {products} bf16 product(s) for one of float32" if parts else ""
