@@ -66,7 +66,8 @@ def _without_useless_taps(made: Reduced) -> Reduced:
         cuts.append(slice(first, last + 1))
     if tuple(kernel) == problem.kernel:
         return made
-    problem = dataclasses.replace(problem, kernel=tuple(kernel), padding=tuple(padding))
+    dilation = tuple(1 if taps == 1 else step for taps, step in zip(kernel, problem.dilation, strict=True))
+    problem = dataclasses.replace(problem, kernel=tuple(kernel), padding=tuple(padding), dilation=dilation)
     used = (slice(None), slice(None), *cuts)
     return made._replace(problem=problem, offset=offset, cut=True, moves=(*made.moves, lambda array: array[used]))
 

@@ -24,6 +24,7 @@ CASES = (
     Case(20, 33, (5, 5), (5, 5), batch=5, kind=1),  # weights lie in another order
     Case(33, 20, (3, 4), (5, 6), padding=1, batch=3, kind=2),
     Case(17, 16, (9,), (9,), batch=6, kind=1),
+    Case(17, 33, (4,), (2,), padding=((8, 0),), dilation=4, batch=3, kind=1),  # one tap is left, and no distance
     Case(16, 17, (90, 3), (3, 3), padding=1, kind=1),  # a long row
     Case(17, 16, (80, 2, 3), (2, 1, 3), stride=(2, 1, 1), kind=1, batch=1),
     Case(16, 24, (4, 5), (4, 5), transposed=False, kind=2),
