@@ -24,7 +24,7 @@ CASES = (
     Case(20, 33, (5, 5), (5, 5), batch=5, kind=1),  # weights lie in another order
     Case(33, 20, (3, 4), (5, 6), padding=1, batch=3, kind=2),
     Case(17, 16, (9,), (9,), batch=6, kind=1),
-    Case(17, 33, (4,), (2,), padding=((8, 0),), dilation=4, batch=3, kind=1),  # one tap is left, and no distance
+    Case(17, 33, (2,), (2,), padding=((4, 0),), dilation=2, batch=9, kind=1),  # one tap is left, and no distance
     Case(16, 17, (90, 3), (3, 3), padding=1, kind=1),  # a long row
     Case(17, 16, (80, 2, 3), (2, 1, 3), stride=(2, 1, 1), kind=1, batch=1),
     Case(16, 24, (4, 5), (4, 5), transposed=False, kind=2),
@@ -157,3 +157,13 @@ def test_masks(isa, case):
             assert_exact(actual, np.where(mask != 0, expected, np.float32(0)), f"{skip} {kind.dtype}")
     actual = call(sparseconv, case, "backward_data", *given, skip="grad_output", grad_output_mask=given[0])
     assert_exact(actual, expected)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_few_nonzeros(isa, case):
+    """Which have a kernel of their own where one tap is left."""
+    first, second = operands(case, "backward_weight", 0.9)
+    expected = oracle(case, "backward_weight", first, second)
+    given = in_layout(case, "backward_weight", first, second)
+    for skip in SKIPS["backward_weight"]:
+        assert_exact(call(sparseconv, case, "backward_weight", *given, skip=skip), expected, skip)
