@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from amx_emulated import COMPILER, FLAGS, needs_compiler
+from amx_emulated import FLAGS, needs_compiler
 from cases import (
     FEW_CASES,
     PASSES,
@@ -24,6 +24,7 @@ from cases import (
     sparse_ints,
 )
 from comparisons import assert_exact, assert_same_bits
+from compiled import COMPILER
 from places import KERNELS, SUPPORT
 from poison import BITS, fill, poisoned
 
