@@ -2,6 +2,7 @@
 
 The two-dimensional functions are documented in full; the others differ in the number of spatial dimensions alone.
 Overloads are seen by type checkers alone: to make them would take 1% of the time of the import.
+The file is long because signatures are written out: users, editors and type checkers read them.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ image, so each pass is one matrix product per group and tap over strided slices;
     backward_weight  dw[tap]     = dy[out_at] @ x[in_at].T
 
 A transposed convolution is backward_data of the convolution with the same weight; its backward passes are the other
-two.
+two. One file, since an oracle is to be read from top to bottom.
 """
 
 import itertools

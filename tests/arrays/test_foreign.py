@@ -1,4 +1,7 @@
-"""Arrays of other libraries, imitated: what real ones do, and what may go wrong. Those are in test_array_kinds.py."""
+"""Arrays of other libraries, imitated: what real ones do, and what may go wrong. Those are in test_array_kinds.py.
+
+One file: each imitation is a class of a few lines.
+"""
 
 import array
 import ctypes

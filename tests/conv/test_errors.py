@@ -1,4 +1,7 @@
-"""Bad calls: the exception, the argument it names, and `out` untouched."""
+"""Bad calls: the exception, the argument it names, and `out` untouched.
+
+One file: the tables of bad calls that the larger one of tests/fuzz does not have.
+"""
 
 import subprocess
 import sys

@@ -1,4 +1,7 @@
-"""Calls that find what an earlier call prepared: nothing kept ever stands for a call that differs in what counts."""
+"""Calls that find what an earlier call prepared: nothing kept ever stands for a call that differs in what counts.
+
+One file: all parts look at the one cache, which each test empties.
+"""
 
 import gc
 import itertools

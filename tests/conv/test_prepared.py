@@ -1,4 +1,7 @@
-"""sparseconv.prepare: what it gives is what the function gives, bit for bit; what does not go in; calls for C."""
+"""sparseconv.prepare: what it gives is what the function gives, bit for bit; what does not go in; calls for C.
+
+One file: calls for Python and for C are prepared alike.
+"""
 
 import ctypes
 import threading

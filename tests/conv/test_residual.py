@@ -1,4 +1,7 @@
-"""`residual=`: y = act(conv + bias + residual), in the last store of every kernel that computes forward results."""
+"""`residual=`: y = act(conv + bias + residual), in the last store of every kernel that computes forward results.
+
+One file: one option, on every kernel that knows it.
+"""
 
 from dataclasses import replace
 

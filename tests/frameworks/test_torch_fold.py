@@ -1,4 +1,7 @@
-"""Folded inference: the same results, parameters that may change, modes in which the model runs as it was written."""
+"""Folded inference: the same results, parameters that may change, modes in which the model runs as it was written.
+
+One file: all of it is one function, `fold`, and what may be in a model.
+"""
 
 import copy
 import pickle

@@ -3,6 +3,7 @@
 `drawn(seed, index)` makes the same call each time. What is expected comes from the oracle (reference.py) with clean
 channels-first arrays, from NumPy, or from a rule written anew; layouts, masks, thresholds and activations are applied
 here, without the package.
+One file: a call and what it must give are drawn together.
 """
 
 import math

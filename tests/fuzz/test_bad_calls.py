@@ -3,6 +3,7 @@
 Kinds that convolutions have crashed on elsewhere: negative sizes, steps of zero, products that overflow,
 empty arrays, channels and groups that do not match, kernels beyond the input, wrong ranks, dtypes, masks and layouts,
 memory that must not be written or that overlaps, numbers that are none, objects that are no arrays.
+One table, so that a kind that is missing is seen.
 """
 
 import ast

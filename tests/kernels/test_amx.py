@@ -1,4 +1,7 @@
-"""The AMX kernels, on emulated tile registers (tests/support/amx_emulated.py): nothing here says how fast they are."""
+"""The AMX kernels, on emulated tile registers (tests/support/amx_emulated.py): nothing here says how fast they are.
+
+One file, since the emulation is built once for all of them.
+"""
 
 import contextlib
 import dataclasses

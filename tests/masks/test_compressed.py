@@ -1,4 +1,7 @@
-"""Compressed arrays: bit for bit what was compressed, on every instruction set, from and to any memory."""
+"""Compressed arrays: bit for bit what was compressed, on every instruction set, from and to any memory.
+
+One file: all parts are one class.
+"""
 
 import copy
 import ctypes

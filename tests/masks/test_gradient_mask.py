@@ -1,4 +1,7 @@
-"""backward_weight with output_mask, on every instruction set: the gradient where the mask is, zeros elsewhere."""
+"""backward_weight with output_mask, on every instruction set: the gradient where the mask is, zeros elsewhere.
+
+One file: one option, on every kernel that knows it.
+"""
 
 import numpy as np
 import pytest

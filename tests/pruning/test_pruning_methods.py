@@ -1,4 +1,7 @@
-"""Training methods prune what their papers say, when they say, and the passes compute with exactly that."""
+"""Training methods prune what their papers say, when they say, and the passes compute with exactly that.
+
+One file, since every method meets the same three hooks, the same network and the same loop.
+"""
 
 import copy
 import pickle

@@ -1,4 +1,7 @@
-"""Top-K: thresholds and masks are those of a stable sort, for every distribution, memory order and instruction set."""
+"""Top-K: thresholds and masks are those of a stable sort, for every distribution, memory order and instruction set.
+
+One file: one function, its search, its masks and its memory.
+"""
 
 import math
 from fractions import Fraction

@@ -2,6 +2,7 @@
 
 `python tests/support/array_kinds.py` prints what is true of the kinds that are installed. Each group of them gets a
 process of its own, since imports set up threads, signal handlers and fork hooks, and not all agree with each other.
+One table of all kinds.
 """
 
 import array

@@ -1,4 +1,6 @@
-"""Stochastic pruning written anew in NumPy: Philox4x32 and the rule that draws from it."""
+"""Stochastic pruning written anew in NumPy: Philox4x32, the rule that draws from it, and tests of random numbers."""
+
+from statistics import NormalDist
 
 import numpy as np
 
@@ -43,3 +45,20 @@ def key_of(seed):
 
 def second_key_of(seed):
     return int(np.random.default_rng(seed).integers(2**64, size=2, dtype=np.uint64)[1])
+
+
+# Statistical tests: seeds are fixed, so a test passes or fails for good. Whoever changes one meets a false alarm with
+# this probability at most: limits are those of a normal distribution, divided among all numbers that a test looks at
+# (Bonferroni).
+ALARM = 1e-6
+
+
+def limit(numbers):
+    """What standard normal numbers exceed, any of so many, with a probability of ALARM."""
+    return NormalDist().inv_cdf(1 - ALARM / (2 * numbers))
+
+
+def assert_normal(scores):
+    scores = np.atleast_1d(scores)
+    assert np.isfinite(scores).all()
+    assert np.abs(scores).max() < limit(scores.size), scores

@@ -1,4 +1,7 @@
-"""Borrowed threads: OpenMP runtimes of other libraries, a fake one, the compiler's and PyTorch's. All in children."""
+"""Borrowed threads: OpenMP runtimes of other libraries, a fake one, the compiler's and PyTorch's. All in children.
+
+One file: every case is a child that starts with the same lines.
+"""
 
 import importlib.util
 import os

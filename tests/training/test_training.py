@@ -1,4 +1,7 @@
-"""The demo's layers have the gradients of their functions, training learns, and the report keeps its promises."""
+"""The demo's layers have the gradients of their functions, training learns, and the report keeps its promises.
+
+One file, since network, loop and report are tested on the same short runs.
+"""
 
 import io
 import json

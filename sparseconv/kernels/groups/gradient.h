@@ -28,6 +28,8 @@
 // - packing both operands where pixels lie 2 or 4 KB apart, in few sets of the caches: 1024,7 0.56 -> 0.45.
 // 7 x 7 maps of many channels stay at 0.5 to 0.8, 14 x 14 with stride 2 at 0.6: there both operands come from the last
 // cache, a line of each pixel at a time.
+//
+// One file: one driver, whose loops share their scratch memory.
 #pragma once
 #include "common/long_sums.h"
 #include "groups/groups.h"

@@ -28,6 +28,8 @@
 //   inputs past the caches. In the order of memory: 0.60 and 0.66;
 // - groups of 32 channels, which fill two vectors: 1024,14/2 0.72 -> 1.10, 1024,7 0.81 -> 1.09 of the kernel of wide
 //   groups, since an input that is broadcast is used for three taps at once.
+//
+// One file: one driver, whose loops share their scratch memory.
 #pragma once
 #include "common/epilogue.h"
 #include "groups/lanes.h"

@@ -19,6 +19,8 @@
 // Inputs whose pixels are not contiguous are packed, a chunk at a time. The order of the sum for one output (channel
 // block, outer tap, strand, column, channel) depends on channel_block alone, so neither chunks nor threads change a
 // bit.
+//
+// One file: one driver, whose loops share their scratch memory.
 #pragma once
 #include "common/live_word.h"
 #include "common/mask_words.h"
