@@ -156,7 +156,7 @@ class PreparedCall:
     def _roles(self, operation: Rows) -> dict[str, str]:
         """Which of the operands of a call of rows are what, for `_prepared.capsule`."""
         kernel = self._decided[1]
-        if operation.layout.pads(operation.channels):
+        if operation.pads:
             got = f"{operation.channels} channels of {operation.layout.name}"
             raise ValueError(f"capsule: got {got}, expected a multiple of 16")
         roles = {name: name for name in ("bias", "residual") if name in self._taken} | {"source": operation.source.name}

@@ -52,6 +52,7 @@ class Rows:
     skip: str
     source: Operand
     mask_in_order: bool  # the kernels write whole vectors in the order of the result's mask
+    pads: bool  # the result has lanes that are no channels
     looks_at_weights: bool  # the work is worth a look at plain weights
     kernels: AllKernels  # by name, and whether they are for few nonzeros
 
@@ -117,7 +118,8 @@ class Rows:
             kernel.task.run(source, dense, bias, out, kernel.threads, threshold, bits, needed, known, residual)
         if needed is not None and not kernel.masks_result:
             masks.keep(out, self.layout.over_channels(needed, out.ndim))
-        self.layout.clear_padding(out, self.channels)
+        if self.pads:
+            self.layout.clear_padding(out, self.channels)
         return bits
 
     def writes_mask(self, kernel: Bound) -> bool:
@@ -134,16 +136,17 @@ def prepared(
     places = layout.strides(source), layout.strides(result)
     added = residual and layout.strides(residual)
     in_vectors = places[1].contiguous_channels and (added is None or added.contiguous_channels)
-    lanes = (problem.in_channels if backward else problem.out_channels) // problem.groups
-    mask_in_order = relu and lanes % BLOCK == 0 and in_vectors and result.c_contiguous
+    channels = problem.in_channels if backward else problem.out_channels
+    mask_in_order = relu and channels // problem.groups % BLOCK == 0 and in_vectors and result.c_contiguous
     sides = Sides(
         problem, backward, *places, needed and Mask(layout.strides(needed), needed.dtype.char),
         known and Mask(layout.strides(known), known.dtype.char), weight.steps, Epilogue(relu, added), precision,
     )  # fmt: skip
     looks = problem.met_macs >= weights.LOOK_MACS
     return Rows(
-        problem, result, layout, backward, skip, operand, mask_in_order, looks, AllKernels(partial(bound, sides))
-    )
+        problem, result, layout, backward, skip, operand, mask_in_order, layout.pads(channels), looks,
+        AllKernels(partial(bound, sides)),
+    )  # fmt: skip
 
 
 # --- its kernels ---
