@@ -215,42 +215,42 @@ def bound(sides: Sides, threads: int, kernel: str, sparse: bool) -> Bound:
 
     "rows_dense" stands for the dense kernel that is the fastest one: it can be "rows_tiles" or "groups_dense".
     """
-    backward, made = sides.backward, flat(sides, only_drop=kernel == "weights_skip")
-    problem, (channels, lanes) = made.problem, made.counts
+    backward, layer = sides.backward, flat(sides, only_drop=kernel == "weights_skip")
+    problem, (channels, lanes) = layer.problem, layer.counts
     if kernel == "weights_skip":
         blocks = weights.blocking(problem, channels, lanes, sparse, backward, threads)
-        end = sides.epilogue.bound(made.strides[2], made.target_size, blocks.sizes["stream"])
-        return weights.bound(problem, made.geometry, made.views, made.counts, end, blocks, threads)
-    tile_gain = max(1.0, amx.rows_gain(made.simplified, backward, sides.precision)) if _cpu.has_tiles() else 1.0
-    group_gain = groups.rows_gain(made.simplified, backward)
+        end = sides.epilogue.bound(layer.strides[2], layer.target_size, blocks.sizes["stream"])
+        return weights.bound(problem, layer.geometry, layer.views, layer.counts, end, blocks, threads)
+    tile_gain = max(1.0, amx.rows_gain(layer.simplified, backward, sides.precision)) if _cpu.has_tiles() else 1.0
+    group_gain = groups.rows_gain(layer.simplified, backward)
     if kernel == "rows_dense" and group_gain > tile_gain:
-        epilogue = partial(sides.epilogue.bound, made.strides[2], made.target_size)
-        task = problem, backward, made.geometry, made.strides, made.views, made.weight, epilogue
-        return groups.rows(*task, threads)._replace(spread=made.spread)
+        epilogue = partial(sides.epilogue.bound, layer.strides[2], layer.target_size)
+        task = problem, backward, layer.geometry, layer.strides, layer.views, layer.weight, epilogue
+        return groups.rows(*task, threads)._replace(spread=layer.spread)
     if kernel == "rows_dense" and tile_gain > 1:
         kernel = "rows_tiles"
-        sizes = amx.rows(problem, made.geometry, channels, lanes, amx.PARTS[sides.precision], backward, threads)
+        sizes = amx.rows(problem, layer.geometry, channels, lanes, amx.PARTS[sides.precision], backward, threads)
     else:
-        sizes = blocking(problem, made.geometry, channels, lanes, kernel, sparse, backward, threads)
+        sizes = blocking(problem, layer.geometry, channels, lanes, kernel, sparse, backward, threads)
     numbers = {name: size for name, size in sizes.items() if name != "stream"}
     task = _conv.Rows(
-        kernel, made.geometry, *made.views, made.weight, needed=made.needed, known=made.known,
-        epilogue=sides.epilogue.bound(made.strides[2], made.target_size, sizes["stream"]),
+        kernel, layer.geometry, *layer.views, layer.weight, needed=layer.needed, known=layer.known,
+        epilogue=sides.epilogue.bound(layer.strides[2], layer.target_size, sizes["stream"]),
         batch=problem.batch, groups=problem.groups, channels=channels, lanes=lanes, **numbers,
     )  # fmt: skip
-    packs = packing(made.simplified, backward)
+    packs = packing(layer.simplified, backward)
     if kernel == "rows_output":
-        each, fixed = outputs.costs(channels, made.geometry.all_taps)
+        each, fixed = outputs.costs(channels, layer.geometry.all_taps)
         return Bound(kernel, threads, task, sizes, each, fixed + packs)
     # One word of channels costs about 25 cycles (window moved, bits tested, one branch mispredicted) beside its
     # multiply-adds; measured 0.09 for a tile of 384 vectors, 0.23 for 96, 0.55 for 18.
-    tile = min(channels, sizes["channel_block"]) * max(1, made.geometry.most_taps) * sizes["lane_vectors"]
-    masking = masking_cost(made.simplified, backward) if made.needed else 0.0
+    tile = min(channels, sizes["channel_block"]) * max(1, layer.geometry.most_taps) * sizes["lane_vectors"]
+    masking = masking_cost(layer.simplified, backward) if layer.needed else 0.0
     fixed = 0.03 + 25 / (tile + 20) + masking + packs
     dense = masking + ((1 + packs) / group_gain if group_gain > tile_gain else 1 / tile_gain + packs)
     return Bound(
         kernel, threads, task, sizes, processor.slope(), fixed, dense, SPARSE, amx.note(sizes["parts"]),
-        spread=made.spread,
+        spread=layer.spread,
     )  # fmt: skip
 
 
