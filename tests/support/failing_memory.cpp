@@ -1,6 +1,6 @@
-// To be preloaded (LD_PRELOAD, glibc): allocations can be counted, and one of them made to fail, wherever in the process
-// it is; or among those alone that code of one library makes, directly or through the C++ library. The library that is
-// tested is one with "sparseconv" in its path.
+// To be preloaded (LD_PRELOAD, glibc): allocations can be counted, and one of them made to fail, wherever it is in the
+// process; or among those alone that code of one library makes, directly or through the C++ library. The library that
+// is tested is one with "sparseconv" in its path.
 #include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
