@@ -4,7 +4,7 @@ Look-ups are those of `functools.lru_cache`, which is compiled: a hit costs what
 C tables and structs, whose bytes are counted as they come and go (`_conv.held_bytes`). Where these are more than LIMIT
 after a call has made new ones, all caches are emptied. That is a rare event: it takes LIMIT bytes of new tables to
 come there again, whose making costs hundreds of times more than the emptying. Entries are bounded, too, for what is
-not counted: keys, and passes that were looked at but never ran.
+not counted: keys, and operations that were looked at but never ran.
 """
 
 from __future__ import annotations

@@ -19,8 +19,9 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from fuzz_calls import drawn, judge, parts
+from fuzz_calls import drawn
 from fuzz_places import GUARDS, OFFSETS, arrays_at, results_at
+from fuzz_results import judge, parts
 
 from sparseconv import cpu
 

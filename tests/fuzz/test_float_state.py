@@ -8,7 +8,8 @@ import textwrap
 import pytest
 from children import LINUX, run
 from compiled import COMPILER
-from fuzz_calls import drawn, parts
+from fuzz_calls import drawn
+from fuzz_results import parts
 from places import KERNELS, SUPPORT
 
 SEED, CALLS = 5, 80

@@ -6,7 +6,8 @@ import re
 
 import numpy as np
 import pytest
-from fuzz_calls import Out, drawn, judge
+from fuzz_calls import drawn
+from fuzz_results import Out, judge
 from fuzz_run import Plan, fuzz, line, told
 from fuzz_strange import beyond_numbers, strange
 

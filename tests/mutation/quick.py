@@ -34,7 +34,8 @@ def main(module, folder, calls):
     import faulty
 
     faulty.install(module)
-    from fuzz_calls import drawn, judge
+    from fuzz_calls import drawn
+    from fuzz_results import judge
 
     from sparseconv import cpu
 

@@ -19,7 +19,8 @@ import threading
 import time
 import warnings
 
-from fuzz_calls import drawn, parts
+from fuzz_calls import drawn
+from fuzz_results import parts
 
 from sparseconv import cpu
 

@@ -4,18 +4,15 @@ One file: every case is a child that starts with the same lines.
 """
 
 import importlib.util
-import os
-import shlex
 import shutil
 import subprocess
-import sysconfig
 import textwrap
 
 import pytest
 from children import LINUX, PRELUDE, needs_fork, needs_proc, run
+from compiled import COMPILER
 from places import KERNELS, SUPPORT
 
-COMPILER = shlex.split(os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "g++")
 FLAGS = ["-std=c++17", f"-I{KERNELS}", "-O1", "-shared", "-fPIC", "-pthread"]
 
 needs_compiler = pytest.mark.skipif(not shutil.which(COMPILER[0]), reason="needs a C++ compiler")

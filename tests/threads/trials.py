@@ -87,7 +87,8 @@ def numbers_of_threads(isa, cases, most=16):
     code = f"""
         import sys
         sys.path[:0] = {[str(SUPPORT), str(SUPPORT.parent / "fuzz")]!r}
-        from fuzz_calls import drawn, parts
+        from fuzz_calls import drawn
+        from fuzz_results import parts
         from sparseconv import cpu
         assert cpu.isa() == {isa!r}
         shared = index = 0
