@@ -46,6 +46,7 @@ def main(steps=100, batch=64):
         dist.all_reduce(mean)
         if rank == 0 and (step % 20 == 0 or step == steps - 1):
             print(f"step {step}: loss {mean / workers:.4f}", flush=True)
+    del model  # in front of the process group: else PyTorch 2.13.0 may wait for ever, see docs/distributed.md
     dist.destroy_process_group()
 
 
