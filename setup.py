@@ -31,7 +31,7 @@ ISA_FLAGS = {
 }
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 KERNELS = "sparseconv/kernels"
-MODULES = ["_conv", "_weights", "_groups", "_masks", "_pruning", "_prepared"]  # beside _cpu, which has the kernels
+MODULES = ["_conv", "_weights", "_masks", "_pruning", "_prepared"]  # beside _cpu, which has the kernels
 # Left out where the compiler or its assembler is too old: a line that it must accept, and a macro that tells
 # kernels/runtime/dispatch.cpp.
 OPTIONAL = {"amx": ('void f() { asm("tdpbf16ps %tmm0, %tmm1, %tmm2"); }', "SC_WITHOUT_AMX")}

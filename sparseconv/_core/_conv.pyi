@@ -52,7 +52,28 @@ class Epilogue:
 
 KERNELS: dict[str, int]
 
-class Rows:
+class Task:
+    @property
+    def scratch_bytes(self) -> tuple[int, int]: ...
+    def needed(self, pairs: np.ndarray) -> float: ...
+    def bind(self, call: int, threshold: float, lists: object) -> None: ...
+    def run(
+        self,
+        source: np.ndarray,
+        weight: np.ndarray | None,
+        bias: np.ndarray | None,
+        target: np.ndarray,
+        threads: int,
+        threshold: float = 0.0,
+        bits: np.ndarray | None = None,
+        needed: np.ndarray | None = None,
+        known: np.ndarray | None = None,
+        residual: np.ndarray | None = None,
+        needed_pairs: np.ndarray | None = None,
+        lists: object = None,
+    ) -> None: ...
+
+class Rows(Task):
     def __init__(
         self,
         kernel: str,
@@ -66,24 +87,8 @@ class Rows:
         known: Mask | None = None,
         **numbers: int,
     ) -> None: ...
-    @property
-    def scratch_bytes(self) -> tuple[int, int]: ...
-    def bind(self, call: int, threshold: float, lists: None) -> None: ...
-    def run(
-        self,
-        source: np.ndarray,
-        weight: np.ndarray,
-        bias: np.ndarray | None,
-        target: np.ndarray,
-        threads: int,
-        threshold: float = 0.0,
-        bits: np.ndarray | None = None,
-        needed: np.ndarray | None = None,
-        known: np.ndarray | None = None,
-        residual: np.ndarray | None = None,
-    ) -> None: ...
 
-class Gradient:
+class Gradient(Task):
     def __init__(
         self,
         kernel: str,
@@ -95,20 +100,30 @@ class Gradient:
         known: Mask | None = None,
         **numbers: int,
     ) -> None: ...
-    @property
-    def scratch_bytes(self) -> tuple[int, int]: ...
     def needed(self, pairs: np.ndarray) -> float: ...
-    def bind(self, call: int, threshold: float, lists: None) -> None: ...
-    def run(
+
+class Groups(Task):
+    def __init__(
         self,
-        a: np.ndarray,
-        b: np.ndarray,
-        gradient: np.ndarray,
-        threads: int,
-        threshold: float = 0.0,
-        needed: np.ndarray | None = None,
-        needed_pairs: np.ndarray | None = None,
-        known: np.ndarray | None = None,
+        map: Map,
+        source: View,
+        target: View,
+        weight: WeightView,
+        *,
+        epilogue: Epilogue,
+        phases: Sequence[int],
+        phase_strands: Sequence[int],
+        **numbers: int,
+    ) -> None: ...
+
+class GroupsGradient(Task):
+    def __init__(
+        self,
+        map: Map,
+        a: View,
+        b: View,
+        gradient: WeightView,
+        **numbers: int,
     ) -> None: ...
 
 def bias_gradient(

@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True
 """Thin classes over the structs of kernels/common/problem.h: filled once, then called with the addresses of arrays."""
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
@@ -9,9 +9,9 @@ from sparseconv cimport sc_bias_task
 
 from ._cpu cimport address, api, check, convolutions, signals
 from ._kernels cimport (
-    SC_GRADIENT_FIELDS, SC_GRADIENT_TILES, SC_KERNEL_NAMES, SC_KERNELS_END, SC_ROWS_FIELDS, SC_ROWS_TILES, sc_bytes,
-    sc_call, sc_epilogue, sc_field, sc_gap, sc_gradient_task, sc_mask, sc_strand, sc_rows_task, sc_table, sc_tap,
-    sc_weight_view,
+    SC_GRADIENT_FIELDS, SC_GRADIENT_TILES, SC_GROUPS_FIELDS, SC_GROUPS_GRADIENT_FIELDS, SC_KERNEL_NAMES,
+    SC_KERNELS_END, SC_ROWS_FIELDS, SC_ROWS_TILES, sc_arrays, sc_bytes, sc_call, sc_field, sc_gap, sc_gradient_task,
+    sc_groups_gradient_task, sc_groups_task, sc_mask, sc_rows_task, sc_strand, sc_table, sc_tap,
 )
 
 cdef extern from "Python.h":
@@ -193,18 +193,12 @@ cdef class Epilogue:
             self.c.residual = residual.c
 
 
-cdef int bind_epilogue(sc_epilogue *c, bias, residual, bits) except -1:
-    """Its addresses, for the time of a call."""
-    if bias is not None:
-        c.bias = <const float *>address(bias, PyBUF_STRIDED_RO)
-    if residual is not None:
-        c.residual.data = <float *>address(residual, PyBUF_STRIDED_RO)
-    if bits is not None:
-        c.bits = <uint16_t *>address(bits, PyBUF_WRITABLE)
-    return 0
-
-
 KERNELS = {SC_KERNEL_NAMES[i].decode(): i for i in range(SC_KERNELS_END)}  # by the names that plans show
+
+
+cdef void *address_or_null(array) except? NULL:
+    """Where an array that is read begins, if there is one."""
+    return NULL if array is None else address(array, PyBUF_STRIDED_RO)
 
 
 cdef int fill(void *task, const sc_field *fields, dict numbers) except -1:
@@ -227,15 +221,11 @@ cdef const sc_table *table_for(str kernel) except NULL:
     return table
 
 
-cdef class Rows:
-    """A forward or backward_data call, ready but for its arrays (sc_rows_task).
+cdef class Task:
+    """A call, ready but for its arrays: what the classes below fill, each a struct of kernels/common/problem.h.
 
-    `numbers` are the fields of the task that SC_ROWS_FIELDS names, as those of the classes below.
+    `numbers` of these classes are the fields that the list behind the struct names (SC_ROWS_FIELDS, ...).
     """
-
-    cdef sc_rows_task c
-    cdef const sc_table *table
-    cdef tuple kept
 
     def __cinit__(self):
         hold(TASK_BYTES)
@@ -243,105 +233,122 @@ cdef class Rows:
     def __dealloc__(self):
         hold(-TASK_BYTES)
 
-    def __init__(self, str kernel not None, Map map not None, View source not None, View target not None,
-                 WeightView weight not None, *, Epilogue epilogue not None, Mask needed=None, Mask known=None,
-                 **numbers):
-        self.kept, self.table = (map, source, target, weight, epilogue, needed, known), table_for(kernel)
-        self.c.kernel, self.c.epilogue = KERNELS[kernel], epilogue.c
-        self.c.map, self.c.in_, self.c.out, self.c.weight = map.c, source.c, target.c, weight.c
-        if needed is not None:
-            self.c.needed = needed.c
-        if known is not None:
-            self.c.known = known.c
-        fill(&self.c, SC_ROWS_FIELDS, numbers)
+    cdef int use(self, str kernel, tuple kept) except -1:
+        """The kernel, of the instruction set in use, and the objects whose tables the struct points to."""
+        self.c.table, self.c.kernel, self.kept = table_for(kernel), KERNELS[kernel], kept
+        return 0
+
+    cdef int settle(self, sc_call *to, float threshold, lists) except -1:
+        """Writes what this kernel takes of what a call has beside its arrays."""
+        return 0
 
     @property
     def scratch_bytes(self):
-        """Memory beside the arrays: (packed weights, once; scratch, per thread)."""
-        cdef sc_bytes bytes = convolutions().rows_bytes(self.table, &self.c)
+        """Memory beside the arrays: (packed weights or sums, once; scratch, per thread)."""
+        cdef sc_bytes bytes = convolutions().bytes(&self.c)
         return bytes.once, bytes.each
+
+    def needed(self, pairs):
+        """The share of its work that a backward_weight call has where these (out, in channel) pairs are needed."""
+        return 1.0
 
     def bind(self, size_t call, float threshold, lists):
         """Fills the sc_call at this address, which needs the tables of this object."""
         cdef sc_call *to = <sc_call *>call
-        to.kernel, to.table, to.task.rows = self.c.kernel, self.table, self.c
-        to.task.rows.threshold = threshold
+        to.table, to.kernel, to.task = self.c.table, self.c.kernel, self.c.task
+        self.settle(to, threshold, lists)
 
     def run(self, source, weight, bias, target, int threads, float threshold=0, bits=None, needed=None, known=None,
-            residual=None):
-        cdef sc_rows_task task = self.c
-        task.threshold = threshold
-        bind_epilogue(&task.epilogue, bias, residual, bits)
-        task.in_.data = <float *>address(source, PyBUF_STRIDED_RO)
-        task.weight.data = <float *>address(weight, PyBUF_STRIDED_RO)
-        if needed is not None:
-            task.needed.data = address(needed, PyBUF_STRIDED_RO)
-        if known is not None:
-            task.known.data = address(known, PyBUF_STRIDED_RO)
-        task.out.data = <float *>address(target, PyBUF_STRIDED)
+            residual=None, needed_pairs=None, lists=None):
+        """Runs it; of backward_weight `source` is a, `weight` b and `target` the gradient."""
+        cdef sc_call call = self.c
+        cdef sc_arrays arrays
+        arrays.source, arrays.out = address(source, PyBUF_STRIDED_RO), address(target, PyBUF_STRIDED)
+        arrays.weight, arrays.bias = address_or_null(weight), address_or_null(bias)
+        arrays.residual, arrays.known = address_or_null(residual), address_or_null(known)
+        arrays.needed, arrays.needed_pairs = address_or_null(needed), address_or_null(needed_pairs)
+        arrays.bits = NULL if bits is None else address(bits, PyBUF_WRITABLE)
+        self.settle(&call, threshold, lists)
         with nogil:
-            check(convolutions().rows(self.table, &task, threads, signals))
+            convolutions().point(&call, &arrays)
+            check(convolutions().run(&call, threads, signals))
 
 
-cdef class Gradient:
-    """A backward_weight call, ready but for its arrays (sc_gradient_task)."""
+cdef class Rows(Task):
+    """A forward or backward_data call (sc_rows_task)."""
 
-    cdef sc_gradient_task c
-    cdef const sc_table *table
-    cdef tuple kept
+    def __init__(self, str kernel not None, Map map not None, View source not None, View target not None,
+                 WeightView weight not None, *, Epilogue epilogue not None, Mask needed=None, Mask known=None,
+                 **numbers):
+        self.use(kernel, (map, source, target, weight, epilogue, needed, known))
+        cdef sc_rows_task *c = &self.c.task.rows
+        c.kernel, c.epilogue = self.c.kernel, epilogue.c
+        c.map, c.in_, c.out, c.weight = map.c, source.c, target.c, weight.c
+        if needed is not None:
+            c.needed = needed.c
+        if known is not None:
+            c.known = known.c
+        fill(c, SC_ROWS_FIELDS, numbers)
 
-    def __cinit__(self):
-        hold(TASK_BYTES)
+    cdef int settle(self, sc_call *to, float threshold, lists) except -1:
+        to.task.rows.threshold = threshold
+        return 0
 
-    def __dealloc__(self):
-        hold(-TASK_BYTES)
+
+cdef class Gradient(Task):
+    """A backward_weight call (sc_gradient_task)."""
 
     def __init__(self, str kernel not None, Map map not None, View a not None, View b not None,
                  WeightView gradient not None, *, Mask known=None, **numbers):
-        self.kept, self.table = (map, a, b, gradient, known), table_for(kernel)
-        self.c.kernel = KERNELS[kernel]
+        self.use(kernel, (map, a, b, gradient, known))
+        cdef sc_gradient_task *c = &self.c.task.gradient
+        c.kernel = self.c.kernel
         if known is not None:
-            self.c.known = known.c
-        self.c.map, self.c.a, self.c.b, self.c.gradient = map.c, a.c, b.c, gradient.c
-        fill(&self.c, SC_GRADIENT_FIELDS, numbers)
+            c.known = known.c
+        c.map, c.a, c.b, c.gradient = map.c, a.c, b.c, gradient.c
+        fill(c, SC_GRADIENT_FIELDS, numbers)
 
-    @property
-    def scratch_bytes(self):
-        """Memory beside the arrays: (0, scratch per thread)."""
-        cdef sc_bytes bytes = convolutions().gradient_bytes(self.table, &self.c)
-        return bytes.once, bytes.each
+    cdef int settle(self, sc_call *to, float threshold, lists) except -1:
+        to.task.gradient.threshold = threshold
+        return 0
 
     def needed(self, pairs):
-        """The share of (channel, lane block) pairs that have any of the needed (out channel, in channel) pairs."""
-        cdef sc_gradient_task task = self.c
+        """That of (channel, lane block) pairs that have any of the needed (out channel, in channel) pairs."""
+        cdef sc_gradient_task task = self.c.task.gradient
         task.needed_pairs = <const uint8_t *>address(pairs, PyBUF_STRIDED_RO)
         cdef int64_t count
         with nogil:
-            count = convolutions().gradient_needed(self.table, &task)
-        vectors = (self.c.lanes + 15) // 16
-        blocks = (vectors + self.c.lane_vectors - 1) // self.c.lane_vectors
-        return count / (self.c.groups * self.c.channels * blocks)
+            count = convolutions().gradient_needed(self.c.table, &task)
+        vectors = (task.lanes + 15) // 16
+        blocks = (vectors + task.lane_vectors - 1) // task.lane_vectors
+        return count / (task.groups * task.channels * blocks)
 
-    def bind(self, size_t call, float threshold, lists):
-        """As Rows.bind."""
-        cdef sc_call *to = <sc_call *>call
-        to.kernel, to.table, to.task.gradient = self.c.kernel, self.table, self.c
-        to.task.gradient.threshold = threshold
 
-    def run(self, a, b, gradient, int threads, float threshold=0, needed=None, needed_pairs=None, known=None):
-        cdef sc_gradient_task task = self.c
-        if known is not None:
-            task.known.data = address(known, PyBUF_STRIDED_RO)
-        task.threshold = threshold
-        if needed is not None:
-            task.needed = <const uint8_t *>address(needed, PyBUF_STRIDED_RO)
-        if needed_pairs is not None:
-            task.needed_pairs = <const uint8_t *>address(needed_pairs, PyBUF_STRIDED_RO)
-        task.a.data = <float *>address(a, PyBUF_STRIDED_RO)
-        task.b.data = <float *>address(b, PyBUF_STRIDED_RO)
-        task.gradient.data = <float *>address(gradient, PyBUF_STRIDED)
-        with nogil:
-            check(convolutions().gradient(self.table, &task, threads, signals))
+cdef class Groups(Task):
+    """A forward or backward_data call of narrow groups (sc_groups_task), which computes every element."""
+
+    def __init__(self, Map map not None, View source not None, View target not None, WeightView weight not None, *,
+                 Epilogue epilogue not None, phases, phase_strands, **numbers):
+        self.use("groups_dense", (map, source, target, weight, epilogue))
+        cdef sc_groups_task *c = &self.c.task.groups
+        c.map, c.in_, c.out, c.weight, c.epilogue = map.c, source.c, target.c, weight.c, epilogue.c
+        c.phases = <const int64_t *>filled(phases)  # one by one: what is not stored is not freed
+        c.phase_strands = <const int64_t *>filled(phase_strands)
+        fill(c, SC_GROUPS_FIELDS, numbers)
+
+    def __dealloc__(self):
+        released(self.c.task.groups.phases)
+        released(self.c.task.groups.phase_strands)
+
+
+cdef class GroupsGradient(Task):
+    """A backward_weight call of narrow groups (sc_groups_gradient_task), which computes every element."""
+
+    def __init__(self, Map map not None, View a not None, View b not None, WeightView gradient not None, **numbers):
+        self.use("gradient_groups", (map, a, b, gradient))
+        cdef sc_groups_gradient_task *c = &self.c.task.groups_gradient
+        c.map, c.a, c.b, c.gradient = map.c, a.c, b.c, gradient.c
+        fill(c, SC_GROUPS_GRADIENT_FIELDS, numbers)
 
 
 def bias_gradient(View view not None, source, target, int64_t batch, int64_t rows, int64_t columns, int64_t channels,

@@ -45,7 +45,7 @@ cdef extern from "kernels/common/problem.h" nogil:
         int64_t relu, stream
         uint16_t *bits
 
-    enum: SC_GROUPS_DENSE, SC_GRADIENT_GROUPS, SC_WEIGHTS_SKIP, SC_ROWS_TILES, SC_GRADIENT_TILES, SC_KERNELS_END
+    enum: SC_ROWS_TILES, SC_GRADIENT_TILES, SC_KERNELS_END
     const char *SC_KERNEL_NAMES[SC_KERNELS_END]
 
     ctypedef struct sc_field:
@@ -151,18 +151,22 @@ cdef extern from "kernels/runtime/run.h" nogil:
         size_t source, weight, bias, residual, known, needed, bits
         sc_call_task task
 
+    ctypedef struct sc_arrays:
+        void *source
+        void *weight
+        void *bias
+        void *residual
+        void *known
+        void *needed
+        void *needed_pairs
+        void *bits
+        void *out
+
     ctypedef struct sc_convolutions:
         const sc_table *(*active)() noexcept nogil
-        int (*rows)(const sc_table *, sc_rows_task *, int, sc_signals) noexcept nogil
-        int (*gradient)(const sc_table *, sc_gradient_task *, int, sc_signals) noexcept nogil
-        int (*groups)(const sc_table *, sc_groups_task *, int, sc_signals) noexcept nogil
-        int (*groups_gradient)(const sc_table *, sc_groups_gradient_task *, int, sc_signals) noexcept nogil
-        int (*weights)(const sc_table *, sc_weights_task *, int, sc_signals) noexcept nogil
+        sc_bytes (*bytes)(const sc_call *) noexcept nogil
+        void (*point)(sc_call *, const sc_arrays *) noexcept nogil
+        int (*run)(sc_call *, int, sc_signals) noexcept nogil
+        int64_t (*gradient_needed)(const sc_table *, const sc_gradient_task *) noexcept nogil
         int (*count_lists)(const sc_table *, sc_lists_task *, int, sc_signals) noexcept nogil
         int (*fill_lists)(const sc_table *, sc_lists_task *, int, sc_signals) noexcept nogil
-        sc_bytes (*rows_bytes)(const sc_table *, const sc_rows_task *) noexcept nogil
-        sc_bytes (*gradient_bytes)(const sc_table *, const sc_gradient_task *) noexcept nogil
-        sc_bytes (*groups_bytes)(const sc_table *, const sc_groups_task *) noexcept nogil
-        sc_bytes (*groups_gradient_bytes)(const sc_table *, const sc_groups_gradient_task *) noexcept nogil
-        sc_bytes (*weights_bytes)(const sc_table *, const sc_weights_task *) noexcept nogil
-        int64_t (*gradient_needed)(const sc_table *, const sc_gradient_task *) noexcept nogil

@@ -2,9 +2,8 @@ from typing import Any
 
 import numpy as np
 
-from ._conv import Gradient, Rows
-from ._groups import Groups, GroupsGradient
-from ._weights import Lists, Weights
+from ._conv import Task
+from ._weights import Lists
 
 PLACES: dict[str, int]
 
@@ -16,7 +15,7 @@ class Forms:
     def fit(self, arrays: tuple[Any, ...], out: Any) -> dict[str, np.ndarray] | None: ...
 
 def capsule(
-    task: Rows | Gradient | Groups | GroupsGradient | Weights,
+    task: Task,
     lists: Lists | None,
     threshold: float,
     *,

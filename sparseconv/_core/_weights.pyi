@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 
-from ._conv import Epilogue, Map, View
+from ._conv import Epilogue, Map, Task, View
 
 class Lists:
     def __init__(
@@ -30,7 +30,7 @@ class Lists:
     def nbytes(self) -> int: ...
     def fill(self, weight: np.ndarray, threads: int) -> None: ...
 
-class Weights:
+class Weights(Task):
     def __init__(
         self,
         map: Map,
@@ -42,18 +42,6 @@ class Weights:
         column_places: np.ndarray,
         tap_places: np.ndarray,
         **numbers: int,
-    ) -> None: ...
-    @property
-    def scratch_bytes(self) -> tuple[int, int]: ...
-    def bind(self, call: int, threshold: float, lists: Lists) -> None: ...
-    def run(
-        self,
-        source: np.ndarray,
-        lists: Lists,
-        bias: np.ndarray | None,
-        target: np.ndarray,
-        threads: int,
-        residual: np.ndarray | None = None,
     ) -> None: ...
 
 class User: ...

@@ -6,15 +6,14 @@ from _thread import allocate_lock
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc, realloc
 
-from ._conv cimport TASK_BYTES, Epilogue, Map, View, bind_epilogue, fill, filled, hold, released
+from ._conv cimport Epilogue, Map, Task, View, fill, filled, released
 from ._cpu cimport address, check, convolutions, signals
 from ._kernels cimport (
-    SC_WEIGHTS_FIELDS, SC_WEIGHTS_SKIP, sc_bytes, sc_call, sc_lists, sc_lists_task, sc_nonzero, sc_table,
-    sc_weights_task,
+    SC_WEIGHTS_FIELDS, sc_call, sc_lists, sc_lists_task, sc_nonzero, sc_table, sc_weights_task,
 )
 
 cdef extern from "Python.h":
-    int PyBUF_STRIDED_RO, PyBUF_STRIDED
+    int PyBUF_STRIDED_RO
     ctypedef void *PyThread_type_lock
     PyThread_type_lock PyThread_allocate_lock()
     void PyThread_free_lock(PyThread_type_lock)
@@ -104,52 +103,27 @@ cdef class Lists:
             self.c.whole_rows = self.c.whole_rows and task.not_whole[i] == 0
 
 
-cdef class Weights:
-    """A forward or backward_data call that skips zero weights, ready but for its arrays (sc_weights_task)."""
-
-    cdef sc_weights_task c
-    cdef const sc_table *table
-    cdef tuple kept
-
-    def __cinit__(self):
-        hold(TASK_BYTES)
+cdef class Weights(Task):
+    """A forward or backward_data call that skips zero weights (sc_weights_task): it has lists in their place."""
 
     def __init__(self, Map map not None, View source not None, View target not None, *, Epilogue epilogue not None,
                  columns, column_places, tap_places, **numbers):
-        self.kept, self.table = (map, source, target, epilogue), convolutions().active()
-        self.c.map, self.c.in_, self.c.out = map.c, source.c, target.c
-        self.c.epilogue = epilogue.c
-        self.c.columns = <const int64_t *>filled(columns)
-        self.c.column_places = <const int64_t *>filled(column_places)
-        self.c.tap_places = <const int64_t *>filled(tap_places)
-        fill(&self.c, SC_WEIGHTS_FIELDS, numbers)
+        self.use("weights_skip", (map, source, target, epilogue))
+        cdef sc_weights_task *c = &self.c.task.weights
+        c.map, c.in_, c.out, c.epilogue = map.c, source.c, target.c, epilogue.c
+        c.columns = <const int64_t *>filled(columns)  # one by one: what is not stored is not freed
+        c.column_places = <const int64_t *>filled(column_places)
+        c.tap_places = <const int64_t *>filled(tap_places)
+        fill(c, SC_WEIGHTS_FIELDS, numbers)
 
     def __dealloc__(self):
-        hold(-TASK_BYTES)
-        released(self.c.columns)
-        released(self.c.column_places)
-        released(self.c.tap_places)
+        released(self.c.task.weights.columns)
+        released(self.c.task.weights.column_places)
+        released(self.c.task.weights.tap_places)
 
-    @property
-    def scratch_bytes(self):
-        """Memory beside the arrays and lists: (0, scratch per thread)."""
-        cdef sc_bytes bytes = convolutions().weights_bytes(self.table, &self.c)
-        return bytes.once, bytes.each
-
-    def bind(self, size_t call, float threshold, Lists lists not None):
-        """As _conv.Rows.bind; the call needs the lists, too."""
-        cdef sc_call *to = <sc_call *>call
-        to.kernel, to.table, to.task.weights = SC_WEIGHTS_SKIP, self.table, self.c
-        to.task.weights.lists = lists.c
-
-    def run(self, source, Lists lists not None, bias, target, int threads, residual=None):
-        cdef sc_weights_task task = self.c
-        task.lists = lists.c
-        task.in_.data = <float *>address(source, PyBUF_STRIDED_RO)
-        bind_epilogue(&task.epilogue, bias, residual, None)
-        task.out.data = <float *>address(target, PyBUF_STRIDED)
-        with nogil:
-            check(convolutions().weights(self.table, &task, threads, signals))
+    cdef int settle(self, sc_call *to, float threshold, lists) except -1:
+        to.task.weights.lists = (<Lists?>lists).c
+        return 0
 
 
 cdef class User:

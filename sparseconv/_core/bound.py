@@ -84,7 +84,7 @@ class Bound(NamedTuple):
 
     kernel: str  # a name of sc_kernel_id (kernels/common/problem.h)
     threads: int
-    task: Any  # of Cython's classes; None where NumPy is the kernel
+    task: Any  # a _conv.Task; None where NumPy is the kernel
     blocking: dict[str, int]
     each: float = 0.0
     fixed: float = 0.0

@@ -110,8 +110,8 @@ class Gradient:
         if self.reduced.cut:
             out.fill(0)  # also the taps that meet nothing
         kernel.task.run(
-            operands[scalar.name], operands[lanes.name], out, kernel.threads, threshold, needed, pairs,
-            operands.get(scalar.known),
+            operands[scalar.name], operands[lanes.name], None, out, kernel.threads, threshold, None, needed,
+            operands.get(scalar.known), None, pairs,
         )  # fmt: skip
         if needed is not None and not kernel.masks_result:
             out[~masks.bools(operands["output_mask"], self.result.shape)] = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
-from . import _conv, _groups, blocking
+from . import _conv, blocking
 from .blocking import ceil_div, even
 from .bound import Bound
 from .layout import BLOCK, Strides
@@ -101,7 +101,7 @@ def rows(
     }
     phases, phase_strands = _phases(geometry.out_starts)
     numbers = {name: size for name, size in sizes.items() if name != "stream"}
-    task = _groups.Groups(
+    task = _conv.Groups(
         geometry, *views, weight, epilogue=epilogue(sizes["stream"]), batch=problem.batch, groups=problem.groups,
         channels=channels, lanes=lanes, phases=phases, phase_strands=phase_strands, phase_count=len(phases) - 1,
         most_strands=max((end - start for start, end in pairwise(phases)), default=0), **numbers,
@@ -137,7 +137,7 @@ def gradient(
         "sum_parts": parts,
         "shares": min(vectors, ceil_div(threads, parts)),
     }
-    task = _groups.GroupsGradient(
+    task = _conv.GroupsGradient(
         geometry, *views, weight, batch=problem.batch, groups=problem.groups, channels=channels, lanes=lanes, **sizes
     )
     return Bound(

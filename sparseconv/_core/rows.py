@@ -109,13 +109,15 @@ class Rows:
         bias = kernel.bias(operands.get("bias"))
         needed, residual, bits = operands.get("output_mask"), operands.get("residual"), None
         if kernel.lists:
-            kernel.task.run(source, kernel.lists, bias, out, kernel.threads, residual)
-        else:
-            if return_mask and self.writes_mask(kernel):
-                bits = np.empty(-(-out.size // 8), np.uint8)
-            dense = weight.dense if isinstance(weight, PackedWeight) else weight
-            known = operands.get(self.source.known)
-            kernel.task.run(source, dense, bias, out, kernel.threads, threshold, bits, needed, known, residual)
+            weight = None
+        elif isinstance(weight, PackedWeight):
+            weight = weight.dense
+        if return_mask and self.writes_mask(kernel):
+            bits = np.empty(-(-out.size // 8), np.uint8)
+        kernel.task.run(
+            source, weight, bias, out, kernel.threads, threshold, bits, needed, operands.get(self.source.known),
+            residual, None, kernel.lists,
+        )  # fmt: skip
         if needed is not None and not kernel.masks_result:
             masks.keep(out, self.layout.over_channels(needed, out.ndim))
         if self.pads:

@@ -14,7 +14,7 @@ import compiled
 import pytest
 from places import KERNELS, ROOT
 
-from sparseconv._core import _conv, _cpu, _groups, _masks, _prepared, _pruning, _weights
+from sparseconv._core import _conv, _cpu, _masks, _prepared, _pruning, _weights
 
 VECTOR_ISAS = ("avx512", "avx2")
 ISAS = (*VECTOR_ISAS, "scalar")
@@ -23,7 +23,6 @@ PLAIN = ("dispatch", "run", "threads", "openmp_team")  # what runs on every x86-
 EXPORTED = {
     _cpu: {"PyInit__cpu", "sparseconv_api", "sparseconv_get_num_threads", "sparseconv_set_num_threads"},
     _conv: {"PyInit__conv"},
-    _groups: {"PyInit__groups"},
     _masks: {"PyInit__masks"},
     _prepared: {"PyInit__prepared"},
     _pruning: {"PyInit__pruning"},

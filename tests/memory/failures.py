@@ -318,9 +318,9 @@ def load():
 
 def compiled():
     """Names and code of the package's modules."""
-    from sparseconv._core import _conv, _cpu, _groups, _masks, _prepared, _pruning, _weights
+    from sparseconv._core import _conv, _cpu, _masks, _prepared, _pruning, _weights
 
-    return {module.__name__: code_of(module.__file__) for module in (_conv, _cpu, _groups, _masks, _prepared, _pruning,
+    return {module.__name__: code_of(module.__file__) for module in (_conv, _cpu, _masks, _prepared, _pruning,
                                                                       _weights)}  # fmt: skip
 
 

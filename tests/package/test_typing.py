@@ -11,7 +11,7 @@ import pytest
 import sparseconv as sc
 
 PROGRAMS = Path(__file__).with_name("typed")
-COMPILED = ("_conv", "_cpu", "_groups", "_masks", "_prepared", "_pruning", "_weights")
+COMPILED = ("_conv", "_cpu", "_masks", "_prepared", "_pruning", "_weights")
 # What Cython adds to modules and classes, and the constructors that it keeps no signature of.
 NOT_IN_STUBS = r"""
 sparseconv\..*\.__(pyx_capi|test|reduce_cython|setstate_cython)__

@@ -28,6 +28,29 @@ const sc_table &table() {
 
 const sc_convolutions &calls() { return *sparseconv_api()->convolutions; }
 
+sc_call call_of(const sc_rows_task *task) {
+    sc_call call = {};
+    call.table = &table(), call.kernel = task->kernel, call.task.rows = *task;
+    return call;
+}
+sc_call call_of(const sc_gradient_task *task) {
+    sc_call call = {};
+    call.table = &table(), call.kernel = task->kernel, call.task.gradient = *task;
+    return call;
+}
+
+template <class Task>
+int run(const Task *task, int threads) {
+    sc_call call = call_of(task);
+    return calls().run(&call, threads, signals);
+}
+
+template <class Task>
+sc_bytes bytes(const Task *task) {
+    const sc_call call = call_of(task);
+    return calls().bytes(&call);
+}
+
 }  // namespace
 
 // What the runtime takes where a call names no table.
@@ -36,13 +59,11 @@ const sc_table *active() { return &table(); }
 }
 
 extern "C" {
-int emulated_rows(sc_rows_task *task, int threads) { return calls().rows(&table(), task, threads, signals); }
-int emulated_gradient(sc_gradient_task *task, int threads) {
-    return calls().gradient(&table(), task, threads, signals);
-}
-int64_t emulated_rows_scratch(sc_rows_task *task) { return calls().rows_bytes(&table(), task).each; }
-int64_t emulated_rows_packed(sc_rows_task *task) { return calls().rows_bytes(&table(), task).once; }
-int64_t emulated_gradient_scratch(sc_gradient_task *task) { return calls().gradient_bytes(&table(), task).each; }
+int emulated_rows(sc_rows_task *task, int threads) { return run(task, threads); }
+int emulated_gradient(sc_gradient_task *task, int threads) { return run(task, threads); }
+int64_t emulated_rows_scratch(sc_rows_task *task) { return bytes(task).each; }
+int64_t emulated_rows_packed(sc_rows_task *task) { return bytes(task).once; }
+int64_t emulated_gradient_scratch(sc_gradient_task *task) { return bytes(task).each; }
 int64_t emulated_summed() { return sparseconv::SC_ISA::TILE_CHANNELS; }
 const sc_tile_table *emulated_tiles() { return table().tiles; }
 int64_t emulated_works() { return table().tiles->works(); }

@@ -88,10 +88,10 @@ class Emulation:
                     return super().scratch_bytes
                 return 0, emulation.library.emulated_gradient_scratch(ctypes.byref(self.filled.struct))
 
-            def run(self, a, b, gradient, threads, *more):
+            def run(self, a, b, bias, gradient, threads, *more):
                 if not self.fields["parts"]:
-                    return super().run(a, b, gradient, threads, *more)
-                told = self.told(a, b, gradient, threads, *more)
+                    return super().run(a, b, bias, gradient, threads, *more)
+                told = self.told(a, b, bias, gradient, threads, *more)
                 assert not told.struct.threshold, "tile kernels know none"
                 emulation.run("gradient", self.fields, told.struct, threads)
 

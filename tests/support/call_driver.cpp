@@ -43,7 +43,20 @@ static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // --- recorded calls ---
 
-// Entries of the interface: those of convolutions are told the table, the others take the one in use.
+static int64_t kernel_of(const sc_rows_task &task) { return task.kernel; }
+static int64_t kernel_of(const sc_gradient_task &task) { return task.kernel; }
+static int64_t kernel_of(const sc_groups_task &) { return SC_GROUPS_DENSE; }
+static int64_t kernel_of(const sc_groups_gradient_task &) { return SC_GRADIENT_GROUPS; }
+static int64_t kernel_of(const sc_weights_task &) { return SC_WEIGHTS_SKIP; }
+
+// Convolutions are told the table, as lists are; other entries of the interface take the one in use.
+template <class Task, Task sc_call_task::*TASK>
+static int run(const sc_table &table, void *task, int threads) {
+    sc_call call = {};
+    call.table = &table, call.task.*TASK = *(Task *)task;
+    call.kernel = kernel_of(*(Task *)task);
+    return sparseconv_api()->convolutions->run(&call, threads, nullptr);
+}
 template <class Task, int (*sc_convolutions::*CALL)(const sc_table *, Task *, int, sc_signals)>
 static int run(const sc_table &table, void *task, int threads) {
     return (sparseconv_api()->convolutions->*CALL)(&table, (Task *)task, threads, nullptr);
@@ -69,11 +82,11 @@ static const struct {
     const char *kind;
     int (*run)(const sc_table &, void *task, int threads);
 } runs[] = {
-    {"Rows", run<sc_rows_task, &sc_convolutions::rows>},
-    {"Gradient", run<sc_gradient_task, &sc_convolutions::gradient>},
-    {"Groups", run<sc_groups_task, &sc_convolutions::groups>},
-    {"GroupsGradient", run<sc_groups_gradient_task, &sc_convolutions::groups_gradient>},
-    {"Weights", run<sc_weights_task, &sc_convolutions::weights>},
+    {"Rows", run<sc_rows_task, &sc_call_task::rows>},
+    {"Gradient", run<sc_gradient_task, &sc_call_task::gradient>},
+    {"Groups", run<sc_groups_task, &sc_call_task::groups>},
+    {"GroupsGradient", run<sc_groups_gradient_task, &sc_call_task::groups_gradient>},
+    {"Weights", run<sc_weights_task, &sc_call_task::weights>},
     {"count_lists", run<sc_lists_task, &sc_convolutions::count_lists>},
     {"fill_lists", run<sc_lists_task, &sc_convolutions::fill_lists>},
     {"bias_gradient", run<sc_bias_task, &sc_api::bias_gradient>},

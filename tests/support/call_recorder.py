@@ -13,7 +13,7 @@ from numpy.lib.array_utils import byte_bounds
 from task_structs import Epilogue, Filled, Map, Mask, View, WeightView, forget_plans, table
 
 from sparseconv import cpu
-from sparseconv._core import _conv, _groups, _pruning, _weights
+from sparseconv._core import _conv, _pruning, _weights
 
 UNTOUCHED = 77  # in results, before they are written
 
@@ -129,7 +129,7 @@ def expected_flags(weight, fields):
 # --- recording ---
 
 CLASSES = {
-    "Rows": _conv, "Gradient": _conv, "Groups": _groups, "GroupsGradient": _groups, "Weights": _weights,
+    "Rows": _conv, "Gradient": _conv, "Groups": _conv, "GroupsGradient": _conv, "Weights": _weights,
 }  # fmt: skip
 FUNCTIONS = {
     "bias_gradient": _conv, "nm_mask": _pruning, "transposable_mask": _pruning, "above_mask": _pruning,

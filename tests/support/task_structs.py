@@ -7,7 +7,7 @@ import re
 import numpy as np
 from places import KERNELS
 
-from sparseconv._core import _conv, _groups, _pruning, _weights, call, geometry, layout
+from sparseconv._core import _conv, _pruning, _weights, call, geometry, layout
 
 
 @functools.cache
@@ -141,8 +141,9 @@ class Rows(_conv.Rows):
         self.fields, self.filled = fields, Filled("sc_rows_task", made, **fields)
 
     def told(
-        self, source, weight, bias, target, threads, threshold=0, bits=None, needed=None, known=None, residual=None
-    ):
+        self, source, weight, bias, target, threads, threshold=0, bits=None, needed=None, known=None, residual=None,
+        needed_pairs=None, lists=None,
+    ):  # fmt: skip
         read, written = epilogue_of(bias, residual, bits)
         read |= {"in.data": source, "weight.data": weight, "needed.data": needed, "known.data": known}
         return self.filled.call(read, {"out.data": target} | written, threshold=threshold)
@@ -155,12 +156,15 @@ class Gradient(_conv.Gradient):
         made = members(map=used, a=a, b=b, gradient=gradient, known=known)
         self.fields, self.filled = fields, Filled("sc_gradient_task", made, **fields)
 
-    def told(self, a, b, gradient, threads, threshold=0, needed=None, needed_pairs=None, known=None):
+    def told(
+        self, a, b, bias, gradient, threads, threshold=0, bits=None, needed=None, known=None, residual=None,
+        needed_pairs=None, lists=None,
+    ):  # fmt: skip
         read = {"a.data": a, "b.data": b, "needed": needed, "needed_pairs": needed_pairs, "known.data": known}
         return self.filled.call(read, {"gradient.data": gradient}, threshold=threshold)
 
 
-class Groups(_groups.Groups):
+class Groups(_conv.Groups):
     def __init__(self, used, source, target, weight, *, epilogue, phases, phase_strands, **fields):
         plain = {"phases": phases, "phase_strands": phase_strands}
         super().__init__(used, source, target, weight, epilogue=epilogue, **plain, **fields)
@@ -169,18 +173,19 @@ class Groups(_groups.Groups):
         self.filled = Filled("sc_groups_task", made, tables, **fields)
 
     def told(
-        self, source, weight, bias, target, threads, threshold=0, bits=None, needed=None, known=None, residual=None
-    ):
+        self, source, weight, bias, target, threads, threshold=0, bits=None, needed=None, known=None, residual=None,
+        needed_pairs=None, lists=None,
+    ):  # fmt: skip
         read, written = epilogue_of(bias, residual, bits)
         return self.filled.call({"in.data": source, "weight.data": weight} | read, {"out.data": target} | written)
 
 
-class GroupsGradient(_groups.GroupsGradient):
+class GroupsGradient(_conv.GroupsGradient):
     def __init__(self, used, a, b, gradient, **fields):
         super().__init__(used, a, b, gradient, **fields)
         self.filled = Filled("sc_groups_gradient_task", members(map=used, a=a, b=b, gradient=gradient), **fields)
 
-    def told(self, a, b, gradient, threads, threshold=0, needed=None, needed_pairs=None, known=None):
+    def told(self, a, b, bias, gradient, threads, *more):
         return self.filled.call({"a.data": a, "b.data": b}, {"gradient.data": gradient})
 
 
@@ -191,7 +196,10 @@ class Weights(_weights.Weights):
         made = members(map=used, in_=source, out=target, epilogue=epilogue)
         self.filled = Filled("sc_weights_task", made, tables, **fields)
 
-    def told(self, source, lists, bias, target, threads, residual=None):
+    def told(
+        self, source, weight, bias, target, threads, threshold=0, bits=None, needed=None, known=None, residual=None,
+        needed_pairs=None, lists=None,
+    ):  # fmt: skip
         read, _ = epilogue_of(bias, residual, None)
         made = self.filled.call({"in.data": source} | read, {"out.data": target})
         made.struct.lists = lists.filled.struct

@@ -118,9 +118,12 @@ static bool right(const sc_api &api, const layer &l, bool skip, int threads) {
     std::vector<float> y((size_t)l.outputs(), -1), expected((size_t)l.outputs());
     const sc_table *table = api.convolutions->active();
     task_of made(l, table->limits, skip);
-    sc_rows_task task = made.task;
-    task.in.data = x.data(), task.weight.data = weight.data(), task.out.data = y.data();
-    const int status = api.convolutions->rows(table, &task, threads, nullptr);
+    sc_call call = {};
+    call.table = table, call.kernel = made.task.kernel, call.task.rows = made.task;
+    sc_arrays arrays = {};
+    arrays.source = x.data(), arrays.weight = weight.data(), arrays.out = y.data();
+    api.convolutions->point(&call, &arrays);
+    const int status = api.convolutions->run(&call, threads, nullptr);
     brute_force(l, x.data(), weight.data(), expected.data());
     const bool good = status == SC_OK && y == expected;
     printf("%s %lldx%lld, %lld to %lld channels, %s, %d thread(s): %s\n", api.isa(), (long long)l.size,

@@ -109,29 +109,28 @@ const sc_gradient_table &gradient_of(const sc_table *table, const sc_gradient_ta
     return task->kernel == SC_GRADIENT_TILES ? table->tiles->gradient : table->gradient;
 }
 
-sc_bytes rows_bytes(const sc_table *table, const sc_rows_task *task) {
+// For each kind of task: what it needs beside its arrays, a run, and which of the arrays it takes.
+
+sc_bytes bytes_of(const sc_table *table, const sc_rows_task *task) {
     const sc_rows_table &kernels = rows_of(table, task);
     return {task->pack_ahead ? kernels.packed_bytes(task) : 0, kernels.rows.scratch(task)};
 }
-sc_bytes gradient_bytes(const sc_table *table, const sc_gradient_task *task) {
+sc_bytes bytes_of(const sc_table *table, const sc_gradient_task *task) {
     return {0, gradient_of(table, task).gradient.scratch(task)};
 }
-sc_bytes groups_bytes(const sc_table *table, const sc_groups_task *task) {
+sc_bytes bytes_of(const sc_table *table, const sc_groups_task *task) {
     return {table->groups.packed_bytes(task), table->groups.rows.scratch(task)};
 }
-sc_bytes groups_gradient_bytes(const sc_table *table, const sc_groups_gradient_task *task) {
+sc_bytes bytes_of(const sc_table *table, const sc_groups_gradient_task *task) {
     return {table->groups.sums_bytes(task), table->groups.gradient.scratch(task)};
 }
-sc_bytes weights_bytes(const sc_table *table, const sc_weights_task *task) {
-    return {0, table->weights.rows.scratch(task)};
-}
-int64_t gradient_needed(const sc_table *table, const sc_gradient_task *task) { return table->gradient.needed(task); }
+sc_bytes bytes_of(const sc_table *table, const sc_weights_task *task) { return {0, table->weights.rows.scratch(task)}; }
 
-int run_rows(const sc_table *table, sc_rows_task *task, int threads, sc_signals signals) {
+int run_task(const sc_table *table, sc_rows_task *task, int threads, sc_signals signals) {
     interruption interrupt(signals);
     task->interrupt = {interruption::poll, &interrupt};
     const sc_rows_table &kernels = rows_of(table, task);
-    const sc_bytes bytes = rows_bytes(table, task);
+    const sc_bytes bytes = bytes_of(table, task);
     const scratch_lease lease(bytes.once + bytes.each);
     if (!lease.memory()) return SC_NO_MEMORY;
     if (task->pack_ahead) {
@@ -141,14 +140,14 @@ int run_rows(const sc_table *table, sc_rows_task *task, int threads, sc_signals 
     return spread(kernels.rows, *task, threads, lease.memory() + bytes.once, interrupt);
 }
 
-int run_gradient(const sc_table *table, sc_gradient_task *task, int threads, sc_signals signals) {
+int run_task(const sc_table *table, sc_gradient_task *task, int threads, sc_signals signals) {
     return run_kernel(gradient_of(table, task).gradient, task, threads, signals);
 }
 
-int run_groups(const sc_table *table, sc_groups_task *task, int threads, sc_signals signals) {
+int run_task(const sc_table *table, sc_groups_task *task, int threads, sc_signals signals) {
     interruption interrupt(signals);
     task->interrupt = {interruption::poll, &interrupt};
-    const sc_bytes bytes = groups_bytes(table, task);
+    const sc_bytes bytes = bytes_of(table, task);
     const scratch_lease lease(bytes.once + bytes.each);
     if (!lease.memory()) return SC_NO_MEMORY;
     const status result = pack(table->groups.pack, *task, bytes.once, threads, lease, interrupt);
@@ -156,10 +155,10 @@ int run_groups(const sc_table *table, sc_groups_task *task, int threads, sc_sign
     return spread(table->groups.rows, *task, threads, lease.memory() + bytes.once, interrupt);
 }
 
-int run_groups_gradient(const sc_table *table, sc_groups_gradient_task *task, int threads, sc_signals signals) {
+int run_task(const sc_table *table, sc_groups_gradient_task *task, int threads, sc_signals signals) {
     interruption interrupt(signals);
     task->interrupt = {interruption::poll, &interrupt};
-    const sc_bytes bytes = groups_gradient_bytes(table, task);
+    const sc_bytes bytes = bytes_of(table, task);
     const scratch_lease lease(bytes.once + bytes.each);
     if (!lease.memory()) return SC_NO_MEMORY;
     task->sums = reinterpret_cast<float *>(lease.memory());
@@ -169,70 +168,86 @@ int run_groups_gradient(const sc_table *table, sc_groups_gradient_task *task, in
     return spread(table->groups.store_gradient, *task, bytes.once < PACK_ALONE ? 1 : threads, own, interrupt);
 }
 
-// The arrays of a prepared call, found in the caller's struct, which may be an older and shorter one.
-class call_operands {
-public:
-    explicit call_operands(const sc_operands *given) {
-        memset(&operands_, 0, sizeof operands_);
-        memcpy(&operands_, given, std::min(given->size, sizeof operands_));
-    }
-    // `place` as in sc_call; `bytes` is what the address must be a multiple of.
-    template <class Pointer>
-    void take(size_t place, Pointer &pointer, uintptr_t bytes = sizeof(float)) {
-        if (!place) return;
-        void *address;
-        memcpy(&address, reinterpret_cast<const char *>(&operands_) + place, sizeof address);
-        good_ = good_ && address && reinterpret_cast<uintptr_t>(address) % bytes == 0;
-        pointer = static_cast<Pointer>(address);
-    }
-    void take(size_t place, sc_mask &mask) { take(place, mask.data, mask.kind == SC_MASK_FLOATS ? sizeof(float) : 1); }
-    void take(const sc_call &call, sc_epilogue &epilogue) {
-        take(call.bias, epilogue.bias), take(call.residual, epilogue.residual.data), take(call.bits, epilogue.bits, 1);
-    }
-    bool good() const { return good_; }
+int run_task(const sc_table *table, sc_weights_task *task, int threads, sc_signals signals) {
+    return run_kernel(table->weights.rows, task, threads, signals);
+}
 
-private:
-    sc_operands operands_;
-    bool good_ = true;
-};
+float *floats(void *array) { return static_cast<float *>(array); }
+const uint8_t *bytes(const void *array) { return static_cast<const uint8_t *>(array); }
 
-int run_call(const sc_call *call, const sc_operands *given, int threads, sc_signals signals) {
-    constexpr size_t OUT = offsetof(sc_operands, out);
-    call_operands operands(given);
+template <class Task>  // forward and backward_data
+void point_rows(Task *task, const sc_arrays &to) {
+    task->in.data = floats(to.source), task->out.data = floats(to.out);
+    task->epilogue.bias = floats(to.bias), task->epilogue.residual.data = floats(to.residual);
+    task->epilogue.bits = static_cast<uint16_t *>(to.bits);
+}
+void point(sc_rows_task *task, const sc_arrays &to) {
+    point_rows(task, to);
+    task->weight.data = floats(to.weight), task->known.data = to.known, task->needed.data = to.needed;
+}
+void point(sc_groups_task *task, const sc_arrays &to) { point_rows(task, to), task->weight.data = floats(to.weight); }
+void point(sc_weights_task *task, const sc_arrays &to) { point_rows(task, to); }
+void point(sc_gradient_task *task, const sc_arrays &to) {
+    task->a.data = floats(to.source), task->b.data = floats(to.weight), task->gradient.data = floats(to.out);
+    task->known.data = to.known, task->needed = bytes(to.needed), task->needed_pairs = bytes(to.needed_pairs);
+}
+void point(sc_groups_gradient_task *task, const sc_arrays &to) {
+    task->a.data = floats(to.source), task->b.data = floats(to.weight), task->gradient.data = floats(to.out);
+}
+
+// What `function` makes of a call's task; the one place that knows which one of the union it is.
+template <class Call, class Function>
+auto with_task(Call *call, const Function &function) {
     switch (call->kernel) {
-    case SC_WEIGHTS_SKIP: {
-        sc_weights_task task = call->task.weights;
-        operands.take(call->source, task.in.data), operands.take(*call, task.epilogue);
-        operands.take(OUT, task.out.data);
-        if (!operands.good()) return SC_BAD_OPERANDS;
-        return run_bound<&sc_table::weights, &sc_weights_table::rows>(call->table, &task, threads, signals);
+    case SC_WEIGHTS_SKIP: return function(&call->task.weights);
+    case SC_GROUPS_DENSE: return function(&call->task.groups);
+    case SC_GRADIENT_GROUPS: return function(&call->task.groups_gradient);
     }
-    case SC_GROUPS_DENSE: {
-        sc_groups_task task = call->task.groups;
-        operands.take(call->source, task.in.data), operands.take(call->weight, task.weight.data);
-        operands.take(*call, task.epilogue);
-        operands.take(OUT, task.out.data);
-        return operands.good() ? run_groups(call->table, &task, threads, signals) : SC_BAD_OPERANDS;
-    }
-    case SC_GRADIENT_GROUPS: {
-        sc_groups_gradient_task task = call->task.groups_gradient;
-        operands.take(call->source, task.a.data), operands.take(call->weight, task.b.data);
-        operands.take(OUT, task.gradient.data);
-        return operands.good() ? run_groups_gradient(call->table, &task, threads, signals) : SC_BAD_OPERANDS;
-    }
-    }
-    if (call->kernel < SC_WEIGHTS_SKIP) {
-        sc_rows_task task = call->task.rows;
-        operands.take(call->source, task.in.data), operands.take(call->weight, task.weight.data);
-        operands.take(call->known, task.known), operands.take(call->needed, task.needed);
-        operands.take(*call, task.epilogue);
-        operands.take(OUT, task.out.data);
-        return operands.good() ? run_rows(call->table, &task, threads, signals) : SC_BAD_OPERANDS;
-    }
-    sc_gradient_task task = call->task.gradient;
-    operands.take(call->source, task.a.data), operands.take(call->weight, task.b.data);
-    operands.take(call->known, task.known), operands.take(OUT, task.gradient.data);
-    return operands.good() ? run_gradient(call->table, &task, threads, signals) : SC_BAD_OPERANDS;
+    return call->kernel < SC_WEIGHTS_SKIP ? function(&call->task.rows) : function(&call->task.gradient);
+}
+
+sc_bytes bytes_of_call(const sc_call *call) {
+    return with_task(call, [=](const auto *task) { return bytes_of(call->table, task); });
+}
+void point_call(sc_call *call, const sc_arrays *to) {
+    with_task(call, [=](auto *task) { point(task, *to); });
+}
+int run_call(sc_call *call, int threads, sc_signals signals) {
+    return with_task(call, [=](auto *task) { return run_task(call->table, task, threads, signals); });
+}
+int64_t gradient_needed(const sc_table *table, const sc_gradient_task *task) { return table->gradient.needed(task); }
+
+// --- prepared calls ---
+
+bool aligned(const void *address, size_t bytes) { return reinterpret_cast<uintptr_t>(address) % bytes == 0; }
+
+bool aligned(const sc_mask &mask) { return mask.kind != SC_MASK_FLOATS || aligned(mask.data, sizeof(float)); }
+bool masks_aligned(const sc_rows_task *task) { return aligned(task->known) && aligned(task->needed); }
+bool masks_aligned(const sc_gradient_task *task) { return aligned(task->known); }
+bool masks_aligned(const void *) { return true; }
+
+// The arrays, found in the caller's struct, which may be an older and shorter one.
+int run_prepared(const sc_call *prepared, const sc_operands *given, int threads, sc_signals signals) {
+    sc_operands operands;
+    memset(&operands, 0, sizeof operands);
+    memcpy(&operands, given, std::min(given->size, sizeof operands));
+    bool good = true;
+    const auto found = [&](size_t place, size_t bytes) {
+        void *address = nullptr;
+        if (!place) return address;
+        memcpy(&address, reinterpret_cast<const char *>(&operands) + place, sizeof address);
+        good = good && address && aligned(address, bytes);
+        return address;
+    };
+    sc_arrays arrays = {};
+    arrays.source = found(prepared->source, sizeof(float)), arrays.weight = found(prepared->weight, sizeof(float));
+    arrays.bias = found(prepared->bias, sizeof(float)), arrays.residual = found(prepared->residual, sizeof(float));
+    arrays.known = found(prepared->known, 1), arrays.needed = found(prepared->needed, 1);
+    arrays.bits = found(prepared->bits, 1), arrays.out = found(offsetof(sc_operands, out), sizeof(float));
+    sc_call call = *prepared;
+    point_call(&call, &arrays);
+    good = good && with_task(&call, [](const auto *task) { return masks_aligned(task); });
+    return good ? run_call(&call, threads, signals) : SC_BAD_OPERANDS;
 }
 
 // --- Top-K ---
@@ -354,14 +369,12 @@ void mask_any(const uint8_t *bools, int64_t count, int64_t width, uint8_t *any) 
 const char *isa_name() { return active()->name; }
 
 constexpr sc_convolutions convolutions = {
-    active, run_rows, run_gradient, run_groups, run_groups_gradient,
-    run_bound<&sc_table::weights, &sc_weights_table::rows>,
+    active, bytes_of_call, point_call, run_call, gradient_needed,
     run_bound<&sc_table::weights, &sc_weights_table::count>, run_bound<&sc_table::weights, &sc_weights_table::fill>,
-    rows_bytes, gradient_bytes, groups_bytes, groups_gradient_bytes, weights_bytes, gradient_needed,
 };
 
 constexpr sc_api api = {
-    SC_API_VERSION, sizeof(sc_api), &convolutions, isa_name, sparseconv_get_num_threads, run_call,
+    SC_API_VERSION, sizeof(sc_api), &convolutions, isa_name, sparseconv_get_num_threads, run_prepared,
     run<&sc_table::arrays, &sc_arrays_table::bias_gradient>,
     count_above, mask_nonzero, mask_relu, mask_unpack, mask_live_vectors, mask_any,
     count_blocks, compress, copy<&sc_arrays_table::expand_blocks>,
