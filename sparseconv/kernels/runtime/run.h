@@ -7,8 +7,8 @@ struct sc_bytes {
     int64_t once, each;
 };
 
-// A call of a convolution: a task, bound to the table that its block sizes were made for. A prepared call also says which
-// of sc_operands are its arrays, as offsets in bytes; 0: there is none.
+// A call of a convolution: a task, bound to the table that its block sizes were made for. A prepared call also says
+// which of sc_operands are its arrays, as offsets in bytes; 0: there is none.
 union sc_call_task {
     sc_rows_task rows;
     sc_gradient_task gradient;
