@@ -41,6 +41,16 @@ def test_backward_weight(isa, density):
         check(got, grad[:150_000].astype(np.float64).T @ x[:150_000].astype(np.float64))
 
 
+@pytest.mark.parametrize("skip", ["none", "input", "grad_output"])
+def test_nothing_is_lost(isa, skip):
+    """Ones that a large sum cannot take one by one, since floats beyond 2^25 are four apart, are in the result."""
+    x, grad = np.zeros((POSITIONS, 17), np.float32), np.ones((POSITIONS, 16), np.float32)
+    x[0], x[50_000:146_000:4000] = 2.0**25, 1
+    got = sc.linear_backward_weight(x, grad, skip=skip)
+    np.testing.assert_array_equal(got, np.full((16, 17), 2**25 + 24, np.float32))
+    np.testing.assert_array_equal(sc.linear_backward_weight(-x, grad, skip=skip), -got)
+
+
 @pytest.mark.parametrize("skip", ["none", "input"])
 def test_backward_weight_of_several_taps(isa, skip):
     x, grad = (array[:75_000].reshape(5, 100, 150, -1) for array in operands(0.3))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from awkward import at_offset, guarded, needs_mprotect
 from cases import sparse_floats
+from fuzz_places import results_at
 from hypothesis import given
 from hypothesis.extra import numpy as hnp
 
@@ -234,6 +235,8 @@ def test_guard_pages(isa, at_end):
         np.testing.assert_array_equal(masks.relu(guarded(array, at_end), out=out)[0], relu_of(array))
         mask = guarded(masks.nonzero_mask(array), at_end)
         np.testing.assert_array_equal(masks.unpack(mask, size), array != 0)
+        with results_at("end" if at_end else "start"):  # the masks that are made, too
+            check(array)
 
 
 def test_other_kinds_of_arrays(isa):

@@ -26,10 +26,10 @@ from mutants import generated
 
 def judged(builder, number, fault):
     """What became of a fault, told as soon as it is known."""
-    name, headers, folder = fault
+    name, headers, folder, key = fault
     what, how = verdict(builder, number, headers, folder)
-    if what == "survived" and name in EQUIVALENT:
-        what, how = "equivalent", EQUIVALENT[name]
+    if what == "survived" and key in EQUIVALENT:
+        what, how = "equivalent", EQUIVALENT[key]
     if what != "not compiled":
         print(f"{what:10s} {name}  {how}", flush=True)
     return what
@@ -50,10 +50,10 @@ def main():
             print("the quick suite fails without a fault")
             return 2
         if options.classic:
-            faults = [(one.name, one.headers(), one.folder) for one in CLASSIC]
+            faults = [(one.name, one.headers(), one.folder, None) for one in CLASSIC]
         else:
             every = generated(10**6, options.seed, options.only)
-            faults = [(str(one), {one.file: one.source()}, one.file.split("/")[0]) for one in every]
+            faults = [(str(one), {one.file: one.source()}, one.file.split("/")[0], one.key) for one in every]
         counts, survivors, wanted = dict.fromkeys(("killed", "survived", "equivalent", "not compiled"), 0), [], 0
         goal, running = len(faults) if options.classic else options.mutants, collections.deque()
         numbered = enumerate(faults)

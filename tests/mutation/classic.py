@@ -71,7 +71,7 @@ CLASSIC = (
         "nonzero(load_partial(data + i, (int)(count - i))), 16);"),
     Bug("a sum goes on from item to item of a thread", "pruning/stochastic.h",
         "        Sums sums = {};\n        int64_t live = 0, i = first;",
-        "        static thread_local Sums sums;\n        if (item == begin) sums = {};\n"
+        "        static thread_local Sums sums;\n        if (!item) sums = {};\n"
         "        int64_t live = 0, i = first;"),
     Bug("sums begin with what memory held", "outputs/outputs.h",
         "for (int64_t i = 0; i < all; i += 16) store(scratch.sums + i, zero());", "(void)all;"),

@@ -39,6 +39,11 @@ class Mutant:
     def __str__(self):
         return f"{self.file}:{self.line} {self.rule}: `{self.old.strip()}` -> `{self.new.strip()}`"
 
+    @property
+    def key(self):
+        """What it is called in equivalent.py: where lines move it stays the same."""
+        return self.file, self.old.strip(), self.new.strip()
+
     def source(self):
         """The header with the fault."""
         lines = (KERNELS / self.file).read_text(encoding="utf-8").split("\n")
