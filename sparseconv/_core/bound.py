@@ -96,10 +96,10 @@ class Bound(NamedTuple):
     masks_result: bool = True  # whether it takes a mask of what is needed; if not, results are cleared afterwards
     spread: tuple[int, int] = (1, 1)  # of the bias: copies of all of it, and of each element
 
-    def bias(self, bias: np.ndarray | None) -> np.ndarray | None:
+    def spread_bias(self, bias: np.ndarray) -> np.ndarray:
         """A bias as the kernel reads it: an element for each of its channels, side by side."""
-        if bias is None or self.spread == (1, 1):
-            return bias if bias is None else np.ascontiguousarray(bias)
+        if self.spread == (1, 1):
+            return np.ascontiguousarray(bias)
         return np.tile(np.repeat(bias, self.spread[1]), self.spread[0])
 
 

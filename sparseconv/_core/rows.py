@@ -66,9 +66,9 @@ class Rows:
         kernels = self.kernels(threads_for(self.problem, threads), _cpu.current())
         if self.skip == "none":
             return NOTHING, kernels("rows_dense", False)
-        kernel, name = kernels("rows_skip", False), self.source.skip
-        source = operands[self.source.known if self.source.known in operands else self.source.name]
-        candidates: dict[str, Candidate] = {name: (source, kernel.each, kernel.fixed)}
+        kernel, (source, name, known) = kernels("rows_skip", False), self.source
+        array = operands[known if known in operands else source]
+        candidates: dict[str, Candidate] = {name: (array, kernel.each, kernel.fixed)}
         if "output_mask" in operands:
             output = kernels("rows_output", False)
             candidates["output"] = operands["output_mask"], output.each, output.fixed
@@ -105,9 +105,10 @@ class Rows:
     ) -> np.ndarray | None:
         """Writes the result to `out`; returns its mask, if it is wanted and the kernel can write it."""
         _, kernel = self.decide(operands, threads, threshold)
-        source, weight = operands[self.source.name], operands["weight"]
-        bias = kernel.bias(operands.get("bias"))
-        needed, residual, bits = operands.get("output_mask"), operands.get("residual"), None
+        (source, _, known), weight, bits = self.source, operands["weight"], None
+        needed, bias = operands.get("output_mask"), operands.get("bias")
+        if bias is not None:
+            bias = kernel.spread_bias(bias)
         if kernel.lists:
             weight = None
         elif isinstance(weight, PackedWeight):
@@ -115,8 +116,8 @@ class Rows:
         if return_mask and self.writes_mask(kernel):
             bits = np.empty(-(-out.size // 8), np.uint8)
         kernel.task.run(
-            source, weight, bias, out, kernel.threads, threshold, bits, needed, operands.get(self.source.known),
-            residual, None, kernel.lists,
+            operands[source], weight, bias, out, kernel.threads, threshold, bits, needed, operands.get(known),
+            operands.get("residual"), None, kernel.lists,
         )  # fmt: skip
         if needed is not None and not kernel.masks_result:
             masks.keep(out, self.layout.over_channels(needed, out.ndim))
