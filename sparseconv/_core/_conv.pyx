@@ -18,18 +18,24 @@ cdef extern from "Python.h":
     int PyBUF_STRIDED_RO, PyBUF_STRIDED, PyBUF_WRITABLE
 
 
-cdef int64_t held = 0  # bytes of all tables and structs that there are
+cdef extern from *:
+    """
+    static int64_t sc_held = 0;  // bytes of all tables and structs that there are; threads need no GIL to change it
+    #define SC_HELD() __atomic_load_n(&sc_held, __ATOMIC_RELAXED)
+    #define SC_HOLD(bytes) ((void)__atomic_add_fetch(&sc_held, (bytes), __ATOMIC_RELAXED))
+    """
+    int64_t SC_HELD() noexcept
+    void SC_HOLD(int64_t) noexcept
 
 
 def held_bytes():
     """Bytes of all tables and bound kernels that there are: what caches.py keeps within its limit."""
-    return held
+    return SC_HELD()
 
 
 cdef void hold(int64_t bytes) noexcept:
     """Counts bytes that come, or go (less than zero)."""
-    global held
-    held += bytes
+    SC_HOLD(bytes)
 
 
 cdef class Held:

@@ -45,9 +45,15 @@ SC_INLINE uint64_t eight_bools(uint64_t bits) {
     return ((bits & 0x7f) * 0x0002040810204081ull & 0x0101010101010101ull) | bits >> 7 << 56;
 }
 
-// one byte, 0 or 1, per element
+// One byte, 0 or 1, per element. Four bytes of bits at a time, since compilers use vectors for that: 3.2 million
+// elements take 52 us (Zen 5), one byte of bits at a time 300 or 375, as the loop happened to lie in memory.
 static void mask_unpack(const uint8_t *bits, int64_t count, uint8_t *bools) {
     int64_t i = 0;
+    for (; i + 32 <= count; i += 32) {
+        uint64_t eights[4];
+        SC_UNROLL for (int j = 0; j < 4; ++j) eights[j] = eight_bools(bits[i / 8 + j]);
+        __builtin_memcpy(bools + i, eights, 32);
+    }
     for (; i + 8 <= count; i += 8) {
         const uint64_t eight = eight_bools(bits[i / 8]);
         __builtin_memcpy(bools + i, &eight, 8);

@@ -43,11 +43,8 @@ SC_INLINE void dense_column(f32x16 (&acc)[Q], const float *x, const float *w, in
 
 template <int P, int Q>
 SC_INLINE void dense_tile(const row_sweep &row, int64_t first) {
-    f32x16 acc[P][Q];
-    SC_UNROLL for (int p = 0; p < P; ++p) {
-        const float *from = row.from + (first + p - row.begin) * row.from_pitch;
-        SC_UNROLL for (int q = 0; q < Q; ++q) acc[p][q] = load(from + 16 * q);
-    }
+    f32x16 acc[P][Q];  // of this sweep alone, as in rows/skip.h
+    SC_UNROLL for (int p = 0; p < P; ++p) SC_UNROLL for (int q = 0; q < Q; ++q) acc[p][q] = zero();
     if (row.results.residual) {
         SC_UNROLL for (int p = 0; p < P; ++p) row.results.prefetch<Q>(first + p - row.begin);
     }
@@ -74,7 +71,9 @@ SC_INLINE void dense_tile(const row_sweep &row, int64_t first) {
         }
     }
     SC_UNROLL for (int p = 0; p < P; ++p) {
+        const float *from = row.from + (first + p - row.begin) * row.from_pitch;
         float *to = row.to + (first + p - row.begin) * row.to_pitch;
+        SC_UNROLL for (int q = 0; q < Q; ++q) acc[p][q] = add(acc[p][q], load(from + 16 * q));
         if (row.results.amends()) row.results.amend(acc[p], first + p - row.begin);
         row.results.leave(acc[p], to);
     }

@@ -78,16 +78,10 @@ SC_ALONE static void weights_skip(const filter_sweep &sweep) {
         SC_PIN(next);
         SC_PIN(next_end);
         for (int line = 0; line < 4; ++line) __builtin_prefetch(next + 8 * line);  // long lists are far apart
-        f32x16 sum[CHAINS][T];
-        if (sweep.bias) {
-            const f32x16 bias = splat(sweep.bias + filter);
-            SC_UNROLL for (int m = 0; m < T; ++m) sum[0][m] = bias;
-        } else {
-            if (one == end) continue;
-            SC_UNROLL for (int m = 0; m < T; ++m) sum[0][m] = load(sums + m * 16);
-        }
+        if (!sweep.bias && one == end) continue;
+        f32x16 sum[CHAINS][T];  // of this block of channels alone, as in rows/skip.h
+        SC_UNROLL for (int i = 0; i < CHAINS * T; ++i) sum[i / T][i % T] = zero();
         if constexpr (CHAINS > 1) {
-            SC_UNROLL for (int i = T; i < CHAINS * T; ++i) sum[i / T][i % T] = zero();
             for (; end - one >= CHAINS; one += CHAINS) {
                 SC_UNROLL for (int c = 0; c < CHAINS; ++c) Nonzeros::multiply(sweep, one + c, sum[c]);
             }
@@ -99,6 +93,12 @@ SC_ALONE static void weights_skip(const filter_sweep &sweep) {
         }
         if constexpr (CHAINS > 1) {
             SC_UNROLL for (int m = 0; m < T; ++m) sum[0][m] = add(sum[0][m], sum[1][m]);
+        }
+        if (sweep.bias) {
+            const f32x16 bias = splat(sweep.bias + filter);
+            SC_UNROLL for (int m = 0; m < T; ++m) sum[0][m] = add(sum[0][m], bias);
+        } else {
+            SC_UNROLL for (int m = 0; m < T; ++m) sum[0][m] = add(sum[0][m], load(sums + m * 16));
         }
         SC_UNROLL for (int m = 0; m < T; ++m) store(sums + m * 16, sum[0][m]);
     }
