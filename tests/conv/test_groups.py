@@ -48,7 +48,7 @@ def _shapes():
     yield grouped(5, 1, 48, (3, 5), (3, 3), stride=2)
     yield grouped(24, 1, 1, (50,), (3,), padding=1)
     yield grouped(6, 4, 4, (40,), (5,), stride=2, padding=3)
-    yield grouped(2, 1, 1, (2500,), (3,), padding=1)  # rows of several segments
+    yield grouped(2, 1, 1, (5000,), (3,), padding=1)  # rows of three segments
     yield grouped(20, 1, 1, (3, 4, 7), (3, 3, 3), padding=1)
     yield grouped(4, 8, 8, (4, 5, 6), (2, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
     yield grouped(16, 1, 1, (1, 1), (1, 1), batch=3)

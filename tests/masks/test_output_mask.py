@@ -38,7 +38,7 @@ from output_masks import (
     masked,
     times_mask,
 )
-from plans import dense_kernels
+from plans import Planner, dense_kernels
 
 import sparseconv as sc
 from sparseconv import reference
@@ -130,6 +130,17 @@ def test_needed_channels_of_a_pixel(isa, count):
         mask[:, first : first + count] = True
         actual = sc.conv2d_backward_data(grad_output, weight, whole.shape, padding=1, skip="output", output_mask=mask)
         assert_exact(actual, whole * mask, f"{count} from {first}")
+
+
+@pytest.mark.parametrize("kind", range(3))
+def test_weights_are_packed_ahead(isa, kind):
+    """Several lane blocks of several channel blocks, which lie side by side then."""
+    case = Case(72, 300, (14, 14), (1, 1), batch=2, kind=kind)
+    first, second, floats, expected = masked(case, 0.4)
+    options = {"skip": "output", "output_mask": floats}
+    blocking = call(Planner(), case, NAME, first, second, **options).blocking
+    assert blocking["pack_ahead"] and blocking["lane_vectors"] < 5 and blocking["channel_block"] < 300
+    assert_exact(call(sc, case, NAME, first, second, **options), expected)
 
 
 def test_results_beyond_the_caches(isa):

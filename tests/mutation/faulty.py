@@ -13,12 +13,15 @@ import sysconfig
 from pathlib import Path
 
 import compiled
-from places import KERNELS, ROOT, setup_constants
+from places import KERNELS, ROOT, SUPPORT, setup_constants
 
 ISA = "avx2"
 QUICK = ["-O0", "-w"]
 QUICK_SUITE, SECONDS = Path(__file__).with_name("quick.py"), 900  # after which a mutant that waits counts as hanging
 COMPILER = ["clang++"] if shutil.which("clang++") else compiled.COMPILER
+# A mutant that leaves an array of known size, or shifts too far, ends at once; as it happens it might change nothing.
+TRAPS = ["-fsanitize=bounds,shift"]
+TRAPS += ["-fsanitize-trap=all"] if COMPILER == ["clang++"] else ["-fsanitize-undefined-trap-on-error"]
 
 
 class Builder:
@@ -31,10 +34,12 @@ class Builder:
         others = [name for name in compiled.isa_flags() if name != ISA and (name != "amx" or optimised)]
         units = compiled.kernel_units(others, runtime)
         for source, flags in units.items():
+            more = ["-include", str(SUPPORT / "trapped_scratch.h")] if source.stem == "threads" else []
             if not optimised:
-                flags += [*QUICK, "-DSC_WITHOUT_AMX"]
+                more += [*QUICK, "-DSC_WITHOUT_AMX"]
             elif source.stem == "scalar":
-                flags.append("-O0")
+                more.append("-O0")
+            units[source] = [*flags, *more]
         include = [f"-I{ROOT / 'sparseconv'}", f"-I{ROOT / 'sparseconv/include'}", f"-I{sysconfig.get_path('include')}"]
         limited = ["-DPy_LIMITED_API=0x030B0000"]
         units[self._module()] = [*known["COMMON"], f"-I{KERNELS}", *include, *limited, "-fPIC", *QUICK]
@@ -63,7 +68,7 @@ class Builder:
         folder.mkdir(exist_ok=True)
         unit, module = folder / "unit.o", folder / "_cpu.abi3.so"
         source = KERNELS / f"isa/{ISA}.cpp"
-        command = [*COMPILER, f"-I{folder}", *self.flags, *QUICK, "-c", str(source), "-o", str(unit)]
+        command = [*COMPILER, f"-I{folder}", *self.flags, *QUICK, *TRAPS, "-c", str(source), "-o", str(unit)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         except subprocess.TimeoutExpired:  # a constant that the compiler never finds

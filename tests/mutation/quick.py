@@ -14,7 +14,7 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / name) for name in ("mutation", "fuzz", "support")]
 
 SEED, CALLS = 3, 3000
-GUARDED = 5  # of so many calls one more follows at the end, whose arrays lie against pages that trap
+GUARDED = 5  # for so many calls one more follows at the end: arrays against pages that trap, NaN in scratch memory
 CALL_SECONDS, SUITE_SECONDS = 5, 100  # of CPU time
 # What random calls cannot see, by folder: sums and searches that are longer than theirs.
 LARGE = {
@@ -23,11 +23,12 @@ LARGE = {
                 "pruning/test_pruning_transposable.py"),
     "gradient": ("conv/test_long_sums.py", "masks/test_gradient_mask.py::test_exact"),
     "rows": ("conv/test_few_positions.py::test_exact",),
-    "outputs": ("masks/test_output_mask_kinds.py",),
+    "outputs": ("masks/test_output_mask_kinds.py", "masks/test_output_mask.py::test_weights_are_packed_ahead"),
     "weights": ("weights/test_weights.py::test_lanes",),
     "groups": ("conv/test_groups.py::test_exact", "conv/test_residual.py::test_exact", "conv/test_long_sums.py"),
     "common": ("conv/test_long_sums.py", "kernels/test_weight_tile.py"),
-    "simd": ("conv/test_long_sums.py", "masks/test_compressed.py", "pruning/test_pruning_topk.py"),
+    "simd": ("conv/test_long_sums.py", "conv/test_groups.py::test_exact", "masks/test_compressed.py",
+             "pruning/test_pruning_topk.py"),
 }  # fmt: skip
 
 
@@ -35,15 +36,20 @@ def main(module, folder, calls):
     import faulty
 
     faulty.install(module)
+    import poison
     from fuzz_places import GUARDS, results_at
     from fuzz_results import judge
     from fuzz_run import drawn_at
 
     from sparseconv import cpu
+    from sparseconv._core import _cpu
 
     assert cpu.isa() == faulty.ISA
     for index in range(calls + calls // GUARDED):
-        place = GUARDS[index % 2] if index >= calls else None
+        place = None
+        if index >= calls:
+            place = GUARDS[index % 2]
+            _cpu.poison_scratch(poison.BITS)
         signal.setitimer(signal.ITIMER_PROF, CALL_SECONDS)  # a call that hangs ends the process
         try:
             call = drawn_at(place, SEED, index)
@@ -52,6 +58,7 @@ def main(module, folder, calls):
         except Exception as error:
             print(f"random call {index}: {type(error).__name__}: {str(error)[:150]}")
             return 1
+    _cpu.poison_scratch(0)
     signal.setitimer(signal.ITIMER_PROF, SUITE_SECONDS)
     if folder not in LARGE:
         return 0
