@@ -1,7 +1,8 @@
 """The quick suite that mutants are held against: ``python tests/mutation/quick.py MODULE`` fails at the first fault.
 
-Random calls with fixed seeds, then tests of what is too large for them, of the family that was changed. All run on the
-instruction set with the fault alone.
+Random calls with fixed seeds, some more whose arrays lie against pages that trap, then tests of what is too large for
+them, of the family that was changed. All run on the instruction set with the fault alone. From the second part on
+scratch memory holds NaN and ends with a page that traps, too.
 """
 
 import os
@@ -14,7 +15,7 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / name) for name in ("mutation", "fuzz", "support")]
 
 SEED, CALLS = 3, 3000
-GUARDED = 5  # for so many calls one more follows at the end: arrays against pages that trap, NaN in scratch memory
+GUARDED = 5  # for so many calls there is one more with guarded arrays
 CALL_SECONDS, SUITE_SECONDS = 5, 100  # of CPU time
 # What random calls cannot see, by folder: sums and searches that are longer than theirs.
 LARGE = {
@@ -58,7 +59,6 @@ def main(module, folder, calls):
         except Exception as error:
             print(f"random call {index}: {type(error).__name__}: {str(error)[:150]}")
             return 1
-    _cpu.poison_scratch(0)
     signal.setitimer(signal.ITIMER_PROF, SUITE_SECONDS)
     if folder not in LARGE:
         return 0

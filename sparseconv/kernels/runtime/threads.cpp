@@ -274,7 +274,8 @@ scratch_lease::scratch_lease(int64_t bytes) : memory_(nullptr), bytes_(0) {
     if (!mine) return;
     memory_ = mine->memory, bytes_ = mine->bytes;
     mine->memory = nullptr, mine->bytes = 0, ++mine->depth;
-    if (bytes_ < bytes) {
+    // Poisoned memory is taken anew, so that there is no more of it than this call asks for.
+    if (bytes_ < bytes || poison_bits.load(std::memory_order_relaxed)) {
         free(memory_);
         bytes_ = bytes > 0 ? (bytes + 4095) / 4096 * 4096 : 0;
         memory_ = bytes_ ? aligned_alloc(4096, (size_t)bytes_) : nullptr;
