@@ -99,9 +99,9 @@ def conv2d(
         model says is faster; `plan` shows the decision. Weights that are used more often are better packed once:
         `pack_weight`.
     threshold : float
-        Elements of the operand that `skip` names ("auto": `x`) with |v| <= threshold count as zeros, as if they had
-        been set to zero before; NaN never does. At least 0, rounded to the dtype of `x` first. Above 0 that operand is
-        skipped at any density, and skip="none" is an error. For weights it costs a copy, and packing in the call.
+        Elements of the operand that `skip` names ("auto": `x`) with ``abs(v) <= threshold`` count as zeros, as if they
+        had been set to zero before; NaN never does. At least 0, rounded to the dtype of `x` first. Above 0 that operand
+        is skipped at any density, and skip="none" is an error. For weights it costs a copy, and packing in the call.
     input_mask : array like `x`, or bit mask, optional
         Which elements of `x` are not zero, if that is known, as `return_mask` of the layer before told: zeros are then
         not looked for again. An array whose nonzeros count, bools, uint8 bits as of `sparseconv.masks.nonzero_mask`

@@ -173,8 +173,8 @@ def pack_weight(weight: Array, *, groups: int = 1, mask: Mask | None = None, thr
 
     Parameters
     ----------
-    weight : (K, C/groups, *kernel) or (out, in), float32 or float64
-        Weight of a convolution or of a linear layer; (C, K/groups, *kernel) of a transposed convolution. Any strides.
+    weight : (K, C/groups, ...) or (out, in), float32 or float64
+        Weight of a convolution or of a linear layer; (C, K/groups, ...) of a transposed convolution. Any strides.
     groups : int
         That of the calls it is for.
     mask : array, optional

@@ -31,7 +31,7 @@ class Layer:
     ----------
     name : str
     weight_shape : tuple of int
-        (out channels, in channels, *kernel) of a convolution of any dimension, (out, in) of a linear layer.
+        (out channels, in channels, ...) of a convolution of any dimension, (out, in) of a linear layer.
     input_size, output_size : int or tuple of int
         Height and width (or whatever the kernel's dimensions are) of the maps that a convolution reads and writes; one
         number stands for all of them. A linear layer has no maps: its sizes are taken, kept and not used.
@@ -43,7 +43,7 @@ class Layer:
     Raises
     ------
     TypeError, ValueError
-        If a size is no whole number of at least 1, or `weight_shape` does not fit `kind` and the sizes.
+        If a size is no whole number of at least 1, or `weight_shape` does not fit the kind and the sizes.
     """
 
     name: str

@@ -28,11 +28,11 @@ def repair_weights(
     Parameters
     ----------
     weight : float32 or float64 array
-        (out, in) of a linear layer, or (K, C / groups, *kernel) of a convolution.
+        (out, in) of a linear layer, or (K, C/groups, ...) of a convolution.
     mask : bool array like `weight`
         True is kept, as the functions of this package give it.
     x : array of the dtype of `weight`
-        Calibration inputs: (..., in), or (N, C, *size) with channels first.
+        Calibration inputs: (..., in), or (N, C, ...) with channels first.
     stride, padding, dilation, groups
         Of the convolution, as in `sparseconv.conv2d`.
     damping : float
@@ -52,8 +52,8 @@ def repair_weights(
 
         w'_k = w_k + (G_kk + d I)^-1 G_kp w_p
 
-    Cost: G takes positions * F^2 multiply-adds for the F = C / groups * kernel inputs of an output, each of the K rows
-    |k|^3 / 3. Everything is computed in float64.
+    Cost: G takes ``positions * F^2`` multiply-adds for the ``F = C / groups * kernel`` inputs of an output, each of the
+    K rows a third of the cube of its number of kept weights. Everything is computed in float64.
 
     Examples
     --------

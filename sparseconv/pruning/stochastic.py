@@ -79,10 +79,10 @@ def stochastic_prune(
     -----
     Rule and threshold: Ye et al., "Accelerating CNN Training by Pruning Activation Gradients", ECCV 2020,
     arXiv 1908.00173, on which Dai et al., "SparseTrain", DAC 2020, arXiv 2007.13595, is built. tau models g as normal
-    with mean zero: E|g| = sigma sqrt(2 / pi) gives sigma, and the share p of a normal distribution lies within
+    with mean zero: ``E|g| = sigma sqrt(2 / pi)`` gives sigma, and the share p of a normal distribution lies within
     sigma Phi^-1((1 + p) / 2). The constant sqrt(pi / 2) follows from this; it could not be compared with the paper's.
 
-    The expected value of the result is g: sign(g) tau with probability |g| / tau. This adds a variance of
+    The expected value of the result is g: ``sign(g) tau`` with probability ``|g| / tau``. This adds a variance of
     ``|g| * (tau - |g|)`` for each element below tau. r is one of 2^23 equidistant numbers, (k + 1/2) / 2^23, which
     leaves a bias of at most tau / 2^24 per element; below tau / 2^24 an element always becomes zero.
 

@@ -227,12 +227,12 @@ class TopK:
 def channel_mask(weight: Array, sparsity: float) -> Bools:
     """The mask of the (filter, channel) slices of a weight that have the largest L1 norms.
 
-    Of the K * C slices ``weight[k, c]``, ceil((1 - sparsity) * K * C) are kept whole: those with the largest sums of
-    magnitudes, of equal ones those with the lower index. All other weights are pruned.
+    Of the ``K * C`` slices ``weight[k, c]``, ``ceil((1 - sparsity) * K * C)`` are kept whole: those with the largest
+    sums of magnitudes, of equal ones those with the lower index. All other weights are pruned.
 
     Parameters
     ----------
-    weight : (K, C/groups, *kernel) or (out, in), float32 or float64
+    weight : (K, C/groups, ...) or (out, in), float32 or float64
         Without NaN.
     sparsity : float
         Share of slices to prune, at least 0 and less than 1; as in `topk_threshold`.

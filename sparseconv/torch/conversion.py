@@ -38,7 +38,7 @@ class Config:
     backward : bool, optional
         Whether the backward passes count. Default: they do if the model is in training mode.
     skip, threshold, keep, input_is_relu
-        Attributes of converted layers, as `sparseconv.torch.conv2d` takes them. `threshold` changes results.
+        Attributes of converted layers, as `sparseconv.torch.conv2d` takes them. A threshold changes results.
     margin : float
         A layer stays PyTorch's unless ours takes at most 1 / (1 + margin) of its time.
     seconds : float
@@ -110,7 +110,7 @@ def convert_(
         The model is no torch.nn.Module or a ScriptModule, or another argument has the wrong type.
     ValueError
         A model without layers that can be converted, parameters that are not on the CPU, a sample that the model
-        rejects, or `fold` with a model in training mode.
+        rejects, or ``fold=True`` with a model in training mode.
 
     See Also
     --------

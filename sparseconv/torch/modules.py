@@ -154,7 +154,7 @@ class _ConvTranspose(_Words):
 
 
 class Conv1d(_Conv, nn.Conv1d):
-    """torch.nn.Conv1d with the zeros left out; see `Conv2d`."""
+    """As torch.nn.Conv1d, with the zeros left out; see `Conv2d`."""
 
     plain, ours, theirs = nn.Conv1d, staticmethod(ours.conv1d), staticmethod(theirs.conv1d)
     if not TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Conv1d(_Conv, nn.Conv1d):
 
 
 class Conv2d(_Conv, nn.Conv2d):
-    """torch.nn.Conv2d with the zeros left out.
+    """As torch.nn.Conv2d, with the zeros left out.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ class Conv2d(_Conv, nn.Conv2d):
 
 
 class Conv3d(_Conv, nn.Conv3d):
-    """torch.nn.Conv3d with the zeros left out; see `Conv2d`."""
+    """As torch.nn.Conv3d, with the zeros left out; see `Conv2d`."""
 
     plain, ours, theirs = nn.Conv3d, staticmethod(ours.conv3d), staticmethod(theirs.conv3d)
     if not TYPE_CHECKING:
@@ -190,7 +190,7 @@ class Conv3d(_Conv, nn.Conv3d):
 
 
 class ConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d):
-    """torch.nn.ConvTranspose1d with the zeros left out; see `Conv2d`."""
+    """As torch.nn.ConvTranspose1d, with the zeros left out; see `Conv2d`."""
 
     plain, ours, theirs = (
         nn.ConvTranspose1d, staticmethod(ours.conv_transpose1d), staticmethod(theirs.conv_transpose1d),
@@ -200,7 +200,7 @@ class ConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d):
 
 
 class ConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):
-    """torch.nn.ConvTranspose2d with the zeros left out; see `Conv2d`."""
+    """As torch.nn.ConvTranspose2d, with the zeros left out; see `Conv2d`."""
 
     plain, ours, theirs = (
         nn.ConvTranspose2d, staticmethod(ours.conv_transpose2d), staticmethod(theirs.conv_transpose2d),
@@ -210,7 +210,7 @@ class ConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):
 
 
 class ConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d):
-    """torch.nn.ConvTranspose3d with the zeros left out; see `Conv2d`."""
+    """As torch.nn.ConvTranspose3d, with the zeros left out; see `Conv2d`."""
 
     plain, ours, theirs = (
         nn.ConvTranspose3d, staticmethod(ours.conv_transpose3d), staticmethod(theirs.conv_transpose3d),
@@ -220,7 +220,7 @@ class ConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d):
 
 
 class Linear(_Words, nn.Linear):
-    """torch.nn.Linear with the zeros left out; see `Conv2d`."""
+    """As torch.nn.Linear, with the zeros left out; see `Conv2d`."""
 
     plain, ours, theirs = nn.Linear, staticmethod(ours.linear), staticmethod(theirs.linear)
     operation = staticmethod(multiply)

@@ -106,7 +106,7 @@ class Method:
         ----------
         layer : str
             The layer's name: what the method remembers of a layer is kept under it.
-        weight : (K, C/groups, *kernel) or (out, in) array
+        weight : (K, C/groups, ...) or (out, in) array
         groups : int
             That of the layer's calls.
         training : bool
