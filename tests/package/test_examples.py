@@ -26,6 +26,15 @@ def test_all_examples_are_here():
     assert {path.name for path in FOLDER.glob("*.py")} == set(RUNS)
 
 
+@pytest.mark.parametrize("path", sorted((FOLDER / "pictures").glob("*.py")), ids=lambda path: path.stem)
+def test_picture(path, tmp_path):
+    pytest.importorskip("matplotlib")
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+    done = subprocess.run([sys.executable, path, tmp_path / "picture.svg"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "picture.svg").stat().st_size > 5_000
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_example(name):
     needs, arguments, words = RUNS[name]
