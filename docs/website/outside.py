@@ -46,7 +46,7 @@ def write(root, made):
         text = (root / source).read_text(encoding="utf-8")
         put(root / "docs" / f"{page}.md", on_site(text, PurePosixPath(source), page, root))
     written = {path.stem for path in (root / "docs").glob("*.md")} - {"index"}
-    listed = {page for _, _, pages in SECTIONS.values() for page in pages}
+    listed = {page for _, _, pages in SECTIONS.values() for page in pages} | {"api", "semantics"}  # of the reference
     for name, (title, sentence, pages) in SECTIONS.items():
         if pages:
             pages = pages + sorted(written - listed) if name == "guide" else pages

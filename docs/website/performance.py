@@ -172,8 +172,8 @@ def layer_by_layer(name, cells):
 def accuracy(results):
     """Errors against float64, pass by pass; the layers with the largest ratio of both sides last."""
     lines = [
-        "Distance from the result in float64. *largest*: the largest error over the largest result; *mean*: that of",
-        "root mean squares. float32 rounds at 6e-8. Geometric means over the layers of `sparseconv bench`.\n",
+        "Distance from the result in float64, in units of 1e-7; float32 rounds at 0.6. *largest*: the largest error by",
+        "the largest result; *mean*: that of root mean squares. Geometric means over layers of `sparseconv bench`.\n",
     ]
     for path in sorted(results.glob("*/accuracy.csv")):
         with open(path, encoding="utf-8", newline="") as file:
@@ -188,7 +188,7 @@ def accuracy(results):
             groups[row["pass"], float(row["sparsity"])].append(row)
         for (which, share), group in groups.items():
             columns = ("largest", "peer_largest", "mean", "peer_mean")
-            numbers = [f"{geometric_mean(float(row[name]) for row in group):.1e}" for name in columns]
+            numbers = [f"{1e7 * geometric_mean(float(row[name]) for row in group):.1f}" for name in columns]
             worst = max(group, key=lambda row: float(row["largest"]) / float(row["peer_largest"]))
             ratio = float(worst["largest"]) / float(worst["peer_largest"])
             lines.append(f"| {which} | {share:.0%} | {' | '.join(numbers)} | {worst['layer']}: {ratio:.1f} times |")
@@ -198,22 +198,23 @@ def accuracy(results):
 
 def networks(path):
     """All recorded runs of whole PyTorch models, as they are."""
+    if not path.exists():
+        return "They are not part of this source archive.\n"
     lines = [
         "Every run of `python -m bench.torch_models` that is stored; seconds, and PyTorch's time divided by ours. What",
         "they mean is told [here](../../frameworks.md#whole-networks).\n",
-        "| | zeros | threads | CPU | PyTorch | folded | oneDNN, folded | sparseconv | gain |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | gain | PyTorch | folded | oneDNN, folded | sparseconv |",
+        "|---|---|---|---|---|---|",
     ]
-    for line in path.read_text(encoding="utf-8").splitlines():
-        run = json.loads(line)
+    runs = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    for run in sorted(runs, key=lambda run: (run["network"], run["what"], run["cpu"], run["threads"])):
         seconds = run["seconds"]
         ours = seconds["sparseconv"]
         sides = [seconds.get(side) for side in ("torch", "torch, folded", "oneDNN, folded")]
         times = " | ".join(f"{one:.3f}" if one else "" for one in (*sides, ours))
-        lines.append(
-            f"| {run['network']}, {run['what']} | {run['zeros']:.0%} | {run['threads']} | {run['cpu'].split(',')[1]} "
-            f"| {times} | {sides[0] / ours:.2f} |"
-        )
+        name = f"{run['network']}, {run['what']}, {run['zeros']:.0%} zeros"
+        where = f"{run['cpu'].split(', ')[1]}, {run['threads']} thread{'s' * (run['threads'] > 1)}"
+        lines.append(f"| {name}; {where} | {sides[0] / ours:.2f} | {times} |")
     return "\n".join([*lines, ""])
 
 

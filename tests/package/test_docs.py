@@ -223,7 +223,8 @@ def functions(node):
 def cython_functions(path):
     """The same of a .pyx: its Python functions, methods and readonly attributes."""
     found, owner = {}, ""
-    line = re.compile(r"^(?:cdef class (\w+)(?:\(\w+\))?:|( *)def (\w+)\(([^)]*)\):|    cdef readonly \w+ (\w+))", re.MULTILINE)
+    kinds = r"cdef class (\w+)(?:\(\w+\))?:", r"( *)def (\w+)\(([^)]*)\):", r"    cdef readonly \w+ (\w+)"
+    line = re.compile(f"^(?:{'|'.join(kinds)})", re.MULTILINE)
     for match in line.finditer(path.read_text(encoding="utf-8")):
         kind, indent, name, parameters, attribute = match.groups()
         if kind:

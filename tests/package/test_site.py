@@ -26,8 +26,8 @@ FOLDERS = ("docs", "bench", "examples", "sparseconv")
 FILES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "RELEASING.md", "LICENSE")
 PHONE = 390  # CSS pixels
 
-if not (ROOT / "docs" / "conf.py").exists() or not (ROOT / "bench" / "results").exists():
-    pytest.skip("needs a checkout: the site shows stored results", allow_module_level=True)
+if not (ROOT / "docs" / "conf.py").exists():
+    pytest.skip("this source archive has no docs", allow_module_level=True)
 
 
 class Page(html.parser.HTMLParser):
@@ -149,6 +149,8 @@ def test_reference_has_all_names(pages):
 def test_performance_page_shows_what_is_stored(site, pages):
     """As many cells as results, and the worst one is named on the first performance page."""
     stored = sorted((ROOT / "bench" / "results").glob("*/layers.csv"))
+    if not (ROOT / "bench" / "results").exists():
+        pytest.skip("this source archive has no results")
     text = (site / "generated" / "performance" / "index.html").read_text(encoding="utf-8")
     assert stored
     for path in stored:
