@@ -8,6 +8,7 @@
 `measure`        times of both sides, taken in turn; memory kept from call to call
 `report`         rows of text, means, a CSV file
 `picture`        speed-up over sparsity, with matplotlib
+`networks`       trained networks of other packages, on photos
 `command`        the command line's options, and the run
 ===============  ======================================================================
 

@@ -12,6 +12,7 @@ from sparseconv._core.progress import Progress
 from sparseconv.benchmark import activations, report
 from sparseconv.benchmark.layers import SETS, select
 from sparseconv.benchmark.measure import Cell, Settings, keep_memory, measure, measure_saved
+from sparseconv.benchmark.networks import NAMES, table
 from sparseconv.benchmark.operands import MASKS, PASSES, ZEROS_IN
 from sparseconv.benchmark.peers import PEERS, default_peer, prepare_torch
 from sparseconv.benchmark.picture import check_ending, require_matplotlib, save_picture
@@ -19,6 +20,11 @@ from sparseconv.benchmark.picture import check_ending, require_matplotlib, save_
 __all__ = ["add_arguments", "run"]
 
 _WEIGHTS = ("weight", "channel")  # of --zeros-in: zeros that a PackedWeight leaves out
+# What --network does not take, and what these options are otherwise.
+_WITH_NETWORK = {
+    "activations": None, "only": None, "plot": None, "layout": "NHWC", "zeros_in": "input", "mask": None,
+    "packed": False,
+}  # fmt: skip
 _RECORDED = ("input", "grad_output", "output")  # zeros that a training step has
 
 
@@ -87,6 +93,12 @@ def add_arguments(parser: argparse.ArgumentParser, number: Callable) -> None:
         help="layers and zeros of 'sparseconv train --save-activations FILE', beside as many random zeros; "
         "instead of --layers, --sparsities, --batch and --layout",
     )
+    add(
+        "--network",
+        choices=NAMES,
+        help="a trained network of an installed package, layer by layer and as a whole, on two photos of scikit-learn, "
+        "against PyTorch; instead of --layers, --sparsities and --batch",
+    )
     add("--csv", metavar="FILE", help="write the times as a CSV file")
     add("--plot", metavar="FILE", help="draw speed-up over sparsity: .svg, .png or .pdf (needs matplotlib)")
     add("--quiet", action="store_true", help="no progress bar")
@@ -94,6 +106,9 @@ def add_arguments(parser: argparse.ArgumentParser, number: Callable) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure, printing each layer's row as soon as it is there."""
+    if arguments.network:
+        _run_network(arguments)
+        return
     saved = activations.load(arguments.activations) if arguments.activations else []
     layers = select(arguments.layers, arguments.only)
     passes = _passes_with_zeros(arguments)
@@ -140,6 +155,51 @@ def run(arguments: argparse.Namespace) -> None:
                 report.save_csv(cells, settings, cpu.isa(), arguments.csv)
         if arguments.plot:
             save_picture(cells, f"{peer}: its time / ours; {setting}", arguments.plot)
+
+
+def _run_network(arguments: argparse.Namespace) -> None:
+    """The same for a trained network, and then all of it."""
+    for option, usual in _WITH_NETWORK.items():
+        if getattr(arguments, option) != usual:
+            name = option.replace("_", "-")
+            raise ValueError(f"{name}: got {getattr(arguments, option)} with --network, expected no --{name}")
+    if arguments.against == "dense" or default_peer() == "dense":
+        raise ValueError("network: it is compared with PyTorch; pip install 'sparseconv[networks]'")
+    _check_file("csv", arguments.csv)
+    keep_memory()
+    with cpu.use_isa(arguments.isa or cpu.isa()), Progress(quiet=arguments.quiet) as progress:
+        peer = prepare_torch(cpu.isa())
+        from sparseconv.benchmark.networks import comparison, record
+
+        trained = comparison.load(arguments.network)
+        settings = Settings(
+            against="torch", batch=len(trained.images), skip=arguments.skip, threads=arguments.threads,
+            seconds=arguments.seconds,
+        )  # fmt: skip
+        print(f"{trained.title}; time of {peer} / ours: above 1, we are faster")
+        print(f"{cpu.isa()}, {settings.threads} thread(s), batch {settings.batch}, skip {settings.skip}")
+        progress.advance(0, "training step")
+        recorded = record.record(trained)
+        rows: list[comparison.Row] = []
+        wholes: list[comparison.Whole] = []
+        try:
+            progress.clear()
+            print(table.head(), flush=True)
+            passes = arguments.passes or list(PASSES)
+            for row in comparison.compare_layers(recorded, passes, settings):
+                rows.append(row)
+                progress.clear()
+                print(table.row(row), flush=True)
+                progress.advance(len(rows) / (len(recorded) + 2), f"layer {len(rows)} of {len(recorded)} done")
+            progress.clear()
+            print(*table.sums(rows), sep="\n", flush=True)
+            del recorded
+            for whole in comparison.compare_whole(trained, settings):
+                wholes.append(whole)
+                print(table.whole(whole), flush=True)
+        finally:  # what was measured until a Ctrl-C, too
+            if arguments.csv and rows:
+                table.save_csv(arguments.network, rows, wholes, settings, cpu.isa(), arguments.csv)
 
 
 def _passes_with_zeros(arguments: argparse.Namespace) -> list[str]:

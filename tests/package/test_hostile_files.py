@@ -13,12 +13,14 @@ import sys
 import tracemalloc
 import zipfile
 
+import network_packages
 import numpy as np
 import pytest
 
 from sparseconv import data
 from sparseconv.benchmark import activations
 from sparseconv.benchmark.layers import parse
+from sparseconv.benchmark.networks import hdf5_file, ncnn_file, onnx_file
 from sparseconv.benchmark.operands import PASSES, random_operands
 from sparseconv.formats import compressed_tensors
 
@@ -348,6 +350,41 @@ def test_samples_that_lie(tmp_path, content):
     path.write_bytes(content)
     assert refused(lambda path: load_sample(str(path), False), path)
     assert not Evil.ran
+
+
+# --- trained networks: HDF5, ncnn, ONNX (what lies with care: tests/benchmark/test_network_files.py) ---
+
+
+def test_mutants_of_hdf5(tmp_path):
+    pytest.importorskip("h5py")
+    path = tmp_path / "weights.h5"
+    network_packages.write_hdf5(path, network_packages.hed_arrays())
+    assert 0.3 < mutants(path.read_bytes(), hdf5_file.read, path) < 1
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_mutants_of_ncnn(tmp_path, half):
+    param, bin = tmp_path / "net.param", tmp_path / "net.bin"
+    text, weights = network_packages.ncnn_files(half=half)
+    param.write_bytes(text)
+    assert 0.1 < mutants(weights, lambda path: ncnn_file.read(param, path), bin) < 1
+    bin.write_bytes(weights)
+
+    def read(path):
+        """Weights that do not fit the text: the error names their file."""
+        try:
+            ncnn_file.read(path, bin)
+        except ValueError as error:
+            assert path.name in str(error) or bin.name in str(error)
+            raise ValueError(f"{path}: {error}") from error
+
+    assert 0.3 < mutants(text, read, param) < 1
+
+
+def test_mutants_of_onnx(tmp_path):
+    pytest.importorskip("onnx")
+    path = tmp_path / "net.onnx"
+    assert 0.2 < mutants(network_packages.onnx_model().SerializeToString(), onnx_file.read, path) < 1
 
 
 # --- these tests ---
