@@ -7,8 +7,8 @@ then have the zeros of ReLU; with statistics of the batch they would have none.
 
 The images are what such training makes of the photos: they are made 256 x 256, and each of the four corners, of 224 x
 224, comes twice, once mirrored. Sixteen images are as many as PyTorch wants before it gives 1x1 layers to oneDNN on
-one thread. The loss is the cross-entropy with the class that the network does not see: with the other one its gradients
-would be almost nothing, down to denormals, on which PyTorch is slow.
+one thread. The loss is the cross-entropy with the class that the network does not see, since with the other one there
+is nothing to learn: its gradients would be a millionth.
 """
 
 from __future__ import annotations
