@@ -1,4 +1,4 @@
-"""Mutants that change no result, looked at one by one: (header, line, what becomes of the line), and why."""
+"""Mutants that change no result, looked at one by one, by `Mutant.key` (header, line, new line), and why."""
 
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("arrays/bias.h", "for (int64_t item = begin; item < end; ++item) {",
@@ -18,4 +18,45 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
      "SC_INLINE_MEMBER bool flat() const { return task.channel_stride == lists.taps && lists.classes == 1; }",
      "SC_INLINE_MEMBER bool flat() const { return task.channel_stride == lists.taps && lists.classes == 0; }"):
         "`flat` is the quick way to lists that `walk` makes as well",
+    ("arrays/compress.h", "float vector[16];", "float vector[17];"): "an array is longer than needed",
+    ("arrays/compress.h", "if (!task.counted) task.offsets[block + 1] = to - task.packed;",
+     "if (true) task.offsets[block + 1] = to - task.packed;"): "counted already: what is written stands there",
+    ("arrays/mask.h", "for (; i + 64 <= count; i += 64) {",
+     "for (; i + 65 <= count; i += 64) {"): "the last 64 elements are then counted as the rest is",
+    ("arrays/mask.h", "store_bits(bits + i / 8, nonzero(kept), 16);",
+     "store_bits(bits + i / 8, nonzero(kept), 17);"): "more than eight bits are two bytes, whatever their number",
+    ("arrays/mask.h", "const int64_t end = first + width < count ? first + width : count;",
+     "const int64_t end = first + width <= count ? first + width : count;"): "where they are equal, so are both ends",
+    ("common/tile.h", "} else if (column_count == 16) {",
+     "} else if (false) {"): "what loads part of a vector also loads a whole one",
+    ("common/weight_tile.h",
+     "case CHANNEL * 3 + OUTER_TAP: return next<CHANNEL, OUTER_TAP, INNER_TAP>(places, elements);",
+     "case CHANNEL * 4 + OUTER_TAP: return next<CHANNEL, OUTER_TAP, INNER_TAP>(places, elements);"): "CHANNEL is 0",
+    ("common/weight_tile.h", "const float *next = memory + 16 * apart;",
+     "const float *next = memory - 16 * apart;"): "what is asked for ahead",
+    ("gradient/points.h", "size.live = line(2 * size.live_pitch * ceil_div(task.channel_block, word_channels));",
+     "size.live = line(3 * size.live_pitch * ceil_div(task.channel_block, word_channels));"):
+        "more scratch memory than needed",
+    ("outputs/outputs.h", "enum { OUTPUTS_HEAD = 16 };",
+     "enum { OUTPUTS_HEAD = 17 };"): "17 floats in front of a tile, of which the first is read",
+    ("outputs/outputs.h", "((uintptr_t)pixel | task.out.column_stride * sizeof(float)) % 64 == 0;",
+     "((uintptr_t)pixel | task.out.column_stride * sizeof(float)) % 64 == 1;"): "results are stored, not streamed",
+    ("pruning/transposable_exact.h", "double pair[4][6][BLOCK_LANES], best[BLOCK_LANES];",
+     "double pair[4][7][BLOCK_LANES], best[BLOCK_LANES];"): "an array is longer than needed",
+    ("rows/rows.h", "const bool wide = task.needed.kind == SC_MASK_FLOATS && (end - begin) * parts > 1;",
+     "const bool wide = task.needed.kind != SC_MASK_FLOATS && (end - begin) * parts > 1;"):
+        "how many pixels of a mask are read together",
+    ("rows/rows.h", "if (!finish_block(task, chunk, scratch, ready, block, words)) return;",
+     "if (false) return;"): "every further block asks as well, and ends at once",
+    ("simd/avx2.h", "__m256d v[4];", "__m256d v[5];"): "an array is longer than needed",
+    ("simd/avx2.h", "__m256 a[8], b[8];", "__m256 a[9], b[8];"): "an array is longer than needed",
+    ("weights/weights.h", "const int64_t x = outer * task.channels * task.width * 16;",
+     "const int64_t x = outer * task.channels * task.width * 17;"): "more scratch memory than needed",
+    ("weights/weights.h", "lane_line lines[16]; (2)", "lane_line lines[17];"): "an array is longer than needed",
+    ("groups/gradient.h", "int64_t lists = 0; (2)",
+     "int64_t lists = 1;"): "the first vector of a share sets it",
+    ("rows/rows.h", "scratch.places[p] = {-1, 1};",
+     "scratch.places[p] = {-1, 0};"): "of a strand that meets nothing: it reads nothing",
+    ("weights/lone.h", "} else if (channels_contiguous(task.in)) {",
+     "} else if (false) {"): "`channel_offset` says the same",
 }  # fmt: skip

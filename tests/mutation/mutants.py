@@ -41,8 +41,10 @@ class Mutant:
 
     @property
     def key(self):
-        """What it is called in equivalent.py: where lines move it stays the same."""
-        return self.file, self.old.strip(), self.new.strip()
+        """What it is called in equivalent.py, wherever lines move. The second line of the same text is "... (2)"."""
+        above = (KERNELS / self.file).read_text(encoding="utf-8").split("\n")[: self.line]
+        number = sum(line.strip() == self.old.strip() for line in above)
+        return self.file, self.old.strip() + (f" ({number})" if number > 1 else ""), self.new.strip()
 
     def source(self):
         """The header with the fault."""

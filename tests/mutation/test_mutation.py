@@ -47,9 +47,9 @@ def test_lists():
         ((file, text),) = bug.headers().items()
         assert text != (KERNELS / file).read_text(encoding="utf-8")
     every = {
-        Mutant(name, 0, line, new, rule).key
+        Mutant(name, number, line, new, rule).key
         for name in {file for file, _, _ in EQUIVALENT}
-        for line in (KERNELS / name).read_text(encoding="utf-8").split("\n")
+        for number, line in enumerate((KERNELS / name).read_text(encoding="utf-8").split("\n"), 1)
         for rule, new in changes(line)
     }
     assert EQUIVALENT.keys() <= every
