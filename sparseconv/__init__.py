@@ -12,14 +12,15 @@ torch, jax, formats                 imported on demand: layers and operators for
                                     transformations, pruned weights in other projects' files
 conv, transpose, linear, bias,      public functions; what a call would run
 planning, prepared                  and calls that are checked once and run many times, also from C
-masks, compressed, packed           what users hold: bit masks, arrays as bit mask and nonzero values, weights as lists
-                                    of their nonzeros
+masks, compressed, packed, spikes   what users hold: bit masks, arrays as bit mask and nonzero values, weights as lists
+                                    of their nonzeros, zeros and ones as bits
 cpu, reference                      instruction sets and threads; the NumPy oracle, and the path for float64
 _core/                              private:
 call                                from arguments to a checked call; what only forms decide is kept for the next one
 operations, checks                  what that is: each operation checked and prepared, or an error
 hints, shape_hints                  what was meant where that fails
 rows, gradient, without_kernel      prepared operations: which kernel and why, its struct, its blocks, the call
+spiking                             those of an x of zeros and ones, which add, or have it as floats
 outputs, weights, groups, amx       families that these bind too: needed outputs, zero weights, narrow groups, tiles
 bound, blocking                     what families share: bound kernels and their costs; how blocks are cut
 choice, processor                   densities and the decision; what multiply-adds cost on this CPU
@@ -29,7 +30,7 @@ caches                              what is kept for later calls, within 64 MB
 operands, problem, arrays, foreign  names of operands; the sizes of one convolution; views of memory, forms, aligned
                                     results; other libraries' arrays
 cgroups, machine, progress          CPU quotas; what the computer is; a line that says how far a command is
-_conv, _weights, _groups, _masks    Cython: structs filled, kernels called without the GIL; _pruning and _prepared, too
+_conv, _weights, _masks             Cython: structs filled, kernels called without the GIL; _pruning and _prepared, too
 _cpu                                Cython: instruction sets, threads; the one extension that holds the kernels
 include/                            sparseconv.h: the C interface, by which these and other projects call the kernels
 kernels/                            C++: one source per kernel, compiled once per instruction set
@@ -69,6 +70,7 @@ from .linear import linear, linear_backward_data, linear_backward_weight
 from .packed import PackedWeight, pack_weight
 from .planning import Plan, plan
 from .prepared import PreparedCall, prepare
+from .spikes import Spikes, pack_spikes
 from .transpose import (
     conv_transpose1d,
     conv_transpose1d_backward_data,
@@ -94,6 +96,7 @@ __all__ = [
     "PackedWeight",
     "Plan",
     "PreparedCall",
+    "Spikes",
     "compress",
     "conv1d",
     "conv1d_backward_data",
@@ -121,6 +124,7 @@ __all__ = [
     "linear_backward_data",
     "linear_backward_weight",
     "masks",
+    "pack_spikes",
     "pack_weight",
     "plan",
     "prepare",

@@ -66,6 +66,10 @@ class CompressedArray(foreign.Compressed):
         return CompressedArray, (self.shape, self.dtype, self.axes, self.bits, self.packed, self.offsets)
 
     @property
+    def instead(self) -> str:
+        return " (sparseconv.decompress makes one); only the backward_weight functions take compressed operands"
+
+    @property
     def ndim(self) -> int:
         """Number of dimensions."""
         return len(self.shape)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Activation,
         Array,
         Bits,
+        Input,
         Layout1d,
         Layout2d,
         Layout3d,
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
         Operand,
         Padding,
         Precision,
+        SavedInput,
         Shape,
         Size,
-        Skip,
         SkipBackwardData,
         SkipBackwardWeight,
+        SkipForward,
         Weight,
     )
 
@@ -39,44 +41,47 @@ if TYPE_CHECKING:
 
     @overload
     def conv2d(
-        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
+        x: Input, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
         dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW", activation: Activation | None = None,
-        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
-        return_mask: Literal[False] = False, precision: Precision = "highest", num_threads: int | None = None,
-        out: Array | None = None,
+        residual: Array | None = None, skip: SkipForward = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: Literal[False] = False,
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray: ...  # fmt: skip
 
     @overload
     def conv2d(
-        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
+        x: Input, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
         dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW", activation: Activation,
-        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
-        return_mask: Literal[True], precision: Precision = "highest", num_threads: int | None = None,
-        out: Array | None = None,
+        residual: Array | None = None, skip: SkipForward = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: Literal[True],
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
 
     @overload
     def conv2d(
-        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
+        x: Input, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
         dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW", activation: Activation | None = None,
-        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
-        return_mask: bool, precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+        residual: Array | None = None, skip: SkipForward = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: bool,
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
 
 
 def conv2d(
-    x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
+    x: Input, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
     groups: int = 1, layout: Layout2d = "NCHW", activation: Activation | None = None, residual: Array | None = None,
-    skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool = False,
-    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+    skip: SkipForward = "auto", threshold: float = 0.0, input_mask: Mask | None = None, output_mask: Mask | None = None,
+    return_mask: bool = False, precision: Precision = "highest", num_threads: int | None = None,
+    out: Array | None = None,
 ) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """Two-dimensional convolution (cross-correlation, as in every CNN framework) that skips zeros of `x` or `weight`.
 
     Parameters
     ----------
-    x : (N, C, H, W) float32 or float64
-        Input. Any array that shares CPU memory: NumPy, the buffer protocol, ``__array_interface__`` or DLPack. Any
-        strides; where the channels of a pixel lie side by side (NHWC memory, also as a view in NCHW) nothing is copied.
+    x : (N, C, H, W) float32 or float64, or zeros and ones as bool or `Spikes`
+        Input. Zeros and ones are added up instead of multiplied; `weight` is float32 then. Any array that shares CPU
+        memory: NumPy, the buffer protocol, ``__array_interface__`` or DLPack. Any strides; where the channels of a
+        pixel lie side by side (NHWC memory, also as a view in NCHW) nothing is copied.
     weight : (K, C/groups, R, S), same dtype, or PackedWeight
         Filters, in this order in every layout; any strides.
     bias : (K,), same dtype, optional
@@ -94,10 +99,10 @@ def conv2d(
         Added before the activation: ``activation(conv + bias + residual)``, in the last store, as the addition of a
         residual network. Shape, layout and dtype of the result, any strides. It may be `out` itself, which is then
         overwritten.
-    skip : {"auto", "none", "input", "weight"}
-        What is exploited. "auto" measures the densities of `x` and `weight` on samples and takes the kernel that a cost
-        model says is faster; `plan` shows the decision. Weights that are used more often are better packed once:
-        `pack_weight`.
+    skip : {"auto", "none", "input", "weight", "output"}
+        What is exploited. "output" computes only what `output_mask` needs. "auto" measures the densities of `x` and
+        `weight` on samples and takes the kernel that a cost model says is faster; `plan` shows the decision. Weights
+        that are used more often are better packed once: `pack_weight`.
     threshold : float
         Elements of the operand that `skip` names ("auto": `x`) with ``abs(v) <= threshold`` count as zeros, as if they
         had been set to zero before; NaN never does. At least 0, rounded to the dtype of `x` first. Above 0 that operand
@@ -108,6 +113,10 @@ def conv2d(
         (flat: one bit per element of `x`, in C order of its shape), or a `CompressedArray`. Arrays and bools may leave
         out the channels, (N, H, W), or have size 1 there: then a pixel's value stands for all of them. No mask may
         leave out nonzeros: that is not checked, and what then counts depends on the kernel.
+    output_mask : array like the result, or bit mask, optional
+        Which results are needed, in one of the forms of `input_mask`; the others are zero, whatever bias and residual
+        are: a region of interest, the blocks of masked pre-training. Few of them are computed alone; with more, with
+        zeros in `x`, or with a residual the kernel may compute all and clear the rest.
     return_mask : bool
         Whether to return the bit mask of the result as well; only with activation="relu".
     precision : {"highest", "high", "medium"}
@@ -157,7 +166,11 @@ def conv2d(
     (1, 8, 8, 16)
     """
     return checked(
-        operations.conv, 2, {"x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask},
+        operations.conv, 2,
+        {
+            "x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask,
+            "output_mask": output_mask,
+        },
         stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout, activation=activation,
         skip=skip, threshold=threshold, return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
@@ -221,16 +234,17 @@ def conv2d_backward_data(
 
 
 def conv2d_backward_weight(
-    x: Operand, grad_output: Operand, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: Layout2d = "NCHW", skip: SkipBackwardWeight = "auto", threshold: float = 0.0,
-    output_mask: Mask | None = None, input_mask: Mask | None = None, grad_output_mask: Mask | None = None,
-    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+    x: SavedInput, grad_output: Operand, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0,
+    dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW", skip: SkipBackwardWeight = "auto",
+    threshold: float = 0.0, output_mask: Mask | None = None, input_mask: Mask | None = None,
+    grad_output_mask: Mask | None = None, precision: Precision = "highest", num_threads: int | None = None,
+    out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv2d` with respect to its weight, skipping the zeros of `x` or of `grad_output`.
 
     Parameters
     ----------
-    x : (N, C, H, W) float32 or float64
+    x : (N, C, H, W) float32 or float64, or zeros and ones as bool or `Spikes`
         The forward input, in `layout`. May be a `sparseconv.CompressedArray`, which is expanded for the length of the
         call: only one layer at a time takes the memory of its dense array.
     grad_output : (N, K, OH, OW), same dtype
@@ -284,43 +298,49 @@ if TYPE_CHECKING:
 
     @overload
     def conv1d(
-        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
+        x: Input, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
         dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW", activation: Activation | None = None,
-        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
-        return_mask: Literal[False] = False, precision: Precision = "highest", num_threads: int | None = None,
-        out: Array | None = None,
+        residual: Array | None = None, skip: SkipForward = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: Literal[False] = False,
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray: ...  # fmt: skip
 
     @overload
     def conv1d(
-        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
+        x: Input, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
         dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW", activation: Activation,
-        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
-        return_mask: Literal[True], precision: Precision = "highest", num_threads: int | None = None,
-        out: Array | None = None,
+        residual: Array | None = None, skip: SkipForward = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: Literal[True],
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
 
     @overload
     def conv1d(
-        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
+        x: Input, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
         dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW", activation: Activation | None = None,
-        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
-        return_mask: bool, precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+        residual: Array | None = None, skip: SkipForward = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: bool,
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
 
 
 def conv1d(
-    x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
+    x: Input, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
     groups: int = 1, layout: Layout1d = "NCW", activation: Activation | None = None, residual: Array | None = None,
-    skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool = False,
-    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+    skip: SkipForward = "auto", threshold: float = 0.0, input_mask: Mask | None = None, output_mask: Mask | None = None,
+    return_mask: bool = False, precision: Precision = "highest", num_threads: int | None = None,
+    out: Array | None = None,
 ) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """One-dimensional convolution: `conv2d` for x (N, C, W) and weight (K, C/groups, S).
 
     Layouts are "NCW", "NWC" or "NCW16c"; sizes per dimension are one number. All else is as in `conv2d`.
     """
     return checked(
-        operations.conv, 1, {"x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask},
+        operations.conv, 1,
+        {
+            "x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask,
+            "output_mask": output_mask,
+        },
         stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout, activation=activation,
         skip=skip, threshold=threshold, return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
@@ -348,10 +368,11 @@ def conv1d_backward_data(
 
 
 def conv1d_backward_weight(
-    x: Operand, grad_output: Operand, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: Layout1d = "NCW", skip: SkipBackwardWeight = "auto", threshold: float = 0.0,
-    output_mask: Mask | None = None, input_mask: Mask | None = None, grad_output_mask: Mask | None = None,
-    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+    x: SavedInput, grad_output: Operand, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0,
+    dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW", skip: SkipBackwardWeight = "auto",
+    threshold: float = 0.0, output_mask: Mask | None = None, input_mask: Mask | None = None,
+    grad_output_mask: Mask | None = None, precision: Precision = "highest", num_threads: int | None = None,
+    out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv1d` with respect to its weight: `conv2d_backward_weight` with one dimension.
 
@@ -373,43 +394,49 @@ if TYPE_CHECKING:
 
     @overload
     def conv3d(
-        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
+        x: Input, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
         dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW", activation: Activation | None = None,
-        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
-        return_mask: Literal[False] = False, precision: Precision = "highest", num_threads: int | None = None,
-        out: Array | None = None,
+        residual: Array | None = None, skip: SkipForward = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: Literal[False] = False,
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray: ...  # fmt: skip
 
     @overload
     def conv3d(
-        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
+        x: Input, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
         dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW", activation: Activation,
-        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
-        return_mask: Literal[True], precision: Precision = "highest", num_threads: int | None = None,
-        out: Array | None = None,
+        residual: Array | None = None, skip: SkipForward = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: Literal[True],
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
 
     @overload
     def conv3d(
-        x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
+        x: Input, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0,
         dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW", activation: Activation | None = None,
-        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
-        return_mask: bool, precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+        residual: Array | None = None, skip: SkipForward = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: bool,
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
 
 
 def conv3d(
-    x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
+    x: Input, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
     groups: int = 1, layout: Layout3d = "NCDHW", activation: Activation | None = None, residual: Array | None = None,
-    skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool = False,
-    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+    skip: SkipForward = "auto", threshold: float = 0.0, input_mask: Mask | None = None, output_mask: Mask | None = None,
+    return_mask: bool = False, precision: Precision = "highest", num_threads: int | None = None,
+    out: Array | None = None,
 ) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """Three-dimensional convolution: `conv2d` for x (N, C, D, H, W) and weight (K, C/groups, T, R, S).
 
     Layouts are "NCDHW", "NDHWC" or "NCDHW16c"; sizes per dimension are one number or three. All else is as in `conv2d`.
     """
     return checked(
-        operations.conv, 3, {"x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask},
+        operations.conv, 3,
+        {
+            "x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask,
+            "output_mask": output_mask,
+        },
         stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout, activation=activation,
         skip=skip, threshold=threshold, return_mask=return_mask, precision=precision, num_threads=num_threads, out=out,
     ).run()  # fmt: skip
@@ -438,10 +465,11 @@ def conv3d_backward_data(
 
 
 def conv3d_backward_weight(
-    x: Operand, grad_output: Operand, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-    groups: int = 1, layout: Layout3d = "NCDHW", skip: SkipBackwardWeight = "auto", threshold: float = 0.0,
-    output_mask: Mask | None = None, input_mask: Mask | None = None, grad_output_mask: Mask | None = None,
-    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+    x: SavedInput, grad_output: Operand, kernel_size: Size, *, stride: Size = 1, padding: Padding = 0,
+    dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW", skip: SkipBackwardWeight = "auto",
+    threshold: float = 0.0, output_mask: Mask | None = None, input_mask: Mask | None = None,
+    grad_output_mask: Mask | None = None, precision: Precision = "highest", num_threads: int | None = None,
+    out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Gradient of `conv3d` with respect to its weight: `conv2d_backward_weight` with three dimensions.
 

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
         Activation,
         Array,
         Bits,
+        Input,
         Mask,
         Operand,
         Precision,
-        Skip,
+        SavedInput,
         SkipBackwardData,
         SkipBackwardWeight,
+        SkipForward,
         Weight,
     )
 
@@ -28,43 +30,47 @@ if TYPE_CHECKING:
 
     @overload
     def linear(
-        x: Array, weight: Weight, bias: Array | None = None, *, activation: Activation | None = None,
-        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
-        return_mask: Literal[False] = False, precision: Precision = "highest", num_threads: int | None = None,
-        out: Array | None = None,
+        x: Input, weight: Weight, bias: Array | None = None, *, activation: Activation | None = None,
+        residual: Array | None = None, skip: SkipForward = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: Literal[False] = False,
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray: ...  # fmt: skip
 
     @overload
     def linear(
-        x: Array, weight: Weight, bias: Array | None = None, *, activation: Activation, residual: Array | None = None,
-        skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None, return_mask: Literal[True],
-        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+        x: Input, weight: Weight, bias: Array | None = None, *, activation: Activation, residual: Array | None = None,
+        skip: SkipForward = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+        output_mask: Mask | None = None, return_mask: Literal[True], precision: Precision = "highest",
+        num_threads: int | None = None, out: Array | None = None,
     ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
 
     @overload
     def linear(
-        x: Array, weight: Weight, bias: Array | None = None, *, activation: Activation | None = None,
-        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
-        return_mask: bool, precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+        x: Input, weight: Weight, bias: Array | None = None, *, activation: Activation | None = None,
+        residual: Array | None = None, skip: SkipForward = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: bool,
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
 
 
 def linear(
-    x: Array, weight: Weight, bias: Array | None = None, *, activation: Activation | None = None,
-    residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
-    return_mask: bool = False, precision: Precision = "highest", num_threads: int | None = None,
-    out: Array | None = None,
+    x: Input, weight: Weight, bias: Array | None = None, *, activation: Activation | None = None,
+    residual: Array | None = None, skip: SkipForward = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
+    output_mask: Mask | None = None, return_mask: bool = False, precision: Precision = "highest",
+    num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """``x @ weight.T + bias``, skipping zeros of `x` or `weight`.
 
     Parameters
     ----------
-    x : (..., features in) float32 or float64
+    x : (..., features in) float32 or float64, or zeros and ones as bool or `sparseconv.Spikes`
     weight : (features out, features in), same dtype, or PackedWeight
     bias : (features out,), same dtype, optional
     activation, residual, skip, threshold, return_mask, precision, num_threads, out
         As in `sparseconv.conv2d`.
     input_mask : array like `x`, or bit mask, optional
+        As in `sparseconv.conv2d`.
+    output_mask : array like the result, or bit mask, optional
         As in `sparseconv.conv2d`.
 
     Returns
@@ -74,7 +80,11 @@ def linear(
         With `return_mask`, as `sparseconv.conv2d`.
     """
     return checked(
-        operations.linear, 0, {"x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask},
+        operations.linear, 0,
+        {
+            "x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask,
+            "output_mask": output_mask,
+        },
         activation=activation, skip=skip, threshold=threshold, return_mask=return_mask, precision=precision,
         num_threads=num_threads, out=out,
     ).run()  # fmt: skip
@@ -113,7 +123,7 @@ def linear_backward_data(
 
 
 def linear_backward_weight(
-    x: Operand, grad_output: Operand, *, skip: SkipBackwardWeight = "auto", threshold: float = 0.0,
+    x: SavedInput, grad_output: Operand, *, skip: SkipBackwardWeight = "auto", threshold: float = 0.0,
     output_mask: Mask | None = None, input_mask: Mask | None = None, grad_output_mask: Mask | None = None,
     precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray:  # fmt: skip
@@ -121,7 +131,7 @@ def linear_backward_weight(
 
     Parameters
     ----------
-    x : (..., features in) float32 or float64
+    x : (..., features in) float32 or float64, or zeros and ones as bool or `sparseconv.Spikes`
     grad_output : (..., features out), same dtype
         Both may be compressed, as in `sparseconv.conv2d_backward_weight`.
     skip : {"auto", "none", "input", "grad_output"}

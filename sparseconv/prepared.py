@@ -20,6 +20,7 @@ from ._core.choice import Plan
 from ._core.gradient import Gradient
 from ._core.operands import Operand
 from ._core.rows import Rows
+from ._core.spiking import Spiking
 from ._core.without_kernel import WithoutKernel
 from .packed import PackedWeight
 
@@ -142,6 +143,8 @@ class PreparedCall:
         operation, kernel = self._operation, self._decided[1]
         if isinstance(operation, WithoutKernel):
             raise ValueError(f"capsule: got a call without a kernel ({operation.reason}), expected one of float32")
+        if isinstance(operation, Spiking):
+            raise ValueError("capsule: got an x of zeros and ones, expected float32")
         masked = "output_mask" in self._taken
         if masked and (isinstance(operation, Gradient) or not kernel.masks_result):
             raise ValueError(f"capsule: got output_mask with {kernel.kernel}, expected rows_output (skip='output')")

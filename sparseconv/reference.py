@@ -316,9 +316,12 @@ def _data_result(grad, input_shape, output_mask, layout, dtype, out):
     result = _from_channels_first(_join_groups(grad), layout)
     if result.shape != tuple(input_shape):
         raise ValueError(f"input_shape: got {tuple(input_shape)}, expected {result.shape}")
-    last = result.ndim - 1
-    axes = (1, last) if layout.endswith(f"{LANES}c") else (last,) if layout.endswith("C") else (1,)
-    return _finish(_masked(result, output_mask, axes), "", dtype, out)
+    return _finish(_masked(result, output_mask, _channel_axes(layout, result.ndim)), "", dtype, out)
+
+
+def _channel_axes(layout, ndim):
+    """The axes of an array in `layout` that are channels."""
+    return (1, ndim - 1) if layout.endswith(f"{LANES}c") else (ndim - 1,) if layout.endswith("C") else (1,)
 
 
 def _weight_result(grad, output_mask, layout, dtype, out):
@@ -372,6 +375,7 @@ def _functions(ndim):
         residual=None,
         skip="auto",
         threshold=0.0,
+        output_mask=None,
         num_threads=None,
         out=None,
     ):
@@ -387,7 +391,8 @@ def _functions(ndim):
         y = _forward(_split_groups(images, groups), _weight_groups(weight, groups), out_size, *geometry)
         if residual is not None:
             residual = _channels_first(np.asarray(residual), layout, out_c)
-        return _finish(_add_bias(_join_groups(y), bias, residual, activation), layout, x.dtype, out)
+        y = _from_channels_first(_add_bias(_join_groups(y), bias, residual, activation), layout)
+        return _finish(_masked(y, output_mask, _channel_axes(layout, y.ndim)), "", x.dtype, out)
 
     @_silent
     def conv_backward_data(
@@ -462,6 +467,7 @@ def _functions(ndim):
         residual=None,
         skip="auto",
         threshold=0.0,
+        output_mask=None,
         num_threads=None,
         out=None,
     ):
@@ -482,7 +488,8 @@ def _functions(ndim):
         y = _backward_data(_split_groups(images, groups), _weight_groups(weight, groups), out_size, *geometry)
         if residual is not None:
             residual = _channels_first(np.asarray(residual), layout, weight.shape[1] * groups)
-        return _finish(_add_bias(_join_groups(y), bias, residual, activation), layout, x.dtype, out)
+        y = _from_channels_first(_add_bias(_join_groups(y), bias, residual, activation), layout)
+        return _finish(_masked(y, output_mask, _channel_axes(layout, y.ndim)), "", x.dtype, out)
 
     @_silent
     def conv_transpose_backward_data(
@@ -583,8 +590,9 @@ def _functions(ndim):
 
 @_silent
 def linear(
-    x, weight, bias=None, *, activation=None, residual=None, skip="auto", threshold=0.0, num_threads=None, out=None
-):
+    x, weight, bias=None, *, activation=None, residual=None, skip="auto", threshold=0.0, output_mask=None,
+    num_threads=None, out=None,
+):  # fmt: skip
     """`x` (..., in) times `weight` (out, in) transposed."""
     x, weight = _thresholded(skip, threshold, input=x, weight=weight)
     out_c, in_c = weight.shape
@@ -596,8 +604,8 @@ def linear(
         if np.shape(residual) != shape:
             raise ValueError(f"residual: got shape {np.shape(residual)}, expected {shape}")
         residual = np.reshape(residual, y.shape)
-    y = _add_bias(y, bias, residual, activation)
-    return _finish(y.reshape(*x.shape[:-1], out_c), "", x.dtype, out)
+    y = _add_bias(y, bias, residual, activation).reshape(*x.shape[:-1], out_c)
+    return _finish(_masked(y, output_mask, (y.ndim - 1,)), "", x.dtype, out)
 
 
 @_silent

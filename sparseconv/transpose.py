@@ -27,9 +27,9 @@ if TYPE_CHECKING:
         Precision,
         Shape,
         Size,
-        Skip,
         SkipBackwardData,
         SkipBackwardWeight,
+        SkipForward,
         Weight,
     )
 
@@ -40,36 +40,37 @@ if TYPE_CHECKING:
     def conv_transpose2d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
         output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW",
-        activation: Activation | None = None, residual: Array | None = None, skip: Skip = "auto",
-        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: Literal[False] = False,
-        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+        activation: Activation | None = None, residual: Array | None = None, skip: SkipForward = "auto",
+        threshold: float = 0.0, input_mask: Mask | None = None, output_mask: Mask | None = None,
+        return_mask: Literal[False] = False, precision: Precision = "highest", num_threads: int | None = None,
+        out: Array | None = None,
     ) -> np.ndarray: ...  # fmt: skip
 
     @overload
     def conv_transpose2d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
         output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW",
-        activation: Activation, residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0,
-        input_mask: Mask | None = None, return_mask: Literal[True], precision: Precision = "highest",
-        num_threads: int | None = None, out: Array | None = None,
+        activation: Activation, residual: Array | None = None, skip: SkipForward = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: Literal[True],
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
 
     @overload
     def conv_transpose2d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
         output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW",
-        activation: Activation | None = None, residual: Array | None = None, skip: Skip = "auto",
-        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool, precision: Precision = "highest",
-        num_threads: int | None = None, out: Array | None = None,
+        activation: Activation | None = None, residual: Array | None = None, skip: SkipForward = "auto",
+        threshold: float = 0.0, input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: bool,
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
 
 
 def conv_transpose2d(
     x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
     output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout2d = "NCHW",
-    activation: Activation | None = None, residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0,
-    input_mask: Mask | None = None, return_mask: bool = False, precision: Precision = "highest",
-    num_threads: int | None = None, out: Array | None = None,
+    activation: Activation | None = None, residual: Array | None = None, skip: SkipForward = "auto",
+    threshold: float = 0.0, input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: bool = False,
+    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """Two-dimensional transposed convolution that skips the zeros of `x`.
 
@@ -84,9 +85,9 @@ def conv_transpose2d(
         Columns added behind the result, fewer than the larger of stride and dilation.
     stride, padding, dilation, groups, layout, activation, residual, precision, num_threads, out
         As in `sparseconv.conv2d`; padding takes columns away from the result, and "same" is not defined.
-    skip : {"auto", "none", "input", "weight"}
+    skip : {"auto", "none", "input", "weight", "output"}
         What is exploited.
-    threshold, input_mask, return_mask
+    threshold, input_mask, output_mask, return_mask
         As in `sparseconv.conv2d`.
 
     Returns
@@ -103,7 +104,10 @@ def conv_transpose2d(
     """
     return checked(
         operations.conv_transpose, 2,
-        {"x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask},
+        {
+            "x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask,
+            "output_mask": output_mask,
+        },
         stride=stride, padding=padding, output_padding=output_padding, dilation=dilation, groups=groups, layout=layout,
         activation=activation, skip=skip, threshold=threshold, return_mask=return_mask, precision=precision,
         num_threads=num_threads, out=out,
@@ -189,41 +193,45 @@ if TYPE_CHECKING:
     def conv_transpose1d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
         output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW",
-        activation: Activation | None = None, residual: Array | None = None, skip: Skip = "auto",
-        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: Literal[False] = False,
-        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+        activation: Activation | None = None, residual: Array | None = None, skip: SkipForward = "auto",
+        threshold: float = 0.0, input_mask: Mask | None = None, output_mask: Mask | None = None,
+        return_mask: Literal[False] = False, precision: Precision = "highest", num_threads: int | None = None,
+        out: Array | None = None,
     ) -> np.ndarray: ...  # fmt: skip
 
     @overload
     def conv_transpose1d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
         output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW", activation: Activation,
-        residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0, input_mask: Mask | None = None,
-        return_mask: Literal[True], precision: Precision = "highest", num_threads: int | None = None,
-        out: Array | None = None,
+        residual: Array | None = None, skip: SkipForward = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: Literal[True],
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
 
     @overload
     def conv_transpose1d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
         output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW",
-        activation: Activation | None = None, residual: Array | None = None, skip: Skip = "auto",
-        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool, precision: Precision = "highest",
-        num_threads: int | None = None, out: Array | None = None,
+        activation: Activation | None = None, residual: Array | None = None, skip: SkipForward = "auto",
+        threshold: float = 0.0, input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: bool,
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
 
 
 def conv_transpose1d(
     x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
     output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout1d = "NCW",
-    activation: Activation | None = None, residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0,
-    input_mask: Mask | None = None, return_mask: bool = False, precision: Precision = "highest",
-    num_threads: int | None = None, out: Array | None = None,
+    activation: Activation | None = None, residual: Array | None = None, skip: SkipForward = "auto",
+    threshold: float = 0.0, input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: bool = False,
+    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """`conv_transpose2d` with one spatial dimension; layouts "NCW", "NWC" or "NCW16c"."""
     return checked(
         operations.conv_transpose, 1,
-        {"x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask},
+        {
+            "x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask,
+            "output_mask": output_mask,
+        },
         stride=stride, padding=padding, output_padding=output_padding, dilation=dilation, groups=groups, layout=layout,
         activation=activation, skip=skip, threshold=threshold, return_mask=return_mask, precision=precision,
         num_threads=num_threads, out=out,
@@ -273,41 +281,45 @@ if TYPE_CHECKING:
     def conv_transpose3d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
         output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW",
-        activation: Activation | None = None, residual: Array | None = None, skip: Skip = "auto",
-        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: Literal[False] = False,
-        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
+        activation: Activation | None = None, residual: Array | None = None, skip: SkipForward = "auto",
+        threshold: float = 0.0, input_mask: Mask | None = None, output_mask: Mask | None = None,
+        return_mask: Literal[False] = False, precision: Precision = "highest", num_threads: int | None = None,
+        out: Array | None = None,
     ) -> np.ndarray: ...  # fmt: skip
 
     @overload
     def conv_transpose3d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
         output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW",
-        activation: Activation, residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0,
-        input_mask: Mask | None = None, return_mask: Literal[True], precision: Precision = "highest",
-        num_threads: int | None = None, out: Array | None = None,
+        activation: Activation, residual: Array | None = None, skip: SkipForward = "auto", threshold: float = 0.0,
+        input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: Literal[True],
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> tuple[np.ndarray, Bits]: ...  # fmt: skip
 
     @overload
     def conv_transpose3d(
         x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
         output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW",
-        activation: Activation | None = None, residual: Array | None = None, skip: Skip = "auto",
-        threshold: float = 0.0, input_mask: Mask | None = None, return_mask: bool, precision: Precision = "highest",
-        num_threads: int | None = None, out: Array | None = None,
+        activation: Activation | None = None, residual: Array | None = None, skip: SkipForward = "auto",
+        threshold: float = 0.0, input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: bool,
+        precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
     ) -> np.ndarray | tuple[np.ndarray, Bits]: ...  # fmt: skip
 
 
 def conv_transpose3d(
     x: Array, weight: Weight, bias: Array | None = None, *, stride: Size = 1, padding: PaddingTransposed = 0,
     output_padding: Size = 0, dilation: Size = 1, groups: int = 1, layout: Layout3d = "NCDHW",
-    activation: Activation | None = None, residual: Array | None = None, skip: Skip = "auto", threshold: float = 0.0,
-    input_mask: Mask | None = None, return_mask: bool = False, precision: Precision = "highest",
-    num_threads: int | None = None, out: Array | None = None,
+    activation: Activation | None = None, residual: Array | None = None, skip: SkipForward = "auto",
+    threshold: float = 0.0, input_mask: Mask | None = None, output_mask: Mask | None = None, return_mask: bool = False,
+    precision: Precision = "highest", num_threads: int | None = None, out: Array | None = None,
 ) -> np.ndarray | tuple[np.ndarray, Bits]:  # fmt: skip
     """`conv_transpose2d` with three spatial dimensions; layouts "NCDHW", "NDHWC" or "NCDHW16c"."""
     return checked(
         operations.conv_transpose, 3,
-        {"x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask},
+        {
+            "x": x, "weight": weight, "bias": bias, "residual": residual, "input_mask": input_mask,
+            "output_mask": output_mask,
+        },
         stride=stride, padding=padding, output_padding=output_padding, dilation=dilation, groups=groups, layout=layout,
         activation=activation, skip=skip, threshold=threshold, return_mask=return_mask, precision=precision,
         num_threads=num_threads, out=out,

@@ -17,6 +17,7 @@ import numpy as np
 
 from .compressed import CompressedArray
 from .packed import PackedWeight
+from .spikes import Spikes
 
 __all__ = [
     "Activation",
@@ -24,6 +25,7 @@ __all__ = [
     "Bits",
     "BlockMethod",
     "Bools",
+    "Input",
     "Keep",
     "Layout",
     "Layout1d",
@@ -34,12 +36,14 @@ __all__ = [
     "Padding",
     "PaddingTransposed",
     "Precision",
+    "SavedInput",
     "Seed",
     "Shape",
     "Size",
     "Skip",
     "SkipBackwardData",
     "SkipBackwardWeight",
+    "SkipForward",
     "SupportsArrayInterface",
     "SupportsBuffer",
     "SupportsDLPack",
@@ -70,8 +74,10 @@ class SupportsBuffer(Protocol):
 
 Array: TypeAlias = SupportsDLPack | SupportsArrayInterface | SupportsBuffer
 Weight: TypeAlias = Array | PackedWeight
+Input: TypeAlias = Array | Spikes  # of forward
 Operand: TypeAlias = Array | CompressedArray  # of backward_weight
-Mask: TypeAlias = Array | CompressedArray
+SavedInput: TypeAlias = Operand | Spikes  # x of backward_weight
+Mask: TypeAlias = Array | CompressedArray | Spikes
 
 # Results: one bit per element, and one bool.
 Bits: TypeAlias = np.ndarray[tuple[int], np.dtype[np.uint8]]
@@ -89,6 +95,7 @@ Layout2d: TypeAlias = Literal["NCHW", "NHWC", "NCHW16c"]
 Layout3d: TypeAlias = Literal["NCDHW", "NDHWC", "NCDHW16c"]
 Layout: TypeAlias = Literal["NC"] | Layout1d | Layout2d | Layout3d
 Skip: TypeAlias = Literal["auto", "none", "input", "weight"]
+SkipForward: TypeAlias = Literal["auto", "none", "input", "weight", "output"]
 SkipBackwardData: TypeAlias = Literal["auto", "none", "grad_output", "weight", "output"]
 SkipBackwardWeight: TypeAlias = Literal["auto", "none", "input", "grad_output"]
 

@@ -16,6 +16,7 @@ RECORDED = {
     "convert_resnet": "A ResNet, converted",
     "train_swat": "Sparse weights and activations",
     "train_spiking": "A spiking network",
+    "region_of_interest": "A region of interest",
     "train_ddp": "Two processes",
     "train_jax": "JAX",
 }
@@ -51,7 +52,7 @@ def write(root, folder):
         put(folder / f"{name}.md", page(title, first, rest, name, text, program.relative_to(root), source))
         tiles.append(tile(title, first, name))
     head = (
-        "# Gallery\n\nPrograms to start from. The first five train networks; what they print was recorded. "
+        "# Gallery\n\nPrograms to start from. What the first ones print was recorded. "
         "The others draw their picture in seconds, and did so when this site was built.\n\n"
     )
     listed = toctree([f"generated/gallery/{name}" for name in (*RECORDED, *DRAWN)], "hidden")
@@ -99,12 +100,13 @@ def page(title, sentence, rest, name, text, path, source):
 
 
 def draw_output(text, path):
-    """What a program printed: its loss over steps, and the layers of reports, before and after."""
+    """What a program printed: its loss over steps, the layers of reports, before and after, and times."""
     from matplotlib.pyplot import subplots
 
     losses = [(int(step), float(loss)) for step, loss in re.findall(r"^step (\d+): loss ([\d.]+)", text, re.MULTILINE)]
     reports = [layers(block) for block in re.findall(r"^layer .*\n(?:\S+ +\d.*\n)+", text, re.MULTILINE)]
-    count = bool(losses) + len(reports)
+    times = re.findall(r"([\d.]+) ms for ([\w ]+)", text)
+    count = bool(losses) + len(reports) + bool(times)
     figure, panels = subplots(1, count, figsize=(max(4.4 * count, 5.5), 3), layout="constrained", squeeze=False)
     panels = list(panels[0])
     if losses:
@@ -112,6 +114,11 @@ def draw_output(text, path):
         panel.plot(*zip(*losses, strict=True), marker="o", markersize=4)
         panel.set(xlabel="step", ylabel="loss", ylim=(0, None))
         panel.grid(alpha=0.3)
+    if times:
+        panel = panels.pop(0)
+        panel.barh([what for _, what in times], [float(one) for one, _ in times], 0.5)
+        panel.invert_yaxis()
+        panel.set_xlabel("ms")
     for panel, rows in zip(panels, reports, strict=True):
         names = [f"{name} ({zeros})" for name, zeros, _, _ in rows]
         for shift, label, column in ((-0.2, "before", 2), (0.2, "after", 3)):

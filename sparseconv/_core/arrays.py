@@ -12,9 +12,10 @@ from . import _cpu, foreign
 
 ALIGNMENT = 64
 INT64_MAX = 2**63 - 1
-DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-BYTE = np.dtype(np.uint8)
-MASK_DTYPES = (*DTYPES, np.dtype(np.bool_), BYTE)
+FLOAT, BYTE = np.dtype(np.float32), np.dtype(np.uint8)
+DTYPES = (FLOAT, np.dtype(np.float64))
+SPIKE_DTYPES = (np.dtype(np.bool_), BYTE)  # bools, or one bit for each element
+MASK_DTYPES = (*DTYPES, *SPIKE_DTYPES)
 
 
 class Form(NamedTuple):
@@ -84,6 +85,14 @@ def take(name: str, value: Any) -> np.ndarray:
     """
     array = value if type(value) is np.ndarray else foreign.shared(name, value)
     if array.dtype not in DTYPES:
+        raise _no_floats(name, array, foreign.conversion(name, value, array, result=False))
+    return array
+
+
+def take_operand(name: str, value: Any) -> np.ndarray:
+    """The same, but `x` may be bools: zeros and ones, for the functions that know them."""
+    array = value if type(value) is np.ndarray else foreign.shared(name, value)
+    if array.dtype not in DTYPES and (name != "x" or array.dtype != np.bool_):
         raise _no_floats(name, array, foreign.conversion(name, value, array, result=False))
     return array
 

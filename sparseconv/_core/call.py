@@ -19,12 +19,14 @@ import numpy as np
 from .. import cpu, masks
 from ..compressed import CompressedArray
 from ..packed import PackedWeight
-from . import _cpu, _weights, arrays, caches, checks, layout, operations
+from ..spikes import Spikes
+from . import _cpu, _weights, arrays, caches, checks, foreign, layout, operations
 from .arrays import Form
 from .bound import Bound
 from .choice import Choice, Plan
 from .operands import KNOWN, OPERANDS, Operands
 from .operations import Operation
+from .spiking import Spiking
 
 PLAIN = frozenset({int, str, type(None)})
 MASKS = frozenset({"output_mask", *KNOWN})
@@ -32,6 +34,9 @@ OPTIONAL = MASKS | {"bias", "residual"}  # operands that need not be there
 SIZES = ("input_shape", "kernel_size")  # options that are shapes
 TAKES_COMPRESSED = frozenset({
     operations.conv_backward_weight, operations.conv_transpose_backward_weight, operations.linear_backward_weight
+})  # fmt: skip
+TAKES_SPIKES = frozenset({
+    operations.conv, operations.conv_backward_weight, operations.linear, operations.linear_backward_weight
 })  # fmt: skip
 
 
@@ -98,7 +103,8 @@ def checked(
     for name in SIZES:
         if isinstance(options.get(name), tuple):
             options[name] = tuple(options[name])  # in the place of its subclasses, such as the shapes of tensors
-    taken, used, forms, guard, ndim = {}, {}, [], None, 0  # ndim: of the first operand
+    taken, used, guard, ndim = {}, {}, None, 0  # ndim: of the first operand
+    forms: list[tuple] = []
     cuts = (type(threshold) is not float or threshold) and options.get("skip") == "weight"  # kernels get a copy
     for name, value in operands.items():
         if value is None and name in OPTIONAL:
@@ -108,9 +114,15 @@ def checked(
             array = taken[name]
             used[name] = value if array.dtype == np.float32 else array
         else:
-            if isinstance(value, CompressedArray) and make in TAKES_COMPRESSED and name not in MASKS:
-                value = value.to_dense(num_threads=num_threads)
-            taken[name] = array = arrays.take_mask(name, value) if name in MASKS else arrays.take(name, value)
+            if isinstance(value, foreign.Compressed) and name not in MASKS:
+                if isinstance(value, Spikes) and name == "x" and make in TAKES_SPIKES:
+                    taken[name] = used[name] = value.bits
+                    ndim = ndim or value.ndim
+                    forms.append(arrays.contiguous(value.shape, value.bits.dtype))
+                    continue
+                if isinstance(value, CompressedArray) and make in TAKES_COMPRESSED:
+                    value = value.to_dense(num_threads=num_threads)
+            taken[name] = array = arrays.take_mask(name, value) if name in MASKS else arrays.take_operand(name, value)
             if name in MASKS and array.ndim == ndim - 1 and array.dtype != np.uint8:
                 array = np.asarray(array, order="C")  # a value per pixel or row: few, and then in rows for sure
             used[name] = array = np.ascontiguousarray(array) if name == "weight" and cuts else usable(array)
@@ -133,6 +145,8 @@ def checked(
         known = next((name for name in KNOWN if name in used), None)
         if threshold and known:
             raise ValueError(f"threshold: got {threshold} with {known}, expected 0 where a mask says what is zero")
+        if threshold and isinstance(operation, Spiking):
+            raise ValueError(f"threshold: got {threshold}, expected 0 with an x of zeros and ones")
         if threshold and options.get("skip") == "weight":
             used["weight"], guard = _thresholded(used["weight"], threshold), None
     if out is None:

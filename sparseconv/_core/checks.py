@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from . import hints, shape_hints
-from .arrays import INT64_MAX, Form, check_form, contiguous
+from .arrays import INT64_MAX, SPIKE_DTYPES, Form, check_form, contiguous
 from .layout import Layout
 from .problem import Problem
 
@@ -151,10 +151,25 @@ def same_dtype(**named: Form | np.ndarray | None) -> np.dtype:
     """The dtype that all arrays share."""
     given = {name: array for name, array in named.items() if array is not None}
     first, *others = given
+    if given[first].dtype in SPIKE_DTYPES:
+        instead = f"pass {first}.astype(np.float32)"
+        raise TypeError(f"{first}: got dtype {given[first].dtype!s}, expected float32 or float64: {instead}")
     for name in others:
         if given[name].dtype != given[first].dtype:
             raise TypeError(f"{name}: got dtype {given[name].dtype!s}, expected {given[first].dtype!s} as {first} has")
     return given[first].dtype
+
+
+def spikes(x: Form, input_mask: Form | None, **other: Form) -> bool:
+    """Whether x is zeros and ones, as bools or bits; the other operand then is float32, and nothing else is known."""
+    if x.dtype not in SPIKE_DTYPES:
+        return False
+    for name, array in other.items():
+        if array.dtype != np.float32:
+            raise TypeError(f"{name}: got dtype {array.dtype!s}, expected float32 with an x of zeros and ones")
+    if input_mask is not None:
+        raise ValueError("input_mask: got one with an x of zeros and ones, expected none: x itself says what is zero")
+    return True
 
 
 def result(out: Form | None, shape: tuple[int, ...], dtype: np.dtype) -> Form:

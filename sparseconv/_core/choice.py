@@ -59,10 +59,11 @@ class Plan:
     problem : str
         The sizes as a short text; the same text names tests and benchmarks.
     kernel : str
-        "rows_skip", "rows_output", "weights_skip", "rows_dense", "rows_tiles", "groups_dense" (forward,
-        backward_data), "gradient_skip", "gradient_points", "gradient_dense", "gradient_tiles", "gradient_groups"
-        (backward_weight; "tiles" are dense kernels on the tile registers of AMX, "groups" those of narrow
-        groups), "reference" (float64) or "none" (an empty result).
+        "rows_skip", "rows_spikes", "rows_output", "weights_skip", "rows_dense", "rows_tiles", "groups_dense" (forward,
+        backward_data), "gradient_skip", "gradient_spikes", "gradient_points", "gradient_dense", "gradient_tiles",
+        "gradient_groups" (backward_weight; "tiles" are dense kernels on the tile registers of AMX, "groups" those of
+        narrow groups, "spikes" add where `x` is all zeros and ones), "reference" (float64) or "none" (an empty
+        result).
     skip : str
         The operand whose zeros are skipped, or "none".
     density : dict

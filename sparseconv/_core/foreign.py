@@ -43,7 +43,12 @@ TRACED = {
 
 
 class Compressed:
-    """What `sparseconv.compress` makes (compressed.CompressedArray): no array, but its mask can be had."""
+    """What is no array, but whose mask can be had: compressed.CompressedArray and spikes.Spikes."""
+
+    @property
+    def instead(self) -> str:
+        """What makes an array of it, and which functions take it as it is, for messages."""
+        raise NotImplementedError
 
     @property
     def mask(self) -> np.ndarray:
@@ -259,10 +264,7 @@ def _refusal(name: str, value: Any, errors: list[Exception], *, result: bool = F
         if isinstance(error, _Elsewhere):
             return TypeError(f"{name}: got an array on device {error.args}, expected one in CPU memory")
     if isinstance(value, Compressed):
-        return TypeError(
-            f"{name}: got a CompressedArray, expected an array (sparseconv.decompress makes one); only the "
-            "backward_weight functions take compressed operands"
-        )
+        return TypeError(f"{name}: got a {type(value).__name__}, expected an array{value.instead}")
     if _says(value, "is_deleted", lambda told: told() is True):
         return TypeError(f"{name}: got {_kind(value)} whose memory was deleted or donated, {EXPECTED}")
     for (module, end), what in TRACED.items():

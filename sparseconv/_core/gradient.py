@@ -20,7 +20,7 @@ from .blocking import GRADIENT_BYTES, VECTOR_BYTES, ceil_div, even
 from .bound import AllKernels, Bound, Mask, merged
 from .choice import Candidate, Choice, choose, threads_for
 from .layout import Layout, Strides
-from .operands import Operand, Operands
+from .operands import SPIKES, Operand, Operands
 from .problem import Problem
 from .reduction import Reduced
 
@@ -60,6 +60,10 @@ class Gradient:
         """The other one."""
         return self.x if kernel.scalar == "grad_output" else self.grad_output
 
+    def skipping(self, by_grad: bool) -> str:
+        """The kernel that skips zeros of an operand."""
+        return "gradient_spikes" if self.x is SPIKES and not by_grad else "gradient_skip"
+
     def decide(self, operands: Operands, threads: int, threshold: float) -> tuple[Choice, Bound]:
         """What to skip in these arrays, and the kernel for it."""
         _, pairs = self._needed(operands)
@@ -82,7 +86,9 @@ class Gradient:
         candidates: dict[str, Candidate] = {}
         dense, least = False, inf
         for by_grad, operand in ((False, self.x), (True, self.grad_output)):
-            kernel = kernels(by_grad, "gradient_skip", False)
+            if by_grad and self.x is SPIKES:
+                continue  # x has no values for the lanes
+            kernel = kernels(by_grad, self.skipping(by_grad), False)
             each, fixed, by_dense = kernel.each, kernel.fixed, kernel.dense
             if pairs is not None:
                 share = needed_share(kernel, pairs)
@@ -95,11 +101,11 @@ class Gradient:
         skip = "input" if threshold and self.skip == "auto" else self.skip
         choice = choose(skip, least, candidates, threshold)
         if choice.skip == "none":
-            return choice, kernels(dense, "gradient_dense", False)
+            return choice, kernel if self.x is SPIKES else kernels(dense, "gradient_dense", False)
         by_grad = choice.skip == self.grad_output.skip
-        kernel = kernels(by_grad, "gradient_skip", False)
+        kernel = kernels(by_grad, self.skipping(by_grad), False)
         if choice.density[choice.skip] <= kernel.sparse:
-            kernel = kernels(by_grad, "gradient_skip", True)
+            kernel = kernels(by_grad, self.skipping(by_grad), True)
         return choice, kernel
 
     def run(self, operands: Operands, out: np.ndarray, threads: int, threshold: float, return_mask: bool) -> None:

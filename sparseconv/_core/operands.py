@@ -16,6 +16,7 @@ class Operand(NamedTuple):
 
 
 INPUT = Operand("x", "input", "input_mask")
+SPIKES = Operand("x", "input", "x")  # zeros and ones: where they are not zero is all that there is
 GRAD_OUTPUT = Operand("grad_output", "grad_output", "grad_output_mask")
 OPERANDS = ("x", "grad_output", "weight", "bias", "residual", "output_mask", "input_mask", "grad_output_mask")
 KNOWN = (INPUT.known, GRAD_OUTPUT.known)  # masks that say what is there anyway

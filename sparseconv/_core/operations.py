@@ -11,21 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from . import checks, gradient, rows, without_kernel
+from . import checks, gradient, rows, spiking, without_kernel
 from .arrays import Form
 from .gradient import Gradient
 from .layout import Layout, parse
-from .operands import GRAD_OUTPUT, INPUT
+from .operands import GRAD_OUTPUT, INPUT, Operand
 from .problem import Problem
 from .rows import Rows
+from .spiking import Spiking
 from .without_kernel import WithoutKernel
 
-FORWARD = ("auto", "none", "input", "weight")
+FORWARD = ("auto", "none", "input", "weight", "output")
 BACKWARD_DATA = ("auto", "none", "grad_output", "weight", "output")
 BACKWARD_WEIGHT = ("auto", "none", "input", "grad_output")
 PRECISIONS = ("highest", "high", "medium")
 
-Operation = Rows | Gradient | WithoutKernel
+Operation = Rows | Gradient | Spiking | WithoutKernel
 
 
 class Options:
@@ -51,6 +52,16 @@ class Options:
             self.groups, **more,
         )  # fmt: skip
 
+    def needed(
+        self, output_mask: Form | None, shape: tuple[int, ...], dtype: np.dtype, residual: Form | None = None
+    ) -> Form | None:
+        """The form of a mask for results of forward or backward_data of this shape."""
+        if output_mask is None and self.skip == "output":
+            raise ValueError("output_mask: got None, expected a mask with skip='output'")
+        if residual is not None and self.skip == "output":
+            raise ValueError("residual: got one with skip='output', expected none: no kernel for it adds one")
+        return checks.mask("output_mask", output_mask, shape, dtype, self.order.channel_axes)
+
     def rows(
         self, problem: Problem, source: Form, weight: Form, result: Form, *, backward: bool, relu: bool = False,
         **more: Any,
@@ -73,7 +84,8 @@ class Options:
 
 def conv(
     dims: int, x: Form, weight: Form, bias: Form | None = None, residual: Form | None = None,
-    input_mask: Form | None = None, *, out: Form | None, activation: Any = None, **options: Any,
+    input_mask: Form | None = None, output_mask: Form | None = None, *, out: Form | None, activation: Any = None,
+    **options: Any,
 ) -> Operation:  # fmt: skip
     call = Options(dims, FORWARD, **options)
     checks.word("activation", activation, (None, "relu"))
@@ -82,18 +94,24 @@ def conv(
     in_channels = weight.shape[1] * call.groups
     checks.channels("x", x, call.order, in_channels, weight.shape, 1, call.groups)
     checks.bias(bias, weight.shape[0])
-    dtype = checks.same_dtype(x=x, weight=weight, bias=bias, residual=residual)
+    spikes = checks.spikes(x, input_mask, weight=weight)
+    dtype = checks.same_dtype(x=None if spikes else x, weight=weight, bias=bias, residual=residual)
     problem = call.problem(x.shape[0], in_channels, weight.shape[0], call.order.size(x.shape), weight.shape[2:])
     shape = call.order.shape(problem.batch, problem.out_channels, problem.out_size)
     checks.residual(residual, shape)
     result = checks.result(out, shape, dtype)
     known = checks.mask("input_mask", input_mask, x.shape, dtype, call.order.channel_axes)
+    needed = call.needed(output_mask, shape, dtype, residual)
     if dtype == np.float64:
         return call.reference("conv{}d", problem, result, activation=activation)
-    relu = activation == "relu"
-    return call.rows(
-        problem, x, weight, result, backward=False, operand=INPUT, known=known, relu=relu, residual=residual
-    )
+
+    def made(source: Form, operand: Operand, known: Form | None) -> Rows | WithoutKernel:
+        return call.rows(
+            problem, source, weight, result, backward=False, operand=operand, known=known, needed=needed,
+            relu=activation == "relu", residual=residual,
+        )  # fmt: skip
+
+    return spiking.prepared(x, call.skip, made) if spikes else made(x, INPUT, known)
 
 
 def conv_backward_data(
@@ -122,7 +140,8 @@ def conv_backward_weight(
     call = Options(dims, BACKWARD_WEIGHT, **options)
     checks.tensor("x", x, call.order)
     checks.tensor("grad_output", grad_output, call.order)
-    checks.same_dtype(x=x, grad_output=grad_output)
+    spikes = checks.spikes(x, input_mask, grad_output=grad_output)
+    checks.same_dtype(x=None if spikes else x, grad_output=grad_output)
     kernel, shape = _weight_shape(kernel_size, call, inner=x, outer=grad_output)
     checks.channels("x", x, call.order, shape[1] * call.groups, None, 1, call.groups)
     problem = call.problem(x.shape[0], shape[1] * call.groups, shape[0], call.order.size(x.shape), kernel)
@@ -135,8 +154,8 @@ def conv_backward_weight(
 
 def conv_transpose(
     dims: int, x: Form, weight: Form, bias: Form | None = None, residual: Form | None = None,
-    input_mask: Form | None = None, *, out: Form | None, output_padding: Any = 0, activation: Any = None,
-    **options: Any,
+    input_mask: Form | None = None, output_mask: Form | None = None, *, out: Form | None, output_padding: Any = 0,
+    activation: Any = None, **options: Any,
 ) -> Operation:  # fmt: skip
     call = Options(dims, FORWARD, **options)
     checks.word("activation", activation, (None, "relu"))
@@ -153,13 +172,15 @@ def conv_transpose(
     checks.residual(residual, shape)
     result = checks.result(out, shape, dtype)
     known = checks.mask("input_mask", input_mask, x.shape, dtype, call.order.channel_axes)
+    needed = call.needed(output_mask, shape, dtype, residual)
     if dtype == np.float64:
         extra = {"output_padding": output_padding, "activation": activation}
         return call.reference("conv_transpose{}d", problem, result, **extra)
     relu = activation == "relu"
     return call.rows(
-        problem, x, weight, result, backward=True, operand=INPUT, known=known, relu=relu, residual=residual
-    )
+        problem, x, weight, result, backward=True, operand=INPUT, known=known, needed=needed, relu=relu,
+        residual=residual,
+    )  # fmt: skip
 
 
 def conv_transpose_backward_data(
@@ -212,9 +233,7 @@ def _backward_data(
     """How both backward_data functions end, once the sizes of the gradient and of its result are checked."""
     dtype = weight.dtype
     result = checks.result(out, shape, dtype)
-    if output_mask is None and call.skip == "output":
-        raise ValueError("output_mask: got None, expected a mask with skip='output'")
-    needed = checks.mask("output_mask", output_mask, shape, dtype, call.order.channel_axes)
+    needed = call.needed(output_mask, shape, dtype)
     known = checks.mask("grad_output_mask", grad_output_mask, grad_output.shape, dtype, call.order.channel_axes)
     if dtype == np.float64:
         return call.reference(f"{name}_backward_data", problem, result, input_shape=shape)
@@ -229,7 +248,7 @@ def _backward_weight(
     swapped: bool = False,
 ) -> Operation:  # fmt: skip
     """The same of backward_weight; with `swapped`, the kernels take x and grad_output in each other's place."""
-    dtype = x.dtype
+    dtype = grad_output.dtype
     result = checks.result(out, shape, dtype)
     checks.mask("output_mask", output_mask, shape, dtype)
     x_known = checks.mask("input_mask", input_mask, x.shape, dtype, call.order.channel_axes)
@@ -238,28 +257,34 @@ def _backward_weight(
         return call.reference(f"{name}_backward_weight", problem, result, kernel_size=shape)
     if problem.empty:
         return WithoutKernel(problem, result, "none", "nothing to sum", lambda operands, threshold: 0)
-    names, forms, known = (INPUT, GRAD_OUTPUT), (x, grad_output), (x_known, grad_known)
-    if swapped:
-        names, forms, known = names[::-1], forms[::-1], known[::-1]
-    return gradient.prepared(
-        problem, call.order, *forms, result, names=names, skip=call.skip, precision=call.precision, known=known
-    )
+
+    def made(scalars: Form, operand: Operand, known: Form | None) -> Gradient:
+        sides = (operand, scalars, known), (GRAD_OUTPUT, grad_output, grad_known)
+        names, forms, all_known = zip(*(sides[::-1] if swapped else sides), strict=True)
+        return gradient.prepared(
+            problem, call.order, *forms, result, names=names, skip=call.skip, precision=call.precision, known=all_known
+        )
+
+    return made(x, INPUT, x_known) if x.dtype == dtype else spiking.prepared(x, call.skip, made)
 
 
 def linear(
     dims: int, x: Form, weight: Form, bias: Form | None = None, residual: Form | None = None,
-    input_mask: Form | None = None, *, out: Form | None, activation: Any = None, **options: Any,
+    input_mask: Form | None = None, output_mask: Form | None = None, *, out: Form | None, activation: Any = None,
+    **options: Any,
 ) -> Operation:  # fmt: skip
     checks.features("x", x)
     checks.weights(weight, 0)
     turned = "; is the weight (in, out) (then pass weight.T)?" if x.shape[-1] == weight.shape[0] else ""
     checks.sizes("x", x.shape, (*x.shape[:-1], weight.shape[1]), turned)
-    result = _linear_result(out, (*x.shape[:-1], weight.shape[0]), x=x, weight=weight)
+    spikes = checks.spikes(x, input_mask, weight=weight)
+    result = _linear_result(out, (*x.shape[:-1], weight.shape[0]), x=None if spikes else x, weight=weight)
     options |= {"activation": activation, "layout": "NWC"}
     known = _row_mask("input_mask", input_mask, x)
+    needed = _row_mask("output_mask", output_mask, result)
     checks.residual(residual, result.shape)
     added = None if residual is None else residual.as_row()
-    operation = conv(1, x.as_row(), _pointwise(weight), bias, added, known, out=result.as_row(), **options)
+    operation = conv(1, x.as_row(), _pointwise(weight), bias, added, known, needed, out=result.as_row(), **options)
     return _linear_operation("linear", operation, result, options)
 
 
@@ -287,7 +312,9 @@ def linear_backward_weight(
     checks.features("x", x)
     checks.features("grad_output", grad_output)
     checks.sizes("grad_output", grad_output.shape, (*x.shape[:-1], *grad_output.shape[-1:]))
-    result = checks.result(out, (grad_output.shape[-1], x.shape[-1]), checks.same_dtype(x=x, grad_output=grad_output))
+    spikes = checks.spikes(x, input_mask, grad_output=grad_output)
+    dtype = checks.same_dtype(x=None if spikes else x, grad_output=grad_output)
+    result = checks.result(out, (grad_output.shape[-1], x.shape[-1]), dtype)
     options |= {"kernel_size": 1, "layout": "NWC"}
     checks.mask("output_mask", output_mask, result.shape, result.dtype)
     known = _row_mask("input_mask", input_mask, x), _row_mask("grad_output_mask", grad_output_mask, grad_output)
@@ -302,7 +329,7 @@ def _row_mask(name: str, mask: Form | None, masked: Form) -> Form | None:
     return mask if made is None or mask.dtype == np.uint8 else made.as_row()
 
 
-def _linear_result(out: Form | None, shape: tuple[int, ...], **operands: Form) -> Form:
+def _linear_result(out: Form | None, shape: tuple[int, ...], **operands: Form | None) -> Form:
     """The form of a linear function's result, whose rows must be reachable as one."""
     result = checks.result(out, shape, checks.same_dtype(**operands))
     if result.as_row() is None:

@@ -21,7 +21,7 @@ from .blocking import PACKED_SHARE, STREAM_BYTES, VECTOR_BYTES, ceil_div, even, 
 from .bound import AllKernels, Bound, Epilogue, Kernels, Mask, Place, merged, moved, packing, strides_of
 from .choice import NOTHING, SAMPLED_RUNS, Candidate, Choice, choose, no_choice, threads_for
 from .layout import BLOCK, Layout, Strides
-from .operands import Operand, Operands
+from .operands import SPIKES, Operand, Operands
 from .problem import Problem
 
 SPARSE = 0.15  # density from which on the row kernels take longer words
@@ -33,6 +33,7 @@ MAX_CHANNEL_BLOCK = 256  # SC_MAX_CHANNEL_BLOCK
 # 95% 792 and 1037. One tap: 64 channels x 8 vectors are 32 KB; 24 KB (48 channels, broken words) lose 5 to 20%.
 WEIGHT_TILE_BYTES, SPARSE_WEIGHT_TILE_BYTES, ONE_TAP_WEIGHT_TILE_BYTES = 24 * 1024, 48 * 1024, 32 * 1024
 ALL_TAPS_BYTES = 16 * 1024 * 1024  # of a lane block and channel block with all outer taps, which are packed together
+WITHOUT_BITS = ("rows_tiles", "rows_output")  # kernels that write no mask of the result
 MIN_SEGMENT = 64  # columns that are worth an item of their own
 CHUNK_COLUMNS = 1024  # outputs that are finished together
 HEAVY_COLUMNS = 4096  # where each chunk packs the weights again; backward_data of 512,512,14/2 at 90%: 2.1 -> 3.2
@@ -54,6 +55,8 @@ class Rows:
     mask_in_order: bool  # the kernels write whole vectors in the order of the result's mask
     pads: bool  # the result has lanes that are no channels
     looks_at_weights: bool  # the work is worth a look at plain weights
+    skipping: str  # the kernel that skips zeros of the source
+    clears: bool  # with a residual no kernel takes a mask of the result, which is cleared afterwards
     kernels: AllKernels  # by name, and whether they are for few nonzeros
 
     @property
@@ -66,10 +69,10 @@ class Rows:
         kernels = self.kernels(threads_for(self.problem, threads), _cpu.current())
         if self.skip == "none":
             return NOTHING, kernels("rows_dense", False)
-        kernel, (source, name, known) = kernels("rows_skip", False), self.source
+        kernel, (source, name, known) = kernels(self.skipping, False), self.source
         array = operands[known if known in operands else source]
         candidates: dict[str, Candidate] = {name: (array, kernel.each, kernel.fixed)}
-        if "output_mask" in operands:
+        if "output_mask" in operands and not self.clears:
             output = kernels("rows_output", False)
             candidates["output"] = operands["output_mask"], output.each, output.fixed
         weight = operands["weight"]
@@ -88,10 +91,10 @@ class Rows:
                 return choice, skipping._replace(lists=lists)
             choice = no_choice("Inf or NaN among the weights")
         if choice.skip == "none":
-            return choice, kernels("rows_dense", False)
+            return choice, kernel if self.source is SPIKES else kernels("rows_dense", False)
         if choice.skip == "output":
             return choice, kernels("rows_output", False)
-        return choice, kernels("rows_skip", True) if choice.density[name] <= kernel.sparse else kernel
+        return choice, kernels(self.skipping, True) if choice.density[name] <= kernel.sparse else kernel
 
     def _weights_candidate(self, density: float, operands: Operands, kernels: Kernels) -> Candidate:
         """What `choose` asks of skipping zero weights."""
@@ -107,19 +110,20 @@ class Rows:
         _, kernel = self.decide(operands, threads, threshold)
         (source, _, known), weight, bits = self.source, operands["weight"], None
         needed, bias = operands.get("output_mask"), operands.get("bias")
+        clears = needed is not None and (self.clears or not kernel.masks_result)
         if bias is not None:
             bias = kernel.spread_bias(bias)
         if kernel.lists:
             weight = None
         elif isinstance(weight, PackedWeight):
             weight = weight.dense
-        if return_mask and self.writes_mask(kernel):
+        if return_mask and self.writes_mask(kernel) and not clears:
             bits = np.empty(-(-out.size // 8), np.uint8)
         kernel.task.run(
-            operands[source], weight, bias, out, kernel.threads, threshold, bits, needed, operands.get(known),
-            operands.get("residual"), None, kernel.lists,
+            operands[source], weight, bias, out, kernel.threads, threshold, bits, None if clears else needed,
+            operands.get(known), operands.get("residual"), None, kernel.lists,
         )  # fmt: skip
-        if needed is not None and not kernel.masks_result:
+        if clears:
             masks.keep(out, self.layout.over_channels(needed, out.ndim))
         if self.pads:
             self.layout.clear_padding(out, self.channels)
@@ -127,7 +131,7 @@ class Rows:
 
     def writes_mask(self, kernel: Bound) -> bool:
         """Whether a kernel writes the mask of its result."""
-        return self.mask_in_order and kernel.lists is None and kernel.kernel != "rows_tiles"
+        return self.mask_in_order and kernel.lists is None and kernel.kernel not in WITHOUT_BITS
 
 
 def prepared(
@@ -138,17 +142,19 @@ def prepared(
     """The operation for arrays of these forms; `operand` says what the source is called."""
     places = layout.strides(source), layout.strides(result)
     added = residual and layout.strides(residual)
+    in_kernel = needed if residual is None else None
     in_vectors = places[1].contiguous_channels and (added is None or added.contiguous_channels)
     channels = problem.in_channels if backward else problem.out_channels
     mask_in_order = relu and channels // problem.groups % BLOCK == 0 and in_vectors and result.c_contiguous
     sides = Sides(
-        problem, backward, *places, needed and Mask(layout.strides(needed), needed.dtype.char),
+        problem, backward, *places, in_kernel and Mask(layout.strides(in_kernel), in_kernel.dtype.char),
         known and Mask(layout.strides(known), known.dtype.char), weight.steps, Epilogue(relu, added), precision,
     )  # fmt: skip
-    looks = problem.met_macs >= weights.LOOK_MACS
+    looks = problem.met_macs >= weights.LOOK_MACS and operand is not SPIKES
+    skipping = "rows_spikes" if operand is SPIKES else "rows_skip"
     return Rows(
         problem, result, layout, backward, skip, operand, mask_in_order, layout.pads(channels), looks,
-        AllKernels(partial(bound, sides)),
+        skipping, added is not None, AllKernels(partial(bound, sides)),
     )  # fmt: skip
 
 

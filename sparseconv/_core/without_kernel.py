@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import masks
 from .arrays import Form
 from .bound import Bound
 from .choice import Choice, no_choice
@@ -26,6 +27,7 @@ class WithoutKernel:
     kernel: str  # what a plan calls it
     reason: str
     compute: Callable[[Operands, float], Any]  # of operands and threshold
+    layout: Layout | None = None  # of a result whose output_mask is left to `run`
 
     def decide(self, operands: Operands, threads: int, threshold: float) -> tuple[Choice, Bound]:
         """The same for all arrays."""
@@ -34,6 +36,8 @@ class WithoutKernel:
     def run(self, operands: Operands, out: np.ndarray, threads: int, threshold: float, return_mask: bool) -> None:
         """Writes the result to `out`."""
         out[...] = self.compute(operands, threshold)
+        if self.layout and "output_mask" in operands:
+            masks.keep(out, self.layout.over_channels(operands["output_mask"], out.ndim))
 
 
 def reference(name: str, problem: Problem, result: Form, **options: Any) -> WithoutKernel:
@@ -51,7 +55,7 @@ def reference(name: str, problem: Problem, result: Form, **options: Any) -> With
 
 def without_sums(problem: Problem, result: Form, layout: Layout, channels: int, relu: bool) -> WithoutKernel:
     """What is left of a convolution when no input reaches any output: bias and residual."""
-    return WithoutKernel(problem, result, "none", "nothing to sum", partial(_left, layout, channels, relu))
+    return WithoutKernel(problem, result, "none", "nothing to sum", partial(_left, layout, channels, relu), layout)
 
 
 def _left(

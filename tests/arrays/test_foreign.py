@@ -501,8 +501,9 @@ def test_what_cannot_show_itself_cannot_be_converted():
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, np.bool_])
 def test_other_dtypes(dtype):
     message = rf"got dtype {np.dtype(dtype)}, expected float32 or float64: "
-    with pytest.raises(TypeError, match=rf"^x: {message}pass x\.astype\(np\.float32\)$"):
-        forward(X.astype(dtype))
+    if dtype is not np.bool_:  # zeros and ones are an input
+        with pytest.raises(TypeError, match=rf"^x: {message}pass x\.astype\(np\.float32\)$"):
+            forward(X.astype(dtype))
     with pytest.raises(TypeError, match=f"^out: {message}{ASSIGN}"):
         forward(out=X.astype(dtype))
 

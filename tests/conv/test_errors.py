@@ -107,6 +107,8 @@ BAD_ARRAYS = {
 def test_bad_array(name, word, kind):
     if kind == "none" and word == "bias":
         pytest.skip("no bias is fine")
+    if kind == "bool" and word == "x" and "transpose" not in name:
+        pytest.skip("zeros and ones are an input")
     if kind == "longdouble" and np.dtype(np.longdouble) == np.float64:
         pytest.skip("long double is double here")
     make, error, fragment = BAD_ARRAYS[kind]

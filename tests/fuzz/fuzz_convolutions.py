@@ -31,7 +31,7 @@ import sparseconv as sc
 from sparseconv import reference
 
 SKIPS = {
-    "forward": ("auto", "none", "input", "weight"),
+    "forward": ("auto", "none", "input", "weight", "output"),
     "backward_data": ("auto", "none", "grad_output", "weight", "output"),
     "backward_weight": ("auto", "none", "input", "grad_output"),
 }
@@ -124,6 +124,13 @@ def packed_weight(rng, plain, given, groups, inputs):
     assert packed.density == np.count_nonzero(counted) / plain.size
     inputs.append(given)
     return plain, packed
+
+
+def as_spikes(rng, plain, given, inputs):
+    """The ones of an x, and a form of zeros and ones. Lanes that hold no channel are ones."""
+    bools = given != 0
+    inputs.append(bools)
+    return (plain != 0).astype(np.float32), bools if chance(rng, 0.5) else sc.pack_spikes(bools)
 
 
 @dataclass
@@ -221,19 +228,23 @@ def judged(rng, product):
         plain.append(elements)
         given.append(array)
         repeated |= same_again
+    spikes = names[0] == "input" and dtype == np.float32 and not masked and odd[0] is None
+    spikes = spikes and "transpose" not in product.name and chance(rng, 0.1)
+    if spikes:
+        plain[0], given[0] = as_spikes(rng, plain[0], given[0], inputs)
     # What is exploited, and how zeros are told.
     for name in masked:
         array = given[names.index(name)]
         live = (array != 0) | (rng.random(array.shape) < one_of(rng, (0, 0.2)))
         options[f"{name}_mask"] = as_mask(rng, live, dtype, product.channel_axes, compressed)[0]
-    threshold = one_of(rng, (0.5, 1, 2, np.float32(0.7))) if chance(rng, 0.15) and not masked else 0
+    threshold = one_of(rng, (0.5, 1, 2, np.float32(0.7))) if chance(rng, 0.15) and not masked and not spikes else 0
     if threshold and skip in ("none", "output"):
         skip = "auto"
     if names[1] == "weight" and chance(rng, 0.25):
         plain[1], given[1] = packed_weight(rng, plain[1], given[1], product.groups, inputs)
     elif pass_ == "backward_weight":
         for place in (0, 1):
-            if chance(rng, 0.1):
+            if chance(rng, 0.1) and not (spikes and place == 0):
                 inputs.append(given[place])
                 given[place] = compressed(given[place])
     if threshold:
@@ -260,7 +271,7 @@ def judged(rng, product):
         along = bias.astype(np.float64).reshape(-1 if product.rows else (-1, *[1] * (sums.ndim - 2)))
         with np.errstate(invalid="ignore"):
             answers, magnitude = [one + along for one in answers], magnitude + np.abs(along)
-    if pass_ == "forward" and chance(rng, 0.2):
+    if pass_ == "forward" and skip != "output" and chance(rng, 0.2):
         layout = product.layouts[0]
         added, options["residual"], _ = operand(rng, sums.shape, layout, whole, dtype, altered=odd[3])
         added = flushed(added) if dtype == np.float32 else added
@@ -270,8 +281,8 @@ def judged(rng, product):
         answers = [np.maximum(one, 0) for one in answers]
     answers = [product.to_result(one) for one in answers]
     magnitude, reached, live = map(product.to_result, (magnitude, reached, live))
-    if pass_ != "forward" and (skip == "output" or chance(rng, 0.3)):
-        pixels = product.channel_axes if pass_ == "backward_data" else ()
+    if skip == "output" or chance(rng, 0.2):
+        pixels = product.channel_axes if pass_ != "backward_weight" else ()
         options["output_mask"], needed = as_mask(rng, keep(rng, magnitude.shape), dtype, pixels, compressed)
         *answers, magnitude, reached = (np.where(needed, one, 0) for one in (*answers, magnitude, reached))
     exact = answers[0]

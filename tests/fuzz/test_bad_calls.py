@@ -113,8 +113,14 @@ conv2d(x.astype(np.int64), w)
     TypeError: x: got dtype int64, expected float32 or float64
 conv2d(x.astype(np.uint8), w)
     TypeError: x: got dtype uint8, expected float32 or float64
-conv2d(x.astype(bool), w)
-    TypeError: x: got dtype bool, expected float32 or float64
+conv2d(x.astype(bool), w.astype(bool))
+    TypeError: weight: got dtype bool, expected float32 or float64
+conv2d(x.astype(bool), w.astype(np.float64))
+    TypeError: weight: got dtype float64, expected float32 with an x of zeros and ones
+conv2d(x.astype(bool), w, threshold=0.5)
+    ValueError: threshold: got 0.5, expected 0 with an x of zeros and ones
+conv2d(x.astype(bool), w, input_mask=x)
+    ValueError: input_mask: got one with an x of zeros and ones, expected none
 conv2d(x.astype(np.complex64), w)
     TypeError: x: got dtype complex64, expected float32 or float64
 conv2d(x.astype(object), w)
@@ -178,7 +184,9 @@ conv2d(x, w, layout=['NCHW'])
 conv2d(x, w, skip='grad_output')
     ValueError: skip: got 'grad_output', expected one of 'auto', 'none', 'input', 'weight'
 conv2d(x, w, skip='output')
-    ValueError: skip: got 'output', expected one of 'auto', 'none', 'input', 'weight'
+    ValueError: output_mask: got None, expected a mask with skip='output'
+conv2d(x, w, output_mask=np.ones(3, bool))
+    ValueError: output_mask: got shape
 conv2d(x, w, skip='')
     ValueError: skip: got '', expected one of 'auto', 'none', 'input', 'weight'
 conv2d(x, w, skip=None)

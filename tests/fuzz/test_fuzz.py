@@ -33,9 +33,9 @@ def test_every_function_is_drawn():
     names = {name for call in calls for name in call.name.split(", ")} | ({"prepare"} if "prepared" in words else set())
     functions = {name for name in sc.__all__ if inspect.isfunction(getattr(sc, name))}
     functions -= {"plan", "get_include"}  # which give no arrays
-    assert (functions | {f"masks.{name}" for name in masks.__all__}) - names <= {"pack_weight"}, "weights are packed"
+    assert (functions | {f"masks.{name}" for name in masks.__all__}) - names <= {"pack_weight", "pack_spikes"}, "operands are packed"
     assert sum(call.forced for call in calls) < 0.15 * SHOWN
-    for word in "PackedWeight CompressedArray return_mask threshold output_mask residual out= float64 strange".split():
+    for word in "PackedWeight CompressedArray Spikes return_mask threshold output_mask residual out= float64 strange".split():
         assert word in words, f"no call has {word}"
 
 

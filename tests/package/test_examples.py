@@ -12,6 +12,7 @@ TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-nod
 # What each example needs, its arguments for a short run, and words that its output ends with.
 RUNS = {
     "convert_resnet.py": (["torch"], ["2"], "of 500 images right"),
+    "region_of_interest.py": ([], ["12"], "times faster"),
     "train_ddp.py": (["torch"], ["3", "16"], "step 2: loss"),
     "train_jax.py": (["jax"], ["2", "16"], "test accuracy"),
     "train_spiking.py": (["torch", "snntorch"], ["2"], "test accuracy"),

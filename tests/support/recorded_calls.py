@@ -178,6 +178,17 @@ def record_operand_masks(recorder):
     call(sc, case, "forward", x, weight, input_mask=x > 0, skip="input", activation="relu", return_mask=True)
 
 
+def record_spikes(recorder):
+    """Zeros and ones as bools and as bits."""
+    for case in (*CASES[::4], Case(17, 48, (5, 14), (3, 3), padding=1, kind=1), Case(70, 33, (9, 4), (1, 1), kind=1)):
+        for name in ("forward", "backward_weight"):
+            x, other = in_layout(case, name, *operands(case, name, 0.5))
+            for spikes in (x > 0, sc.pack_spikes(x > 0)):
+                recorder.name = f"spikes {name} {case} {type(spikes).__name__}"
+                expected = call(sc, case, name, (x > 0).astype(np.float32), other, skip="none")
+                assert_exact(call(sc, case, name, spikes, other, skip="input"), expected)
+
+
 def record_denormals(recorder):
     recorder.name = "denormals"
     x, weight = operands(FEW_CASES[0], "forward", 0.5)
@@ -314,6 +325,6 @@ def record_stochastic(recorder):
 
 RECORDINGS = (
     record_passes, record_epilogues, record_residuals, record_thresholds, record_zero_weights, record_views,
-    record_output_masks, record_operand_masks, record_pixel_masks, record_denormals, record_groups, record_group_views,
-    record_bias_gradients, record_linear, record_pruning, record_topk, record_stochastic,
+    record_output_masks, record_operand_masks, record_pixel_masks, record_spikes, record_denormals, record_groups,
+    record_group_views, record_bias_gradients, record_linear, record_pruning, record_topk, record_stochastic,
 )  # fmt: skip

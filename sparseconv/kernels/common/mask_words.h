@@ -113,16 +113,17 @@ SC_INLINE void read_pixels(const float *pixel, int64_t step, int64_t columns, in
 struct channel_blocks {
     int64_t channel, channels, block;  // the first one, how many, how many in a block
 };
+// `pixel` is null where the mask is all that there is.
 SC_INLINE void known_words(const sc_mask &mask, const mask_columns &columns, const channel_blocks &blocks,
                         const float *pixel, int64_t step, uint64_t *words, int64_t pitch) {
     const int64_t together = channels_contiguous(mask.view) ? 1 : columns.count;
-    for (int64_t done = 0; done < columns.count; done += together, pixel += together * step) {
+    for (int64_t done = 0; done < columns.count; done += together) {
         const mask_columns some(columns.place + done * columns.step, columns.step, together);
         for (int64_t first = 0, block = 0; first < blocks.channels; first += blocks.block, ++block) {
             mask_words(mask, some, blocks.channel + first, (int)smaller(blocks.block, blocks.channels - first),
                        words + block * pitch + done);
         }
-        read_pixels(pixel, step, together, blocks.channels);
+        if (pixel) read_pixels(pixel + done * step, step, together, blocks.channels);
     }
 }
 

@@ -21,6 +21,7 @@
 // Kernels of an sc_rows_task come first, those of an sc_gradient_task last.
 enum sc_kernel_id {
     SC_ROWS_SKIP,        // forward and backward_data: skips zeros of `in`
+    SC_ROWS_SPIKES,      // the same of an `in` of zeros and ones, which is nothing but `known`: adds weights
     SC_ROWS_DENSE,       // skips nothing
     SC_ROWS_TILES,       // skips nothing, on tile registers
     SC_ROWS_OUTPUT,      // computes what is needed of `out` alone
@@ -28,14 +29,15 @@ enum sc_kernel_id {
     SC_GROUPS_DENSE,     // narrow groups
     SC_GRADIENT_GROUPS,  // backward_weight of narrow groups
     SC_GRADIENT_SKIP,    // backward_weight: skips zeros of `a`
+    SC_GRADIENT_SPIKES,  // the same of an `a` of zeros and ones, which is nothing but `known`
     SC_GRADIENT_POINTS,  // the same for one tap and contiguous channels on both sides
     SC_GRADIENT_DENSE,
     SC_GRADIENT_TILES,
     SC_KERNELS_END
 };
 constexpr const char *SC_KERNEL_NAMES[SC_KERNELS_END] = {
-    "rows_skip", "rows_dense", "rows_tiles", "rows_output", "weights_skip", "groups_dense", "gradient_groups",
-    "gradient_skip", "gradient_points", "gradient_dense", "gradient_tiles",
+    "rows_skip", "rows_spikes", "rows_dense", "rows_tiles", "rows_output", "weights_skip", "groups_dense",
+    "gradient_groups", "gradient_skip", "gradient_spikes", "gradient_points", "gradient_dense", "gradient_tiles",
 };
 
 // A number of a task that Python fills by its name: all of them are int64_t. A list ends with a field without a name.

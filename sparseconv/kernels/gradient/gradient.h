@@ -70,7 +70,8 @@ static void gradient_taps(const sc_gradient_task &task, const sc_strand *outer, 
         scratch.runs[sweep.run_count++] = {row * window, partner[row] * window, rows, positions};
     }
     if (sweep.run_count == 0) return;
-    if (careful) gradient_careful(sweep, shape.vectors);
+    if (careful) gradient_careful(sweep, shape.vectors, spikes(task));
+    else if (spikes(task)) gradient_spikes_kernel(shape.vectors)(sweep);
     else if (skips(task)) gradient_skip_kernel(shape.vectors)(sweep);
     else gradient_dense_kernel(shape.vectors)(sweep);
 }
@@ -107,7 +108,9 @@ static bool gradient_over(const sc_gradient_task &task, const gradient_share &sh
                 segment_range(task, chunk, strand, begin, end);
                 if (begin >= end) continue;
                 const int64_t window = end - begin + strand.window;
-                const auto pack = gradient_scratch::pixels(task) ? pack_pixels : pack_channels;
+                const auto pack = spikes(task)                     ? find_masked_words
+                                  : gradient_scratch::pixels(task) ? pack_pixels
+                                                                   : pack_channels;
                 for (int64_t first, last = 0; needed.next(first, last, channels);) {
                     pack(task, rows, chunk, scratch, strand, window, channel, first, last);
                 }

@@ -82,7 +82,9 @@ static read_ahead next_reads(const sc_gradient_task &task, const gradient_rows &
     const int64_t all_rows = task.batch * rows.count, next = chunk.first + chunk.rows;
     if (task.segments == 1 && next < all_rows && rows.regular(map)) {
         const int64_t some = smaller(task.chunk_rows, all_rows - next);
-        ahead.add_rows(task.a, {rows.start, rows.step, rows.count}, next, some, map.out_columns, channel, channels);
+        if (!spikes(task)) {
+            ahead.add_rows(task.a, {rows.start, rows.step, rows.count}, next, some, map.out_columns, channel, channels);
+        }
         const partner_rows partners(map, rows);
         const int64_t met = partners.met(map, rows, next);
         ahead.add_rows(task.b, {partners.start, partners.step, partners.count}, met,
@@ -93,8 +95,10 @@ static read_ahead next_reads(const sc_gradient_task &task, const gradient_rows &
         segment_range(task, {chunk.first, chunk.rows, chunk.segment + 1}, strand, begin, end);
         if (begin >= end) return ahead;
         const int64_t out = strand.out_start + begin * strand.out_step, in = strand.in_start + begin * strand.in_step;
-        ahead.add(task.a, row_of(task.a, 0, 0) + out * task.a.column_stride, (end - begin) * strand.out_step, channel,
-                  channels);
+        if (!spikes(task)) {
+            ahead.add(task.a, row_of(task.a, 0, 0) + out * task.a.column_stride, (end - begin) * strand.out_step,
+                      channel, channels);
+        }
         ahead.add(task.b, row_of(task.b, 0, 0) + in * task.b.column_stride, (end - begin) * strand.in_step, lane,
                   lanes);
     }

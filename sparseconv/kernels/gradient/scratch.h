@@ -8,7 +8,8 @@
 
 SC_OPEN
 
-SC_INLINE bool skips(const sc_gradient_task &task) { return task.kernel == SC_GRADIENT_SKIP; }
+SC_INLINE bool spikes(const sc_gradient_task &task) { return task.kernel == SC_GRADIENT_SPIKES; }
+SC_INLINE bool skips(const sc_gradient_task &task) { return task.kernel == SC_GRADIENT_SKIP || spikes(task); }
 
 // The rows m of an outer strand that meet any row.
 SC_INLINE int64_t first_met(const sc_strand &outer) { return larger(0, outer.shift - outer.taps + 1); }
@@ -113,7 +114,8 @@ struct gradient_scratch {
         size.long_gradient = long_sums::size(size.gradient, chunks, SHORT_CHAIN);
         size.channel_pitch = pitch, size.live_pitch = words;
         size.pixel_pitch = line(task.channel_block) + 16;  // pixels a power of two apart would share few sets of L1
-        size.channels = pixels(task) ? task.chunk_rows * window * size.pixel_pitch + 16 : task.channel_block * pitch;
+        const int64_t all = pixels(task) ? task.chunk_rows * window * size.pixel_pitch + 16 : task.channel_block * pitch;
+        size.channels = spikes(task) ? 0 : all;
         size.live = skips(task) ? line(2 * task.channel_block * words) : 0;
         size.lanes = line(slots * window * task.lane_vectors * 16 + 16);
         return size;

@@ -29,7 +29,8 @@
 
 SC_OPEN
 
-template <int R, int S, int Q>
+// SPIKES: A has zeros and ones, and no values (as in rows/skip.h).
+template <int R, int S, int Q, bool SPIKES>
 static void gradient_skip(const gradient_sweep &sweep) {
     static_assert(R * S * Q <= f32x16::accumulators, "the gradient of one channel must stay in registers");
     const int64_t a_pitch = sweep.position_pitch, b_pitch = sweep.b_outer_pitch;
@@ -49,11 +50,14 @@ static void gradient_skip(const gradient_sweep &sweep) {
                 if (positions - first < 64) live &= (1ull << (positions - first)) - 1;
                 for (; live; live &= live - 1) {
                     const int64_t position = first + __builtin_ctzll(live);
-                    const f32x16 av = splat(a_run + position * a_pitch);
+                    const f32x16 av = SPIKES ? zero() : splat(a_run + position * a_pitch);
                     const float *b = b_run + position * (Q * 16);
                     SC_UNROLL for (int r = 0; r < R; ++r, b += b_pitch) {
                         SC_PIN(b);
-                        SC_UNROLL for (int i = 0; i < S * Q; ++i) acc[r][i] = fma(av, load(b + i * 16), acc[r][i]);
+                        SC_UNROLL for (int i = 0; i < S * Q; ++i) {
+                            const f32x16 bv = load(b + i * 16);
+                            acc[r][i] = SPIKES ? add(acc[r][i], bv) : fma(av, bv, acc[r][i]);
+                        }
                     }
                 }
             }
@@ -65,25 +69,26 @@ static void gradient_skip(const gradient_sweep &sweep) {
     }
 }
 
-template <int R, int Q>
+template <int R, int Q, bool SPIKES>
 SC_INLINE void gradient_skip_taps(const gradient_sweep &sweep) {
     // blocking.py asks for no other: with more vectors only up to 4 taps together
     constexpr int most = smaller(R > 1 && Q > 2 ? Q > 4 ? 0 : 4 / R : 3, f32x16::accumulators / (R * Q));
-    if constexpr (most >= 1) { if (sweep.taps == 1) gradient_skip<R, 1, Q>(sweep); }
-    if constexpr (most >= 2) { if (sweep.taps == 2) gradient_skip<R, 2, Q>(sweep); }
-    if constexpr (most >= 3) { if (sweep.taps == 3) gradient_skip<R, 3, Q>(sweep); }
+    if constexpr (most >= 1) { if (sweep.taps == 1) gradient_skip<R, 1, Q, SPIKES>(sweep); }
+    if constexpr (most >= 2) { if (sweep.taps == 2) gradient_skip<R, 2, Q, SPIKES>(sweep); }
+    if constexpr (most >= 3) { if (sweep.taps == 3) gradient_skip<R, 3, Q, SPIKES>(sweep); }
 }
 
-template <int Q>
+template <int Q, bool SPIKES>
 static void gradient_skip_outer(const gradient_sweep &sweep) {
-    if (sweep.outer == 1) gradient_skip_taps<1, Q>(sweep);
-    else if (sweep.outer == 2) gradient_skip_taps<2, Q>(sweep);
-    else gradient_skip_taps<3, Q>(sweep);
+    if (sweep.outer == 1) gradient_skip_taps<1, Q, SPIKES>(sweep);
+    else if (sweep.outer == 2) gradient_skip_taps<2, Q, SPIKES>(sweep);
+    else gradient_skip_taps<3, Q, SPIKES>(sweep);
 }
 
 // The same tap by tap, without columns that meet padding: there B's tile has zeros, and Inf or NaN times zero is NaN.
 // For channels whose sums are not finite, so it is short, not fast.
-static void gradient_careful(const gradient_sweep &sweep, int64_t vectors) {
+static void gradient_careful(const gradient_sweep &sweep, int64_t vectors, bool spikes) {
+    static constexpr float one = 1;
     for (int64_t i = 0; i < sweep.channel_count * sweep.taps * vectors; ++i) {
         const int64_t channel = sweep.channels[i / vectors / sweep.taps], tap = i / vectors % sweep.taps;
         const int64_t begin = larger(0, sweep.b_first - tap), end = smaller(sweep.columns, sweep.b_end - tap);
@@ -94,7 +99,8 @@ static void gradient_careful(const gradient_sweep &sweep, int64_t vectors) {
                 for (int64_t column = begin; column < end; ++column) {
                     const int64_t place = row * sweep.window + column, position = run->a + place;
                     if (!(live[position / 64] >> position % 64 & 1)) continue;
-                    const float *a = sweep.a + channel * sweep.channel_pitch + position * sweep.position_pitch;
+                    const int64_t at = channel * sweep.channel_pitch + position * sweep.position_pitch;
+                    const float *a = spikes ? &one : sweep.a + at;
                     const float *b = sweep.b + ((run->b + place + tap) * vectors + i % vectors) * 16;
                     sum = fma(splat(a), load(b), sum);
                 }
@@ -105,11 +111,15 @@ static void gradient_careful(const gradient_sweep &sweep, int64_t vectors) {
     }
 }
 
-SC_INLINE gradient_kernel gradient_skip_kernel(int64_t vectors) {
+template <bool SPIKES>
+SC_INLINE gradient_kernel gradient_skip_kernel_of(int64_t vectors) {
     static constexpr gradient_kernel kernels[] = {
-        gradient_skip_outer<1>, gradient_skip_outer<2>, gradient_skip_outer<3>, gradient_skip_outer<4>,
-        gradient_skip_outer<5>, gradient_skip_outer<6>, gradient_skip_outer<7>, gradient_skip_outer<8>};
+        gradient_skip_outer<1, SPIKES>, gradient_skip_outer<2, SPIKES>, gradient_skip_outer<3, SPIKES>,
+        gradient_skip_outer<4, SPIKES>, gradient_skip_outer<5, SPIKES>, gradient_skip_outer<6, SPIKES>,
+        gradient_skip_outer<7, SPIKES>, gradient_skip_outer<8, SPIKES>};
     return kernels[vectors - 1];
 }
+SC_INLINE gradient_kernel gradient_skip_kernel(int64_t vectors) { return gradient_skip_kernel_of<false>(vectors); }
+SC_INLINE gradient_kernel gradient_spikes_kernel(int64_t vectors) { return gradient_skip_kernel_of<true>(vectors); }
 
 SC_CLOSE

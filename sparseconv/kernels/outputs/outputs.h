@@ -110,14 +110,20 @@ static void sweep_outputs(const outputs_share &share, const ready_rows &ready, i
     }
 }
 
-// The needed sums of one lane block of a pixel with zeros between them, the last vector first: in place it lies behind
-// all that is still to be read.
-SC_INLINE void expand_pixel(const float *packed, uint64_t word, const lane_block &block, float *to, bool whole,
-                            bool stream) {
+// The needed sums of one lane block of a pixel, with the bias if there is one, and zeros between them; the last vector
+// first: in place it lies behind all that is still to be read.
+SC_INLINE void expand_pixel(const float *packed, uint64_t word, const lane_block &block, const float *bias, bool relu,
+                            float *to, bool whole, bool stream) {
     for (int64_t vector = block.vectors - 1; vector >= 0; --vector) {
         const float *from = packed + __builtin_popcountll(word & low_bits((int)(16 * vector)));
-        const f32x16 sums = expand(from, word >> 16 * vector & 0xffff);
+        const uint32_t needed = word >> 16 * vector & 0xffff;
         const int lanes = (int)smaller(16, block.lanes - 16 * vector);
+        f32x16 sums = expand(from, needed);
+        if (bias) {
+            const float *own = bias + 16 * vector;
+            sums = keep(add(sums, lanes == 16 ? load(own) : load_partial(own, lanes)), needed);
+        }
+        sums = finished(sums, relu);
         if (stream) store_stream(to + 16 * vector, sums);
         else if (whole || lanes == 16) store(to + 16 * vector, sums);
         else store_partial(to + 16 * vector, sums, lanes);
@@ -142,9 +148,10 @@ static void finish_outputs(const outputs_share &share) {
                 const lane_block block = share.block(index);
                 const uint64_t word = share.needed(index, row)[column];
                 const int64_t lane = (share.blocks.begin(index) - share.blocks.begin(share.begin)) * 16;
+                const float *bias = task.epilogue.bias ? task.epilogue.bias + first + lane : nullptr;
                 float *packed = sums + column * pitch + lane, *to = pixel + column * task.out.column_stride + lane;
-                if (direct) expand_pixel(packed, word, block, to, false, stream);
-                else expand_pixel(packed, word, block, packed, true, false);
+                if (direct) expand_pixel(packed, word, block, bias, task.epilogue.relu, to, false, stream);
+                else expand_pixel(packed, word, block, bias, task.epilogue.relu, packed, true, false);
             }
         }
         const row_piece piece = {image, out, first, end, chunk.column, 1, chunk.columns};

@@ -30,7 +30,8 @@
 
 SC_OPEN
 
-SC_INLINE bool skips(const sc_rows_task &task) { return task.kernel == SC_ROWS_SKIP; }
+SC_INLINE bool spikes(const sc_rows_task &task) { return task.kernel == SC_ROWS_SPIKES; }
+SC_INLINE bool skips(const sc_rows_task &task) { return task.kernel == SC_ROWS_SKIP || spikes(task); }
 SC_INLINE bool only_needed(const sc_rows_task &task) { return task.kernel == SC_ROWS_OUTPUT; }
 
 SC_INLINE weight_tile tile_shape(const sc_rows_task &task, const lane_block &block, int64_t channel) {
@@ -59,6 +60,7 @@ static void pack_weights(const sc_rows_task *task, int64_t begin, int64_t end, v
 
 // Inputs are read as they are, or packed: [column][channel], for outputs/outputs.h with zeros up to whole vectors.
 SC_INLINE bool packs_pixels(const sc_rows_task &task) {
+    if (spikes(task)) return false;  // there are none
     return !channels_contiguous(task.in) || (only_needed(task) && task.channels % 16);
 }
 SC_INLINE int64_t packed_pitch(const sc_rows_task &task) {
@@ -248,7 +250,8 @@ static ready_rows find_sources(const sc_rows_task &task, const row_chunk &chunk,
             if (!seen) slot = used++;
             float *pixels = scratch.pixels + slot * columns * pitch;
             uint64_t *live = scratch.live + slot * columns * blocks;
-            source.pixels = packed ? pixels : row_of(task.in, image, in) + channel;
+            if (spikes(task)) source.pixels = pixels;  // nobody reads them
+            else source.pixels = packed ? pixels : row_of(task.in, image, in) + channel;
             source.live = live;
             if (seen) continue;
             for (const ready_columns *piece = scratch.ready; piece < scratch.ready + pieces; ++piece) {
@@ -263,7 +266,8 @@ static ready_rows find_sources(const sc_rows_task &task, const row_chunk &chunk,
                 uint64_t *words = live + piece->first;
                 if (task.known.data) {
                     known_words(task.known, mask_columns(task.known, image, in, column, piece->step, count),
-                                {channel, task.channels, task.channel_block}, pixel, step, words, columns);
+                                {channel, task.channels, task.channel_block}, spikes(task) ? nullptr : pixel, step,
+                                words, columns);
                     continue;
                 }
                 find_words(pixel, step, count, task.channels, task.channel_block, threshold, words, columns);
@@ -345,6 +349,7 @@ SC_INLINE void open_and_close(const sc_rows_task &task, const row_chunk &chunk, 
 }
 
 SC_INLINE row_kernel kernel_of(const sc_rows_task &task, const lane_block &block) {
+    if (spikes(task)) return spikes_kernel(block.vectors);
     return skips(task) ? skip_kernel(block.vectors) : dense_kernel(block.vectors);
 }
 

@@ -1,8 +1,8 @@
 // forward and backward_data, skipping zeros of `in`: one row.
 //
 // Walks along the input columns. The outputs that a column reaches, `S` taps wide, are a sliding window of S x Q
-// accumulators; at each column one output enters, S - 1 stay, one leaves: its sum so far is added, and it is stored. The
-// row is unrolled by S so that the window turns through fixed registers. For each column the nonzero channels of a
+// accumulators; at each column one output enters, S - 1 stay, one leaves: its sum so far is added, and it is stored.
+// The row is unrolled by S so that the window turns through fixed registers. For each column the nonzero channels of a
 // block of up to 64 are one word; for each set bit the scalar is broadcast once and feeds S * Q multiply-adds whose
 // other operand comes from the weight tile. A zero costs nothing but its bit: exact, since x * w = 0 adds nothing (and
 // where w is Inf or NaN the product is left out, as documented).
@@ -28,9 +28,9 @@
 //   mean of seven layers and passes, but on Intel's CPUs it would take the place of a multiply-add.
 //
 // Sums of a sweep begin with zero, and what was summed before is added as they leave; before it was loaded as they
-// entered. So chains are of at most 3 taps and a block of channels instead of all. Expected: 1% slower at 90% zeros, and errors
-// a third. Measured (Zen 5, pairs in turns): 37 cells of this kernel, dense.h and weights/skip.h 1.015 times as fast on
-// average (0.97 to 1.18); worst error of positive numbers 84 -> 19 roundings, of normal ones 6.9 -> 2.5.
+// entered. So chains are of at most 3 taps and a block of channels instead of all. Expected: 1% slower at 90% zeros,
+// and errors a third. Measured (Zen 5, pairs in turns): 37 cells of this kernel, dense.h and weights/skip.h 1.015 times
+// as fast on average (0.97 to 1.18); worst error of positive numbers 84 -> 19 roundings, of normal ones 6.9 -> 2.5.
 //
 // What bounds it on Zen 4 (3.7 GHz, 118 GF/s; sums and inputs in L2, 3 taps x 4 vectors), in cycles, from this kernel
 // called alone, minima of hundreds of runs on a machine that others used too:
@@ -46,17 +46,21 @@
 
 SC_OPEN
 
+// Of zeros and ones (SC_ROWS_SPIKES) only the words are read, and weights are added: the same bits, since 1 w + s is
+// rounded once as w + s is.
+//
 // acc[tap][vector] for the S taps of one column; the output of tap 0 is in slot `turn`, that of tap j in turn - j.
-template <int S, int Q>
+template <int S, int Q, bool SPIKES>
 SC_INLINE void skip_column(f32x16 (&acc)[S][Q], int turn, const float *x, const float *weights, uint64_t live) {
     for (; live; live &= live - 1) {
         const int channel = __builtin_ctzll(live);
-        const f32x16 xv = splat(x + channel);
+        const f32x16 xv = SPIKES ? zero() : splat(x + channel);
         const float *w = weights + channel * (S * Q * 16);
         SC_UNROLL for (int tap = 0; tap < S; ++tap) {
             SC_UNROLL for (int q = 0; q < Q; ++q) {
                 f32x16 &sum = acc[(turn - tap + S) % S][q];
-                sum = fma(xv, load(w + (tap * Q + q) * 16), sum);
+                const f32x16 wv = load(w + (tap * Q + q) * 16);
+                sum = SPIKES ? add(sum, wv) : fma(xv, wv, sum);
             }
         }
     }
@@ -65,7 +69,7 @@ SC_INLINE void skip_column(f32x16 (&acc)[S][Q], int turn, const float *x, const 
 // How sums leave. PLAIN: as they are, in whole vectors, as in every sweep but the last one of a row.
 enum class leaving { plain, stream, finish };
 
-template <int S, int Q, leaving HOW>
+template <int S, int Q, leaving HOW, bool SPIKES>
 static void rows_skip(const row_sweep &row) {
     static_assert(S * Q <= f32x16::accumulators, "the window must stay in registers");
     f32x16 acc[S][Q];  // of this sweep alone: sums of sums lose fewer digits than one long chain
@@ -85,8 +89,8 @@ static void rows_skip(const row_sweep &row) {
             SC_UNROLL for (int q = 0; q < Q; ++q) acc[turn][q] = zero();
             if ((uint64_t)(m - shift) < (uint64_t)in_count) {
                 const float *in = row.in + in_offset;
-                for (int line = 0; line < lines; line += 16) __builtin_prefetch(in + 4 * in_pitch + line);
-                skip_column<S, Q>(acc, turn, in, weights, row.live[live_offset]);
+                for (int line = 0; !SPIKES && line < lines; line += 16) __builtin_prefetch(in + 4 * in_pitch + line);
+                skip_column<S, Q, SPIKES>(acc, turn, in, weights, row.live[live_offset]);
             }
             in_offset += in_pitch, live_offset += live_pitch;
             if (m - (S - 1) >= begin) {
@@ -108,26 +112,29 @@ static void rows_skip(const row_sweep &row) {
     }
 }
 
-template <int S, int Q>
+template <int S, int Q, bool SPIKES>
 SC_INLINE void rows_skip_ends(const row_sweep &row) {
-    if (row.results.finishes()) rows_skip<S, Q, leaving::finish>(row);
-    else if (row.results.stream) rows_skip<S, Q, leaving::stream>(row);
-    else rows_skip<S, Q, leaving::plain>(row);
+    if (row.results.finishes()) rows_skip<S, Q, leaving::finish, SPIKES>(row);
+    else if (row.results.stream) rows_skip<S, Q, leaving::stream, SPIKES>(row);
+    else rows_skip<S, Q, leaving::plain, SPIKES>(row);
 }
 
-template <int Q>
+template <int Q, bool SPIKES>
 static void rows_skip_taps(const row_sweep &row) {
     constexpr int most = f32x16::accumulators / Q;
-    if constexpr (most >= 1) { if (row.taps <= 1) rows_skip_ends<1, Q>(row); }
-    if constexpr (most >= 2) { if (row.taps == 2) rows_skip_ends<2, Q>(row); }
-    if constexpr (most >= 3) { if (row.taps == 3) rows_skip_ends<3, Q>(row); }
+    if constexpr (most >= 1) { if (row.taps <= 1) rows_skip_ends<1, Q, SPIKES>(row); }
+    if constexpr (most >= 2) { if (row.taps == 2) rows_skip_ends<2, Q, SPIKES>(row); }
+    if constexpr (most >= 3) { if (row.taps == 3) rows_skip_ends<3, Q, SPIKES>(row); }
 }
 
-SC_INLINE row_kernel skip_kernel(int64_t vectors) {
+template <bool SPIKES>
+SC_INLINE row_kernel skip_kernel_of(int64_t vectors) {
     static constexpr row_kernel kernels[] = {
-        rows_skip_taps<1>, rows_skip_taps<2>, rows_skip_taps<3>, rows_skip_taps<4>,
-        rows_skip_taps<5>, rows_skip_taps<6>, rows_skip_taps<7>, rows_skip_taps<8>};
+        rows_skip_taps<1, SPIKES>, rows_skip_taps<2, SPIKES>, rows_skip_taps<3, SPIKES>, rows_skip_taps<4, SPIKES>,
+        rows_skip_taps<5, SPIKES>, rows_skip_taps<6, SPIKES>, rows_skip_taps<7, SPIKES>, rows_skip_taps<8, SPIKES>};
     return kernels[vectors - 1];
 }
+SC_INLINE row_kernel skip_kernel(int64_t vectors) { return skip_kernel_of<false>(vectors); }
+SC_INLINE row_kernel spikes_kernel(int64_t vectors) { return skip_kernel_of<true>(vectors); }
 
 SC_CLOSE

@@ -71,7 +71,7 @@ def forward() -> None:
     sc.conv2d(x, w, threshold="0.5")  # type: ignore[call-overload]
     sc.conv_transpose2d(x, w, padding="same")  # type: ignore[arg-type]
     sc.linear(x, w, padding=1)  # type: ignore[call-overload]
-    sc.linear(x, w, skip="output")  # type: ignore[call-overload]
+    sc.linear(x, w, skip="grad_output")  # type: ignore[call-overload]
     sc.conv2d(x, w, activation="relu", return_mask=True) + 1  # type: ignore[operator]
 
 
