@@ -48,7 +48,7 @@ PACKED = {"PackedWeight", "pack_weight"}
 def test_public_names():
     """The contract: no name is missing, none is there by accident."""
     others = {"grad_bias", "plan", "Plan", "compress", "decompress", "CompressedArray", "masks", "pruning", "cpu"}
-    others |= {"prepare", "PreparedCall", "get_include"}
+    others |= {"prepare", "PreparedCall", "Spikes", "pack_spikes", "get_include"}
     assert set(sc.__all__) == CONVOLUTIONS | LINEAR | PACKED | others
     assert list(sc.__all__) == sorted(sc.__all__)
     assert len(set(sc.__all__)) == len(sc.__all__)
