@@ -44,7 +44,7 @@ def main(size=40, channels=64):
     # A result needs its neighbours of the layer before: the earlier the layer, the wider the ball.
     needed = [ball(size, radius + 2 * behind) for behind in (2, 1, 0)]
     for index, mask in enumerate(needed):
-        print(f"layer {index}: {mask.mean():.1%} of the voxels are needed")
+        print(f"{mask.mean():.1%} of the voxels are needed behind layer {index}")
     whole, part = network(volume, layers), network(volume, layers, needed)
     inside = needed[-1]
     assert not part[~inside].any()

@@ -66,7 +66,8 @@ class CompressedArray(foreign.Compressed):
         return CompressedArray, (self.shape, self.dtype, self.axes, self.bits, self.packed, self.offsets)
 
     @property
-    def instead(self) -> str:
+    def _instead(self) -> str:
+        """For messages of functions that take arrays: what makes one, and who takes this as it is."""
         return " (sparseconv.decompress makes one); only the backward_weight functions take compressed operands"
 
     @property

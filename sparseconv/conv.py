@@ -78,7 +78,7 @@ def conv2d(
 
     Parameters
     ----------
-    x : (N, C, H, W) float32 or float64, or zeros and ones as bool or `Spikes`
+    x : (N, C, H, W) float32 or float64, or zeros and ones as bool or `sparseconv.Spikes`
         Input. Zeros and ones are added up instead of multiplied; `weight` is float32 then. Any array that shares CPU
         memory: NumPy, the buffer protocol, ``__array_interface__`` or DLPack. Any strides; where the channels of a
         pixel lie side by side (NHWC memory, also as a view in NCHW) nothing is copied.
@@ -244,7 +244,7 @@ def conv2d_backward_weight(
 
     Parameters
     ----------
-    x : (N, C, H, W) float32 or float64, or zeros and ones as bool or `Spikes`
+    x : (N, C, H, W) float32 or float64, or zeros and ones as bool or `sparseconv.Spikes`
         The forward input, in `layout`. May be a `sparseconv.CompressedArray`, which is expanded for the length of the
         call: only one layer at a time takes the memory of its dense array.
     grad_output : (N, K, OH, OW), same dtype

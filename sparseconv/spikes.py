@@ -61,7 +61,8 @@ class Spikes(foreign.Compressed):
         object.__setattr__(self, "shape", shape)
 
     @property
-    def instead(self) -> str:
+    def _instead(self) -> str:
+        """For messages of functions that take arrays: what makes one, and who takes this as it is."""
         return " (to_dense makes one of bools); only x of forward, backward_weight and linear functions may be spikes"
 
     @property

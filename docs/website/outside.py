@@ -18,7 +18,7 @@ SECTIONS = {
     "guide": (
         "Guide",
         "How to use it: from the first call to training on several machines.",
-        ["generated/overview", "frameworks", "pruning", "distributed", "c_api"],
+        ["generated/overview", "frameworks", "spikes", "pruning", "distributed", "c_api"],
     ),
     "speed": (
         "Speed",

@@ -15,6 +15,7 @@ PAGES = {
     "linear": ("Linear layers and bias gradients", "sparseconv", r"linear|grad_bias"),
     "plans": ("Plans and prepared calls", "sparseconv", r"[pP]lan$|prepare$|PreparedCall|get_include"),
     "packed": ("Pruned weights", "sparseconv", r"pack_weight|PackedWeight"),
+    "spikes": ("Zeros and ones", "sparseconv", r"Spikes|pack_spikes"),
     "compressed": ("Compressed arrays", "sparseconv", r"compress$|decompress|CompressedArray"),
     "masks": ("sparseconv.masks", "sparseconv.masks"),
     "cpu": ("sparseconv.cpu", "sparseconv.cpu"),

@@ -46,7 +46,7 @@ class Compressed:
     """What is no array, but whose mask can be had: compressed.CompressedArray and spikes.Spikes."""
 
     @property
-    def instead(self) -> str:
+    def _instead(self) -> str:
         """What makes an array of it, and which functions take it as it is, for messages."""
         raise NotImplementedError
 
@@ -264,7 +264,7 @@ def _refusal(name: str, value: Any, errors: list[Exception], *, result: bool = F
         if isinstance(error, _Elsewhere):
             return TypeError(f"{name}: got an array on device {error.args}, expected one in CPU memory")
     if isinstance(value, Compressed):
-        return TypeError(f"{name}: got a {type(value).__name__}, expected an array{value.instead}")
+        return TypeError(f"{name}: got a {type(value).__name__}, expected an array{value._instead}")
     if _says(value, "is_deleted", lambda told: told() is True):
         return TypeError(f"{name}: got {_kind(value)} whose memory was deleted or donated, {EXPECTED}")
     for (module, end), what in TRACED.items():
