@@ -107,7 +107,7 @@ def _ambiguous(operands: dict[str, Any], dims: int) -> str:
     """What is said of an array that the layout taken by default may be wrong for."""
     name, array = next(iter(operands.items()))
     order = layout.parse(f"NC{layout.SPATIAL[dims]}", dims)
-    other = shape_hints.also_fits(array, order)
+    other = array.ndim == order.rank and shape_hints.also_fits(array, order)  # bits of spikes lie flat
     if not other:
         return ""
     return f"{name} of shape {array.shape} fits layout={other!r} as well as {order.name!r}: name the one that is meant"

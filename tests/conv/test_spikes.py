@@ -212,6 +212,12 @@ def test_plans(isa):
     assert sc.plan("conv2d_backward_weight", many, grad, 3, **given).skip == "grad_output"
 
 
+def test_plan_of_a_shape_that_fits_two_layouts():
+    spikes, weight = np.ones((1, 8, 8, 8), bool), np.ones((4, 8, 3, 3), np.float32)
+    for x in forms(spikes).values():
+        assert sc.plan("conv2d", x, weight).kernel in ("rows_spikes", "rows_dense", "rows_tiles", "groups_dense")
+
+
 def test_packed_weights(isa):
     spikes = spikes_of(CASES[0], 0.2)
     weight = whole_numbers((48, 32, 3, 3)) * (np.random.default_rng(1).random((48, 32, 3, 3)) < 0.1)
