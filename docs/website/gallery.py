@@ -1,7 +1,8 @@
 """The gallery: the programs of `examples/`, each with a picture.
 
-Programs of `examples/pictures/` draw theirs while the site is built, in seconds. Those of `examples/` train networks.
-So what they print was recorded (`docs/recorded/`, the first line says where), and the picture is drawn from that text.
+Programs of `examples/pictures/` draw theirs while the site is built, in seconds. Those of `examples/` train networks
+or take times. So what they print was recorded (`docs/recorded/`, the first line says where), and the picture is drawn
+from that text.
 """
 
 import re
@@ -15,10 +16,13 @@ from .outside import put, toctree
 RECORDED = {
     "convert_resnet": "A ResNet, converted",
     "train_swat": "Sparse weights and activations",
+    "prune_torch": "torch.nn.utils.prune",
+    "masked_pretraining": "Masked pre-training",
     "train_spiking": "A spiking network",
     "region_of_interest": "A region of interest",
     "train_ddp": "Two processes",
     "train_jax": "JAX",
+    "video_deltas": "Differences of frames",
 }
 DRAWN = {
     "zeros_of_a_network": "Where zeros are",

@@ -12,11 +12,14 @@ TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-nod
 # What each example needs, its arguments for a short run, and words that its output ends with.
 RUNS = {
     "convert_resnet.py": (["torch"], ["2"], "of 500 images right"),
+    "masked_pretraining.py": (["torch"], ["6"], "that of the mean image"),
+    "prune_torch.py": (["torch"], ["4"], "ms for pruned converted"),
     "region_of_interest.py": ([], ["12"], "times faster"),
     "train_ddp.py": (["torch"], ["3", "16"], "step 2: loss"),
     "train_jax.py": (["jax"], ["2", "16"], "test accuracy"),
     "train_spiking.py": (["torch", "snntorch"], ["2"], "test accuracy"),
     "train_swat.py": (["torch"], ["3"], "test accuracy of the pruned model"),
+    "video_deltas.py": ([], ["8"], "with the threshold"),
 }
 
 if not FOLDER.exists():
