@@ -250,7 +250,7 @@ def bound(sides: Sides, threads: int, kernel: str, sparse: bool) -> Bound:
     packs = packing(layer.simplified, backward)
     if kernel == "rows_output":
         each, fixed = outputs.costs(channels, layer.geometry.all_taps)
-        return Bound(kernel, threads, task, sizes, each, fixed + packs)
+        return Bound(kernel, threads, task, sizes, each, fixed + packs, spread=layer.spread)
     # One word of channels costs about 25 cycles (window moved, bits tested, one branch mispredicted) beside its
     # multiply-adds; measured 0.09 for a tile of 384 vectors, 0.23 for 96, 0.55 for 18.
     tile = min(channels, sizes["channel_block"]) * max(1, layer.geometry.most_taps) * sizes["lane_vectors"]

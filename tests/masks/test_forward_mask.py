@@ -117,6 +117,23 @@ def test_weights_that_are_not_finite(isa):
         np.testing.assert_array_equal(np.isfinite(y[kept]), np.isfinite(whole[kept]))
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride"), [((1, 1), (3, 3), 1), ((1, 1), (2, 2), 2), ((1, 3), (2, 1), 1), ((1, 4), (3, 2), 1)]
+)
+def test_results_that_are_what_the_kernel_spans(isa, size, kernel, stride, groups):
+    """From a map of one row or column: positions of the result become channels, and the bias is spread over them."""
+    x, weight = sparse_ints((2, 16 * groups, *size), 0.3, 1), sparse_ints((16 * groups, 12, *kernel), 0, 2)
+    bias, given = sparse_ints((12 * groups,), 0, 3), {"stride": stride, "groups": groups}
+    expected = reference.conv_transpose2d(x, weight, bias, **given)
+    kept = np.random.default_rng(1).random(expected.shape) < 0.3
+    expected = expected * kept
+    assert np.mean(expected != 0) > 0.15
+    for skip in SKIPS:
+        y = sc.conv_transpose2d(x, weight, bias, output_mask=kept, skip=skip, **given)
+        np.testing.assert_array_equal(y, expected)
+
+
 def test_few_results_are_computed_alone(isa):
     x, weight = sparse_ints((1, 64, 6, 10, 10), 0, 1), sparse_ints((64, 64, 3, 3, 3), 0, 2)
     kept = np.zeros((1, 6, 10, 10), bool)
