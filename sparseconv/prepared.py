@@ -131,7 +131,8 @@ class PreparedCall:
         Raises
         ------
         ValueError
-            Where Python does a part of the call: float64, empty sums, masks of results that the kernel does not know,
+            Where Python does a part of the call: float64, empty sums, zeros and ones as bools or bits, masks of results
+            that the kernel does not know, as none does beside a residual,
             a returned mask that it cannot write (see `conv2d`), layouts of 16 channels with lanes that are padding,
             weight gradients with taps that never meet the input, and a bias of a transposed convolution whose
             kernel is what its result spans (from a map of one row or column).
@@ -148,6 +149,8 @@ class PreparedCall:
         masked = "output_mask" in self._taken
         if masked and (isinstance(operation, Gradient) or not kernel.masks_result):
             raise ValueError(f"capsule: got output_mask with {kernel.kernel}, expected rows_output (skip='output')")
+        if masked and isinstance(operation, Rows) and operation.clears:
+            raise ValueError("capsule: got output_mask with a residual, expected one of them: no kernel knows both")
         if isinstance(operation, Gradient):
             if operation.reduced.cut:
                 raise ValueError("capsule: got taps that never meet the input, expected a kernel that fits into it")
@@ -219,6 +222,9 @@ class PreparedCall:
         call = self._check(given, out)
         for name, array in {**call.operands, "out": call.out}.items():
             _same(name, form(_dense(array)), self._expected[name])
+        shapes = [one.shape for one in (call.operation, self._operation) if isinstance(one, Spiking)]
+        if shapes and shapes[0] != shapes[-1]:  # bits of other shapes can be as many
+            raise ValueError(f"x: got shape {shapes[0]}, expected {shapes[1]}, as it was prepared with")
         return call._replace(operation=self._operation)
 
 

@@ -444,6 +444,8 @@ def test_calls_that_are_not_for_c():
         (lambda: sc.prepare("conv2d", X, W, activation="relu", return_mask=True), "got return_mask, which"),
         (lambda: sc.prepare("conv_transpose2d", np.ones((2, 3, 1, 1), np.float32), np.ones((3, 4, 5, 5), np.float32),
                             np.ones(4, np.float32), skip="none"), "got bias with a map that"),
+        (lambda: sc.prepare("conv2d", X, W, residual=DY, padding=1, output_mask=DY, skip="input"),
+         "got output_mask with a residual, expected one of them"),
         (lambda: sc.prepare("conv2d", blocked, ints(20, 32, 3, 3), layout="NCHW16c"), "got 20 channels"),
     ):
         with pytest.raises(ValueError, match=f"^capsule: {message}"):
