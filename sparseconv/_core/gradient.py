@@ -108,10 +108,13 @@ class Gradient:
             kernel = kernels(by_grad, self.skipping(by_grad), True)
         return choice, kernel
 
-    def run(self, operands: Operands, out: np.ndarray, threads: int, threshold: float, return_mask: bool) -> None:
-        """Writes the result to `out`."""
+    def run(
+        self, operands: Operands, out: np.ndarray, threads: int, threshold: float, return_mask: bool,
+        decided: Bound | None = None,
+    ) -> None:  # fmt: skip
+        """Writes the result to `out`; `decided` is the kernel, if that is settled."""
         needed, pairs = self._needed(operands)
-        _, kernel = self._decide(operands, pairs, threads, threshold)
+        kernel = decided or self._decide(operands, pairs, threads, threshold)[1]
         scalar, lanes = self.scalar(kernel), self.lanes(kernel)
         if self.reduced.cut:
             out.fill(0)  # also the taps that meet nothing

@@ -104,10 +104,14 @@ class Rows:
         return density, kernel.each, kernel.fixed + packs + masking
 
     def run(
-        self, operands: Operands, out: np.ndarray, threads: int, threshold: float, return_mask: bool
-    ) -> np.ndarray | None:
-        """Writes the result to `out`; returns its mask, if it is wanted and the kernel can write it."""
-        _, kernel = self.decide(operands, threads, threshold)
+        self, operands: Operands, out: np.ndarray, threads: int, threshold: float, return_mask: bool,
+        decided: Bound | None = None,
+    ) -> np.ndarray | None:  # fmt: skip
+        """Writes the result to `out`; returns its mask, if it is wanted and the kernel can write it.
+
+        `decided` is the kernel, if that is settled.
+        """
+        kernel = decided or self.decide(operands, threads, threshold)[1]
         (source, _, known), weight, bits = self.source, operands["weight"], None
         needed, bias = operands.get("output_mask"), operands.get("bias")
         clears = needed is not None and (self.clears or not kernel.masks_result)

@@ -48,8 +48,10 @@ class Spiking:
         self, operands: Operands, out: np.ndarray, threads: int, threshold: float, return_mask: bool
     ) -> np.ndarray | None:
         """Writes the result to `out`; returns its mask, if it is wanted and the kernel can write it."""
-        if self.adding is not None and self.adding.decide(operands, threads, threshold)[0].skip == INPUT.skip:
-            return self.adding.run(operands, out, threads, threshold, return_mask)
+        if self.adding is not None:  # one decision: another kernel than this one would read bools or bits as floats
+            choice, kernel = self.adding.decide(operands, threads, threshold)
+            if choice.skip == INPUT.skip:
+                return self.adding.run(operands, out, threads, threshold, return_mask, kernel)
         return self.floats.run(self._with_floats(operands), out, threads, threshold, return_mask)
 
     def _with_floats(self, operands: Operands) -> Operands:

@@ -1,5 +1,7 @@
 """An x of zeros and ones, as bools or bits: every function that takes it, against the float32 array of the same."""
 
+import re
+
 import numpy as np
 import pytest
 from cases import to_layout
@@ -7,6 +9,8 @@ from cases import to_layout
 import sparseconv as sc
 from sparseconv import masks, reference
 from sparseconv._core import spiking
+from sparseconv._core.gradient import Gradient
+from sparseconv._core.rows import Rows
 
 LAYOUTS = ("NCHW", "NHWC", "NCHW16c")
 # batch, channels, filters, size, kernel, options
@@ -238,6 +242,44 @@ def test_prepared_calls():
             np.testing.assert_array_equal(prepared(make(spikes), weight), expected)
         with pytest.raises(ValueError, match="capsule: got an x of zeros and ones, expected float32"):
             prepared.capsule()
+
+
+def test_prepared_calls_know_the_shape():
+    """As many bits, and a result of the same shape."""
+    rng, weight = np.random.default_rng(0), whole_numbers((20, 3, 1, 1))
+    tall, wide = (sc.pack_spikes(rng.random(shape) < 0.3) for shape in ((1, 3, 8, 7), (1, 3, 7, 8)))
+    prepared = sc.prepare("conv2d", tall, weight, stride=2)
+    out = np.full((1, 20, 4, 4), np.float32(7))
+    message = re.escape("x: got shape (1, 3, 7, 8), expected (1, 3, 8, 7), as it was prepared with")
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        prepared(wide, weight, out=out)
+    assert (out == 7).all()
+    np.testing.assert_array_equal(prepared(tall, weight), sc.conv2d(tall.to_dense(), weight, stride=2))
+
+
+def test_one_decision(isa, monkeypatch):
+    """Another one for the same call could ask for a kernel of floats, which would read beyond bools and bits."""
+    spikes, weight = spikes_of(CASES[0], 0.05), whole_numbers((48, 32, 3, 3))
+    grad = whole_numbers((2, 48, 9, 8))
+    expected = sc.conv2d(spikes, weight, padding=1), sc.conv2d_backward_weight(spikes, grad, 3, padding=1)
+    for kind in (Rows, Gradient):
+        name = "decide" if kind is Rows else "_decide"
+        decide, asked = getattr(kind, name), []
+
+        def counted(self, *rest, decide=decide, asked=asked):
+            asked.append(self)
+            assert len(asked) == 1
+            return decide(self, *rest)
+
+        monkeypatch.setattr(kind, name, counted)
+        given = {"padding": 1, "skip": "input"}
+        for x in (spikes, sc.pack_spikes(spikes)):
+            asked.clear()
+            if kind is Rows:
+                np.testing.assert_array_equal(sc.conv2d(x, weight, **given), expected[0])
+            else:
+                np.testing.assert_array_equal(sc.conv2d_backward_weight(x, grad, 3, **given), expected[1])
+            assert asked
 
 
 def test_other_libraries_bools():
