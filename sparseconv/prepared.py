@@ -53,7 +53,8 @@ class PreparedCall:
         weight = call.operands.get("weight")
         self._packed = weight if isinstance(weight, PackedWeight) else None
         self._expected = {name: form(array) for name, array in (plain | {"out": call.out}).items()}
-        cuts = call.threshold and getattr(call.operation, "skip", "") == "weight"  # each call has a copy of its weight
+        # Each call has a copy of its weight, perhaps also where there is nothing to sum.
+        cuts = call.threshold and getattr(call.operation, "skip", "weight") == "weight"
         self._forms = None if cuts else _prepared.Forms(plain, names, call.out)
         self._decided = call.decide()
         self._plan = call.plan(operation, self._decided)

@@ -475,3 +475,14 @@ def test_forms_of_new_arrays(shape, dtype):
     assert arrays.contiguous(shape, dtype).steps == tuple(
         step // dtype.itemsize for step in arrays.empty(shape, dtype).strides
     )
+
+
+def test_threshold_of_packed_weights_that_meet_nothing():
+    """Then no kernel says that small weights are cut, for which the packed weight becomes an array."""
+    x, weight = np.ones((1, 2, 4, 1), np.float32), np.ones((2, 2, 1, 2), np.float32)
+    packed, words = sc.pack_weight(weight), {"dilation": 3, "padding": "same", "stride": (1, 2)}
+    for given in (weight, packed):
+        prepared = sc.prepare("conv2d", x, given, skip="weight", threshold=2, **words)
+        for other in (weight, packed):
+            np.testing.assert_array_equal(prepared(x, other), sc.conv2d(x, other, skip="weight", threshold=2, **words))
+    assert prepared.plan().kernel == "none"
