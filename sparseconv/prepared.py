@@ -148,10 +148,10 @@ class PreparedCall:
         if isinstance(operation, Spiking):
             raise ValueError("capsule: got an x of zeros and ones, expected float32")
         masked = "output_mask" in self._taken
-        if masked and (isinstance(operation, Gradient) or not kernel.masks_result):
-            raise ValueError(f"capsule: got output_mask with {kernel.kernel}, expected rows_output (skip='output')")
         if masked and isinstance(operation, Rows) and operation.clears:
             raise ValueError("capsule: got output_mask with a residual, expected one of them: no kernel knows both")
+        if masked and (isinstance(operation, Gradient) or not kernel.masks_result):
+            raise ValueError(f"capsule: got output_mask with {kernel.kernel}, expected rows_output (skip='output')")
         if isinstance(operation, Gradient):
             if operation.reduced.cut:
                 raise ValueError("capsule: got taps that never meet the input, expected a kernel that fits into it")

@@ -55,6 +55,8 @@ class Spikes(foreign.Compressed):
         bits = arrays.take_any("bits", self.bits)
         if bits.dtype != np.uint8:
             raise TypeError(f"bits: got dtype {bits.dtype!s}, expected uint8")
+        if not isinstance(self.shape, (tuple, list)):
+            raise TypeError(f"shape: got {type(self.shape).__name__}, expected a tuple of int")
         shape = tuple(checks.whole("shape", size, 0) for size in self.shape)
         checks.sizes("bits", bits.shape, (-(-math.prod(shape) // 8),))
         object.__setattr__(self, "bits", np.ascontiguousarray(bits))

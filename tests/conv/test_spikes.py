@@ -330,6 +330,7 @@ def test_the_class():
         (lambda x, w: sc.Spikes(masks.pack(x), (3, 3)), ValueError, "bits: got shape"),
         (lambda x, w: sc.Spikes(x, x.shape), TypeError, "bits: got dtype bool, expected uint8"),
         (lambda x, w: sc.Spikes(masks.pack(x), (1, -1)), ValueError, "shape: got -1"),
+        (lambda x, w: sc.Spikes(masks.pack(x), 75), TypeError, "shape: got int, expected a tuple"),
     ],
 )
 def test_errors(call, error, message):
