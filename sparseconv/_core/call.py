@@ -24,13 +24,14 @@ from . import _cpu, _weights, arrays, caches, checks, foreign, layout, operation
 from .arrays import Form
 from .bound import Bound
 from .choice import Choice, Plan
-from .operands import KNOWN, OPERANDS, Operands
+from .operands import GRAD_OUTPUT, INPUT, KNOWN, OPERANDS, Operands
 from .operations import Operation
 from .spiking import Spiking
 
 PLAIN = frozenset({int, str, type(None)})
 MASKS = frozenset({"output_mask", *KNOWN})
 OPTIONAL = MASKS | {"bias", "residual"}  # operands that need not be there
+ABOUT = {operand.known: operand.name for operand in (INPUT, GRAD_OUTPUT)}
 SIZES = ("input_shape", "kernel_size")  # options that are shapes
 TAKES_COMPRESSED = frozenset({
     operations.conv_backward_weight, operations.conv_transpose_backward_weight, operations.linear_backward_weight
@@ -105,6 +106,7 @@ def checked(
             options[name] = tuple(options[name])  # in the place of its subclasses, such as the shapes of tensors
     taken, used, guard, ndim = {}, {}, None, 0  # ndim: of the first operand
     forms: list[tuple] = []
+    told: dict[str, tuple[int, ...]] = {}  # shapes of the arrays that compressed masks are about
     cuts = (type(threshold) is not float or threshold) and options.get("skip") == "weight"  # kernels get a copy
     for name, value in operands.items():
         if value is None and name in OPTIONAL:
@@ -114,7 +116,9 @@ def checked(
             array = taken[name]
             used[name] = value if array.dtype == np.float32 else array
         else:
-            if isinstance(value, foreign.Compressed) and name not in MASKS:
+            if isinstance(value, foreign.Compressed) and name in MASKS:
+                told[name] = value.shape
+            elif isinstance(value, foreign.Compressed):
                 if isinstance(value, Spikes) and name == "x" and make in TAKES_SPIKES:
                     taken[name] = used[name] = value.bits
                     ndim = ndim or value.ndim
@@ -139,6 +143,9 @@ def checked(
         operation = find(*asked)
     except ValueError as error:
         raise _in_another_layout(error, *asked) from None
+    for name, shape in told.items():  # bits of other shapes can be as many
+        about = operation.result.shape if name == "output_mask" else forms[tuple(used).index(ABOUT[name])][0]
+        checks.sizes(name, shape, about)
     threads = cpu.checked_threads(num_threads)
     if type(threshold) is not float or threshold:
         threshold = checks.threshold(threshold, options.get("skip", "auto"))

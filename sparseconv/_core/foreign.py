@@ -45,6 +45,8 @@ TRACED = {
 class Compressed:
     """What is no array, but whose mask can be had: compressed.CompressedArray and spikes.Spikes."""
 
+    shape: tuple[int, ...]
+
     @property
     def _instead(self) -> str:
         """What makes an array of it, and which functions take it as it is, for messages."""

@@ -1,5 +1,7 @@
 """input_mask and grad_output_mask: known zeros of the operand that is skipped, in all passes."""
 
+import re
+
 import numpy as np
 import pytest
 from cases import CASES, FEW_CASES, PASSES, call, in_layout, operands, oracle, prepared, sparse_ints
@@ -144,6 +146,23 @@ def test_errors():
     with pytest.raises(ValueError, match="out: got an array that overlaps input_mask"):
         mask = np.ones((2, 8, 8, 16), np.float32)
         sparseconv.conv2d(x, weight, input_mask=mask, out=mask[:, :6, :6], **words)
+
+
+@pytest.mark.parametrize("make", [sparseconv.compress, sparseconv.pack_spikes])
+def test_masks_that_know_another_shape(make):
+    """As many bits, in another order: without a look at the shape they would be taken."""
+    x, weight = sparse_ints((2, 3, 8), 0.5, 1), sparse_ints((5, 8), 0, 2)
+    grad, needed = sparse_ints((2, 3, 5), 0.5, 3), sparse_ints((5, 8), 0.5, 4)
+    np.testing.assert_array_equal(sparseconv.linear(x, weight, input_mask=make(x)), x @ weight.T)
+    words = {"input_mask": make(x), "grad_output_mask": make(grad), "output_mask": make(needed)}
+    expected = np.einsum("abi,abo->oi", x, grad) * (needed != 0)
+    assert np.mean(expected != 0) > 0.2
+    np.testing.assert_array_equal(sparseconv.linear_backward_weight(x, grad, **words), expected)
+    for name, mask in words.items():
+        turned = make(np.ascontiguousarray(mask.to_dense().swapaxes(0, 1)).astype(np.float32))
+        message = re.escape(f"{name}: got shape {turned.shape}, expected {mask.shape}")
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            sparseconv.linear_backward_weight(x, grad, **words | {name: turned})
 
 
 def test_float64():
