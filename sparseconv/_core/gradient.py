@@ -30,6 +30,7 @@ LANE_TILE_BYTES = 28 * 1024  # most of L1
 MIN_CHANNELS = 8  # of a work item
 LANE_BLOCKS = 8  # lane blocks that a work item has at least, if there are as many
 WORD = 64  # channels that gradient/points.h takes together
+POINTS_SLOPE = 2.35  # time of a multiply-add there over a dense one; Zen 4 and Zen 5
 POINTS_BYTES = 256 * 1024  # of its scalar operand, read once for its words and once for each lane block: L2
 
 
@@ -211,7 +212,10 @@ def bound(sides: Sides, threads: int, by_grad: bool, kernel: str, sparse: bool) 
     # 322 and 260; 512 lanes at 90% 318 and 314, at 95% 454 and 370; the same, stride 2, 80%: 181 and 173, 90%: 272 and
     # 203.
     few = min(0.4, (0.05 + 1.2 / ceil(lanes / 16)) * (1 if flat.pointwise else 1.7)) if can_be_points else SPARSE
-    each, fixed = work * processor.slope(), work * (0.05 + 100 / run)
+    slope = processor.nonzero_slope(taps * sizes["lane_vectors"], processor.GRADIENT_CYCLES)
+    if can_be_points and slope > POINTS_SLOPE * processor.slope():  # sums in memory wait for nothing
+        slope, few = POINTS_SLOPE * processor.slope(), 1.0
+    each, fixed = work * slope, work * (0.05 + 100 / run)
     dense = work / max(tile_gain, group_gain)
     return Bound(
         kernel, threads, task, sizes, each, fixed, dense, few, amx.note(sizes["parts"]),

@@ -17,6 +17,11 @@ DENSE_CYCLES = 0.95
 # Cycles to pack a weight for a kernel with lanes of channels: forward, backward_data of one tap, and of more: what
 # counts where few positions use it. Zen 5, from L2: 0.75, 0.9, 4; from memory 1.2 and 1.7.
 PACK_CYCLES = (0.75, 0.9, 2.5)
+# At least for a nonzero in a skipping kernel. In rows of one tap the loop over bits bounds it: sums of the next column
+# are others. In rows of several taps the next nonzero often waits for the same sums, in gradients always. Zen 5: rows of
+# one and two accumulators 1.6 and 2.2 cycles, of three (three taps) 3.0; gradients of two and four 3.9 and 4.1.
+# Before this was known, "auto" took twice the dense time for 1x1 layers of 16 and 32 filters at 40% zeros.
+ONE_TAP_CYCLES, TAPS_CYCLES, GRADIENT_CYCLES = 2.0, 3.0, 4.0
 
 
 def slope() -> float:
@@ -28,6 +33,14 @@ def vector_cycles() -> float:
     """Cycles of a multiply-add of 16 floats with one operand in L1: half of one on CPUs that do two 512-bit ones."""
     two = _cpu.vendor() == "intel" or (_cpu.vendor() == "amd" and _cpu.family() >= 26)
     return 0.55 if two and _cpu.current() in ("amx", "avx512") else 1.0
+
+
+def nonzero_slope(accumulators: int, least_cycles: float) -> float:
+    """Time of a skipping kernel's multiply-adds for a nonzero, which go to so many accumulators, over a dense kernel's.
+
+    Few of them do not fill the CPU: a nonzero takes that many cycles at least.
+    """
+    return slope() * max(1.0, least_cycles / (accumulators * vector_cycles()))
 
 
 def dense_cycles() -> float:

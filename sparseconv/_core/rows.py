@@ -32,6 +32,7 @@ MAX_CHANNEL_BLOCK = 256  # SC_MAX_CHANNEL_BLOCK
 # layers of ResNet, dense-equivalent GF/s with 24 and 48 KB: 60% zeros 216 and 203, 80% 363 and 361, 90% 592 and 645,
 # 95% 792 and 1037. One tap: 64 channels x 8 vectors are 32 KB; 24 KB (48 channels, broken words) lose 5 to 20%.
 WEIGHT_TILE_BYTES, SPARSE_WEIGHT_TILE_BYTES, ONE_TAP_WEIGHT_TILE_BYTES = 24 * 1024, 48 * 1024, 32 * 1024
+WORD_CYCLES = 6  # to read 16 floats and find which are nonzero
 ALL_TAPS_BYTES = 16 * 1024 * 1024  # of a lane block and channel block with all outer taps, which are packed together
 WITHOUT_BITS = ("rows_tiles", "rows_output")  # kernels that write no mask of the result
 MIN_SEGMENT = 64  # columns that are worth an item of their own
@@ -256,13 +257,19 @@ def bound(sides: Sides, threads: int, kernel: str, sparse: bool) -> Bound:
         each, fixed = outputs.costs(channels, layer.geometry.all_taps)
         return Bound(kernel, threads, task, sizes, each, fixed + packs, spread=layer.spread)
     # One word of channels costs about 25 cycles (window moved, bits tested, one branch mispredicted) beside its
-    # multiply-adds; measured 0.09 for a tile of 384 vectors, 0.23 for 96, 0.55 for 18.
-    tile = min(channels, sizes["channel_block"]) * max(1, layer.geometry.most_taps) * sizes["lane_vectors"]
+    # multiply-adds; measured (Zen 4) 0.09 for a tile of 384 vectors, 0.23 for 96, 0.55 for 18. To find it takes about 6
+    # for each vector of floats, which are read for that alone (Zen 5: 3 to 11, from L2 and from memory).
+    accumulators = max(1, layer.geometry.most_taps) * sizes["lane_vectors"]
+    least = processor.TAPS_CYCLES if layer.geometry.most_taps > 1 else processor.ONE_TAP_CYCLES
+    tile = min(channels, sizes["channel_block"]) * accumulators * processor.vector_cycles()
+    floats = problem.batch * channels * problem.groups * prod(problem.out_size if backward else problem.in_size)
+    finding = 0.0 if kernel == "rows_spikes" else WORD_CYCLES * floats / (problem.macs * processor.vector_cycles())
     masking = masking_cost(layer.simplified, backward) if layer.needed else 0.0
-    fixed = 0.03 + 25 / (tile + 20) + masking + packs
+    fixed = 0.03 + 25 / (tile + 20) + finding + masking + packs
     dense = masking + ((1 + packs) / group_gain if group_gain > tile_gain else 1 / tile_gain + packs)
     return Bound(
-        kernel, threads, task, sizes, processor.slope(), fixed, dense, SPARSE, amx.note(sizes["parts"]),
+        kernel, threads, task, sizes, processor.nonzero_slope(accumulators, least), fixed, dense, SPARSE,
+        amx.note(sizes["parts"]),
         spread=layer.spread,
     )  # fmt: skip
 
