@@ -18,8 +18,8 @@ DENSE_CYCLES = 0.95
 # counts where few positions use it. Zen 5, from L2: 0.75, 0.9, 4; from memory 1.2 and 1.7.
 PACK_CYCLES = (0.75, 0.9, 2.5)
 # At least for a nonzero in a skipping kernel. In rows of one tap the loop over bits bounds it: sums of the next column
-# are others. In rows of several taps the next nonzero often waits for the same sums, in gradients always. Zen 5: rows of
-# one and two accumulators 1.6 and 2.2 cycles, of three (three taps) 3.0; gradients of two and four 3.9 and 4.1.
+# are others. In rows of several taps the next nonzero often waits for the same sums, in gradients always. Zen 5: rows
+# of one and two accumulators 1.6 and 2.2 cycles, of three (three taps) 3.0; gradients of two and four 3.9 and 4.1.
 # Before this was known, "auto" took twice the dense time for 1x1 layers of 16 and 32 filters at 40% zeros.
 ONE_TAP_CYCLES, TAPS_CYCLES, GRADIENT_CYCLES = 2.0, 3.0, 4.0
 
