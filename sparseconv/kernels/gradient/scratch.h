@@ -114,8 +114,9 @@ struct gradient_scratch {
         size.long_gradient = long_sums::size(size.gradient, chunks, SHORT_CHAIN);
         size.channel_pitch = pitch, size.live_pitch = words;
         size.pixel_pitch = line(task.channel_block) + 16;  // pixels a power of two apart would share few sets of L1
-        const int64_t all = pixels(task) ? task.chunk_rows * window * size.pixel_pitch + 16 : task.channel_block * pitch;
-        size.channels = spikes(task) ? 0 : all;
+        if (pixels(task)) size.channels = task.chunk_rows * window * size.pixel_pitch + 16;
+        else size.channels = task.channel_block * pitch;
+        if (spikes(task)) size.channels = 0;
         size.live = skips(task) ? line(2 * task.channel_block * words) : 0;
         size.lanes = line(slots * window * task.lane_vectors * 16 + 16);
         return size;
