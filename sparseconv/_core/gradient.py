@@ -213,8 +213,8 @@ def bound(sides: Sides, threads: int, by_grad: bool, kernel: str, sparse: bool) 
     # 203.
     few = min(0.4, (0.05 + 1.2 / ceil(lanes / 16)) * (1 if flat.pointwise else 1.7)) if can_be_points else SPARSE
     slope = processor.nonzero_slope(taps * sizes["lane_vectors"], processor.GRADIENT_CYCLES)
-    if can_be_points and slope > POINTS_SLOPE * processor.slope():  # sums in memory wait for nothing
-        slope, few = POINTS_SLOPE * processor.slope(), 1.0
+    if can_be_points:  # sums in memory wait for nothing
+        slope = min(slope, POINTS_SLOPE * processor.slope())
     each, fixed = work * slope, work * (0.05 + 100 / run)
     dense = work / max(tile_gain, group_gain)
     return Bound(

@@ -24,6 +24,7 @@ import torch
 from torch import _C, Tensor
 from torch.autograd import forward_ad
 
+from .._core import checks
 from . import calls, shapes
 from .derivatives import BackwardData, BackwardWeight, Layer
 
@@ -34,6 +35,8 @@ DATA = "Tensor grad_output, Tensor weight, Tensor? output_mask, SymInt[] input_s
 WEIGHT = "Tensor input, Tensor grad_output, SymInt[] weight_size, SymInt[] weight_stride, "
 LAYER_WORDS = "str? activation, str skip, float threshold, str keep, bool? input_is_relu, int? num_threads"
 BACKWARD_WORDS = "str skip, float threshold, int? num_threads"
+
+SKIPS = ("auto", "none", "input", "weight")  # of a layer, which has no mask of what is needed
 
 _AFTER_AUTOGRAD = _C._after_autograd_keyset
 _CPU = _C.DispatchKey.CPU
@@ -163,6 +166,7 @@ class Family:
         geometry = _hashable(geometry)
 
         def result() -> calls.Result:
+            checks.word("skip", skip, SKIPS)
             form = self.result(input, weight, geometry)
             return calls.Result(form.shape, form.strides, form.core.forward)
 

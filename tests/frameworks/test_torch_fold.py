@@ -247,8 +247,8 @@ def test_training_mode_and_gradients(ours_is_faster, calls):
         output.sum().backward()
         results.append([output.detach(), *[parameter.grad for parameter in one.parameters()], *one.buffers()])
     assert not any(at_once for _, at_once in calls)
-    for got, expected in zip(*results, strict=True):
-        torch.testing.assert_close(got, expected)
+    for got, expected in zip(*results, strict=True):  # gradients of sums of normalised results nearly cancel
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
     model.eval(), original.eval()
     with torch.no_grad():
         assert_close(model(IMAGES), original(IMAGES))  # statistics have changed

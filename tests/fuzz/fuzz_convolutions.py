@@ -129,8 +129,14 @@ def packed_weight(rng, plain, given, groups, inputs):
 def as_spikes(rng, plain, given, inputs):
     """The ones of an x, and a form of zeros and ones. Lanes that hold no channel are ones."""
     bools = given != 0
-    inputs.append(bools)
-    return (plain != 0).astype(np.float32), bools if chance(rng, 0.5) else sc.pack_spikes(bools)
+    if chance(rng, 0.5):
+        spikes = placed(rng, bools)
+        inputs.append(spikes)
+    else:
+        bits = moved(packed_bits(bools))
+        inputs.append(bits)
+        spikes = sc.Spikes(bits, bools.shape)
+    return (plain != 0).astype(np.float32), spikes
 
 
 @dataclass

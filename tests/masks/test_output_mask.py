@@ -137,7 +137,7 @@ def test_weights_are_packed_ahead(isa, kind):
     """Several lane blocks of several channel blocks, which lie side by side then."""
     case = Case(72, 300, (14, 14), (1, 1), batch=2, kind=kind)
     first, second, floats, expected = masked(case, 0.4)
-    options = {"skip": "output", "output_mask": floats}
+    options = {"skip": "output", "output_mask": floats, "num_threads": 2}  # one thread has one chunk
     blocking = call(Planner(), case, NAME, first, second, **options).blocking
     assert blocking["pack_ahead"] and blocking["lane_vectors"] < 5 and blocking["channel_block"] < 300
     assert_exact(call(sc, case, NAME, first, second, **options), expected)

@@ -20,8 +20,8 @@ static void *trapped_alloc(size_t, size_t bytes) {
     return first;
 }
 
-// Of scratch memory and of what malloc gave, which never begins with a page.
-static void trapped_free(void *memory) {
+// Of scratch memory and of what malloc gave, which never begins with a page. Inlined, GCC 12 warns of the latter's size.
+__attribute__((noinline)) static void trapped_free(void *memory) {
     if (!memory || (size_t)memory % trapped_page) return free(memory);
     char *first = (char *)memory - trapped_page;
     munmap(first, *(size_t *)first);
