@@ -20,7 +20,7 @@ static void *trapped_alloc(size_t, size_t bytes) {
     return first;
 }
 
-// Of scratch memory and of what malloc gave, which never begins with a page. Inlined, GCC 12 warns of the latter's size.
+// Of scratch memory, and of what malloc gave, which never begins with a page; inlined, GCC 12 warns of its size.
 __attribute__((noinline)) static void trapped_free(void *memory) {
     if (!memory || (size_t)memory % trapped_page) return free(memory);
     char *first = (char *)memory - trapped_page;
