@@ -38,32 +38,35 @@ class Spiking:
 
     def decide(self, operands: Operands, threads: int, threshold: float) -> tuple[Choice, Bound]:
         """What to skip in these arrays, and the kernel for it."""
+        return self._settled(operands, threads, threshold)[2:]
+
+    def _settled(
+        self, operands: Operands, threads: int, threshold: float
+    ) -> tuple[Rows | Gradient, Operands, Choice, Bound]:
+        """Which of the two operations it is, its operands, and what it decided."""
         if self.adding is not None:
             choice, kernel = self.adding.decide(operands, threads, threshold)
             if choice.skip == INPUT.skip:
-                return choice, kernel
-        return self.floats.decide(self._with_floats(operands), threads, threshold)
+                return self.adding, operands, choice, kernel
+        operands = self._with_floats(operands)
+        return self.floats, operands, *self.floats.decide(operands, threads, threshold)
 
     def run(
         self, operands: Operands, out: np.ndarray, threads: int, threshold: float, return_mask: bool
     ) -> np.ndarray | None:
         """Writes the result to `out`; returns its mask, if it is wanted and the kernel can write it."""
-        if self.adding is not None:  # one decision: another kernel than this one would read bools or bits as floats
-            choice, kernel = self.adding.decide(operands, threads, threshold)
-            if choice.skip == INPUT.skip:
-                return self.adding.run(operands, out, threads, threshold, return_mask, kernel)
-        return self.floats.run(self._with_floats(operands), out, threads, threshold, return_mask)
+        operation, operands, _, kernel = self._settled(operands, threads, threshold)
+        # Not decided anew: another kernel of `adding` than this one would read bools or bits as floats.
+        return operation.run(operands, out, threads, threshold, return_mask, kernel)
 
     def _with_floats(self, operands: Operands) -> Operands:
         spikes = operands[INPUT.name]
         if spikes.dtype == np.uint8:
             bools = np.empty(math.prod(self.shape), np.bool_)
             _masks.unpack(spikes, bools.size, bools.view(np.uint8))
-            spikes = bools.reshape(self.shape)
-        if spikes.shape != self.shape:  # the rows of linear layers
-            spikes = spikes.reshape(self.shape)
+            spikes = bools
         floats = np.empty([self.shape[axis] for axis in self.axes], FLOAT).transpose(inverse(self.axes))
-        np.copyto(floats, spikes)
+        np.copyto(floats, spikes.reshape(self.shape))  # linear layers have rows of any dimensions
         return operands | {INPUT.name: floats}
 
 

@@ -1,6 +1,7 @@
 """``sparseconv bench --network``: networks as PyTorch models, what they record, and the command.
 
-Most tests have thin networks in files that they write themselves; those of the real ones need the packages.
+Most tests have thin networks in files that they write themselves; those of the real ones need the packages. One file:
+they share these networks.
 """
 
 import csv

@@ -1,7 +1,8 @@
 """Damaged and hostile files: an error that names the file, or arrays of a size that the file explains. Never a crash, a
 hang or a large allocation, never code that a file brings.
 
-Files are valid ones with mutations of fixed seeds, and some that lie with care.
+Files are valid ones with mutations of fixed seeds, and some that lie with care. One file: all readers meet the same
+mutations.
 """
 
 import contextlib

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparseconv.benchmark.networks import hdf5_file, photos
-from sparseconv.benchmark.networks.packages import package_file
+from sparseconv.benchmark.networks.packages import naming, package_file
 from sparseconv.benchmark.networks.trained import Trained, channels_last, convolution
 
 __all__ = ["HED", "load"]
@@ -91,16 +91,14 @@ def load(name: str) -> Trained:
     """The network on the middle of both photos."""
     path = package_file(PACKAGE, FILE, REQUIREMENT)
     arrays = hdf5_file.read(path)
-    try:
+    with naming(path):
         model = HED(arrays)
-    except ValueError as error:
-        raise ValueError(f"network: {error}, in {path}") from error
     images = [photos.centre(photo, *SIZE) for photo in photos.load()]
     labels = torch.from_numpy(np.stack([photos.edges(image, EDGES)[None] for image in images]).astype(np.float32))
     rows, columns = SIZE
     return Trained(
         f"HED, VGG16's convolutions, on {len(images)} photos of {columns} x {rows}",
-        model.to(memory_format=torch.channels_last).eval(),  # type: ignore[call-overload]  # its stub lacks the word
+        model,
         channels_last(np.stack(images)[..., ::-1] - np.array(MEAN)),
         lambda results: balanced_loss(results, labels),
     )

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sparseconv.benchmark.networks.packages import naming
+
 __all__ = ["Node", "read"]
 
 MAGIC, FLOAT16, FLOAT32 = "7767517", 0x01306B47, 0
@@ -46,21 +48,16 @@ def read(param: str | Path, bin: str | Path) -> list[Node]:
     ValueError
         If the text is not of this kind, a layer is another one than `KINDS`, or the weights have other sizes.
     """
-    try:
-        lines = _lines(Path(param))
-        nodes = [_node(line) for line in lines]
-    except ValueError as error:
-        raise ValueError(f"network: {error}, in {param}") from error
+    with naming(param):
+        nodes = [_node(line) for line in _lines(Path(param))]
     content, at, filled = memoryview(Path(bin).read_bytes()), 0, []
-    try:
+    with naming(bin):
         for node in nodes:
             if node.kind == "Convolution":
                 node, at = _with_weights(node, content, at)
             filled.append(node)
         if at != len(content):
             raise ValueError(f"got {len(content)} bytes, expected {at} for the layers of {Path(param).name}")
-    except ValueError as error:
-        raise ValueError(f"network: {error}, in {bin}") from error
     return filled
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sparseconv.benchmark.networks.packages import library
+from sparseconv.benchmark.networks.packages import library, naming
 
 __all__ = ["Graph", "Node", "read"]
 
@@ -58,10 +58,8 @@ def read(path: str | Path) -> Graph:
         model = onnx.ModelProto.FromString(content)
     except Exception as error:  # protobuf's DecodeError; others are not excluded
         raise ValueError(f"network: got a file that is no ONNX model: {str(error)[:200]}, in {path}") from error
-    try:
+    with naming(path):
         return _graph(onnx, model.graph)
-    except ValueError as error:
-        raise ValueError(f"network: {error}, in {path}") from error
 
 
 def _graph(onnx: Any, graph: Any) -> Graph:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparseconv.benchmark.networks import onnx_file, photos
-from sparseconv.benchmark.networks.packages import package_file
+from sparseconv.benchmark.networks.packages import naming, package_file
 from sparseconv.benchmark.networks.trained import Trained, channels_last, convolution
 
 __all__ = ["OpenNSFW", "load"]
@@ -191,15 +191,13 @@ def load(name: str) -> Trained:
     """The network on sixteen images."""
     path = package_file(PACKAGE, FILE, REQUIREMENT)
     graph = onnx_file.read(path)
-    try:
+    with naming(path):
         model = OpenNSFW(graph)
-    except ValueError as error:
-        raise ValueError(f"network: {error}, in {path}") from error
     images = np.stack([image for photo in photos.load() for image in crops(photo)])
     labels = torch.full((len(images),), CLASS)
     return Trained(
         f"open_nsfw, a thin ResNet-50, on {len(images)} images of {CROP} x {CROP}",
-        model.to(memory_format=torch.channels_last).eval(),  # type: ignore[call-overload]  # its stub lacks the word
+        model,
         channels_last(images[..., ::-1] - np.array(MEAN)),
         lambda scores: functional.cross_entropy(scores, labels),
     )

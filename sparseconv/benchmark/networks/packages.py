@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["library", "package_file"]
+__all__ = ["library", "naming", "package_file"]
 
 
 def package_file(package: str, name: str, requirement: str) -> Path:
@@ -35,6 +37,15 @@ def package_file(package: str, name: str, requirement: str) -> Path:
         if (Path(folder) / name).is_file():
             return Path(folder) / name
     raise ValueError(f"network: the installed {package} has no file {name}, expected that of: {how}")
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """What a ValueError in it says is about this file of a network."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"network: {error}, in {path}") from error
 
 
 def library(name: str) -> Any:

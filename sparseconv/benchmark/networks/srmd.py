@@ -13,12 +13,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sparseconv.benchmark.networks import ncnn_file, photos
-from sparseconv.benchmark.networks.packages import package_file
+from sparseconv.benchmark.networks.packages import naming, package_file
 from sparseconv.benchmark.networks.trained import Trained, channels_last, convolution
 
 __all__ = ["SRMD", "load"]
@@ -69,13 +68,11 @@ def load(name: str) -> Trained:
         package_file(PACKAGE, f"models/models-srmd/{stem}.{ending}", REQUIREMENT) for ending in ("param", "bin")
     )
     nodes = ncnn_file.read(param, bin)
-    try:
+    with naming(param):
         model = SRMD(nodes)
         told = (*BLUR, NOISE)[: model.in_channels - 3]
         if model.in_channels != 3 + len(told) or not told:
             raise ValueError(f"got {model.in_channels} channels of input, expected 18 or 19")
-    except ValueError as error:
-        raise ValueError(f"network: {error}, in {param}") from error
     large = [photos.centre(photo, model.scale * SIZE, model.scale * SIZE) for photo in photos.load()]
     small = np.stack([photos.resized(photo, SIZE, SIZE, "BICUBIC") for photo in large])
     x = np.concatenate([small / 255, np.broadcast_to(told, (*small.shape[:3], len(told)))], 3)
@@ -86,7 +83,7 @@ def load(name: str) -> Trained:
 
     return Trained(
         f"{stem}, 3x3 layers of 128 channels, on {len(x)} photos of {SIZE} x {SIZE}",
-        model.to(memory_format=torch.channels_last).eval(),  # type: ignore[call-overload]  # its stub lacks the word
+        model,
         channels_last(x),
         loss,
     )

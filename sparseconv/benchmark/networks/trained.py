@@ -22,7 +22,7 @@ class Trained:
     title : str
         What it is, and on what it runs.
     model : torch.nn.Module
-        In eval mode.
+        Put into that memory, and into eval mode.
     images : torch.Tensor
     loss : function
         The loss of a training step, of what the model returns.
@@ -32,6 +32,9 @@ class Trained:
     model: nn.Module
     images: Tensor
     loss: Callable[[Any], Tensor]
+
+    def __post_init__(self) -> None:
+        self.model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # its stub lacks the word
 
 
 def convolution(weight: np.ndarray, bias: np.ndarray | None, *, stride: int = 1) -> nn.Conv2d:
