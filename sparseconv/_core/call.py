@@ -20,10 +20,11 @@ from .. import cpu, masks
 from ..compressed import CompressedArray
 from ..packed import PackedWeight
 from ..spikes import Spikes
-from . import _cpu, _weights, arrays, caches, checks, foreign, layout, operations
+from . import _cpu, _weights, arrays, caches, checks, layout, operations
 from .arrays import Form
 from .bound import Bound
 from .choice import Choice, Plan
+from .foreign import Compressed
 from .operands import GRAD_OUTPUT, INPUT, KNOWN, OPERANDS, Operands
 from .operations import Operation
 from .spiking import Spiking
@@ -116,15 +117,15 @@ def checked(
             array = taken[name]
             used[name] = value if array.dtype == np.float32 else array
         else:
-            if isinstance(value, foreign.Compressed) and name in MASKS:
-                told[name] = value.shape
-            elif isinstance(value, foreign.Compressed):
-                if isinstance(value, Spikes) and name == "x" and make in TAKES_SPIKES:
+            if isinstance(value, Compressed):
+                if name in MASKS:
+                    told[name] = value.shape
+                elif isinstance(value, Spikes) and name == "x" and make in TAKES_SPIKES:
                     taken[name] = used[name] = value.bits
                     ndim = ndim or value.ndim
                     forms.append(arrays.contiguous(value.shape, value.bits.dtype))
                     continue
-                if isinstance(value, CompressedArray) and make in TAKES_COMPRESSED:
+                elif isinstance(value, CompressedArray) and make in TAKES_COMPRESSED:
                     value = value.to_dense(num_threads=num_threads)
             taken[name] = array = arrays.take_mask(name, value) if name in MASKS else arrays.take_operand(name, value)
             if name in MASKS and array.ndim == ndim - 1 and array.dtype != np.uint8:
