@@ -2,7 +2,8 @@
 //
 //   y = act( sum + bias + residual ), zeros where a mask does not need it; the bits of what is not zero
 //
-// A kernel's sums begin with the bias (`begin_with_bias`), which costs nothing there; the rest comes in the last store.
+// The first sums of a result are added to the bias (`begin_with_bias`) as later ones are to what was summed before,
+// which costs nothing; outputs/outputs.h, whose sums lie packed, adds it at the end. The rest comes in the last store.
 // The arithmetic is `with_residual` and `finished`, for all kernels alike: a further step of an epilogue belongs there,
 // and its operand into sc_epilogue. How vectors get to memory differs, since lanes do:
 //   row_results      lanes are channels, which lie side by side in memory: Q vectors of an output (rows/, amx/)

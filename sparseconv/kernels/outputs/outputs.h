@@ -1,10 +1,11 @@
 // forward and backward_data where only some outputs are needed: the loops around outputs/row.h.
 //
-//   out[n, row, m, k] = needed[n, row, m, k] ? sum over outer taps, strands, channels c, taps j of
-//                       in[n, row_table[row][tap], m + j - shift, c] * weight[k, c, tap, j] : 0
+//   out[n, row, m, k] = needed[n, row, m, k] ? end( bias[k] + sum over outer taps, strands, channels c, taps j of
+//                       in[n, row_table[row][tap], m + j - shift, c] * weight[k, c, tap, j] ) : 0
 //
 // Made for backward_data behind a ReLU: the mask is that of the forward input, and what it does not let through need
-// not be computed. In networks with batch normalisation, whose gradients have no zeros, nothing else can be skipped.
+// not be computed. In networks with batch normalisation, whose gradients have no zeros, nothing else can be skipped. In
+// forward the mask is a region of interest. `end` is ReLU or nothing: with a residual no call comes here.
 //
 // Loop order, outermost first, and what each level re-uses:
 //   item           (group, chunk of output rows, share of the lane blocks), as in rows/rows.h

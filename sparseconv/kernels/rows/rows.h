@@ -317,7 +317,7 @@ struct needed_words {
     }
 };
 
-// Output columns column + m * step, begin <= m < end, of a row of the chunk for a sweep that begins with the bias
+// Output columns column + m * step, begin <= m < end, of a row of the chunk for a sweep that is added to the bias
 // (`opens`) or their sums, and completes them (`closes`) or not. `needed` are the words of the lane block's first row,
 // if there is a mask.
 SC_INLINE void open_and_close(const sc_rows_task &task, const row_chunk &chunk, const row_scratch &scratch,

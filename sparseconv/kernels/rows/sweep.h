@@ -13,7 +13,7 @@ struct row_sweep {
     int64_t shift, taps;
     int channels;
     const float *weights;
-    const float *from;  // partial sums of m = begin, or the bias with from_pitch 0
+    const float *from;  // what the sums of m = begin are added to: partial ones, or the bias with from_pitch 0
     int64_t from_pitch;
     float *to;
     int64_t to_pitch;

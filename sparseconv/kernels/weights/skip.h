@@ -16,7 +16,7 @@ struct filter_sweep {
     const sc_nonzero *nonzeros;
     const int64_t *starts;     // of the first filter and first list of the block
     int64_t starts_pitch, blocks;
-    const float *bias;         // what the sums begin with, by filter; null: they are in memory
+    const float *bias;         // what the sums are added to, by filter; null: to those in memory
     float *sums;               // [filter][T][16]
     int64_t filters;
 };
