@@ -111,8 +111,9 @@ static void sweep_outputs(const outputs_share &share, const ready_rows &ready, i
     }
 }
 
-// The needed sums of one lane block of a pixel, with the bias if there is one, and zeros between them; the last vector
-// first: in place it lies behind all that is still to be read.
+// The needed sums of one lane block of a pixel, and zeros between them; the last vector first: in place it lies behind
+// all that is still to be read. ENDS: with the bias, if there is one, and ReLU, as forward wants it.
+template <bool ENDS>
 SC_INLINE void expand_pixel(const float *packed, uint64_t word, const lane_block &block, const float *bias, bool relu,
                             float *to, bool whole, bool stream) {
     for (int64_t vector = block.vectors - 1; vector >= 0; --vector) {
@@ -120,11 +121,11 @@ SC_INLINE void expand_pixel(const float *packed, uint64_t word, const lane_block
         const uint32_t needed = word >> 16 * vector & 0xffff;
         const int lanes = (int)smaller(16, block.lanes - 16 * vector);
         f32x16 sums = expand(from, needed);
-        if (bias) {
+        if (ENDS && bias) {
             const float *own = bias + 16 * vector;
             sums = keep(add(sums, lanes == 16 ? load(own) : load_partial(own, lanes)), needed);
         }
-        sums = finished(sums, relu);
+        if (ENDS) sums = finished(sums, relu);
         if (stream) store_stream(to + 16 * vector, sums);
         else if (whole || lanes == 16) store(to + 16 * vector, sums);
         else store_partial(to + 16 * vector, sums, lanes);
@@ -132,6 +133,7 @@ SC_INLINE void expand_pixel(const float *packed, uint64_t word, const lane_block
 }
 
 // Finished sums into memory: straight, or through the tile where pixels are not contiguous.
+template <bool ENDS>
 static void finish_outputs(const outputs_share &share) {
     const sc_rows_task &task = share.task;
     const row_chunk &chunk = share.chunk;
@@ -151,8 +153,8 @@ static void finish_outputs(const outputs_share &share) {
                 const int64_t lane = (share.blocks.begin(index) - share.blocks.begin(share.begin)) * 16;
                 const float *bias = task.epilogue.bias ? task.epilogue.bias + first + lane : nullptr;
                 float *packed = sums + column * pitch + lane, *to = pixel + column * task.out.column_stride + lane;
-                if (direct) expand_pixel(packed, word, block, bias, task.epilogue.relu, to, false, stream);
-                else expand_pixel(packed, word, block, bias, task.epilogue.relu, packed, true, false);
+                if (direct) expand_pixel<ENDS>(packed, word, block, bias, task.epilogue.relu, to, false, stream);
+                else expand_pixel<ENDS>(packed, word, block, bias, task.epilogue.relu, packed, true, false);
             }
         }
         const row_piece piece = {image, out, first, end, chunk.column, 1, chunk.columns};
@@ -183,7 +185,8 @@ static void outputs_item(const sc_rows_task &task, int64_t item, const row_scrat
             }
         }
     }
-    finish_outputs(share);
+    if (task.epilogue.bias || task.epilogue.relu) finish_outputs<true>(share);
+    else finish_outputs<false>(share);
 }
 
 static void outputs(const sc_rows_task *task, int64_t begin, int64_t end, void *memory) {
