@@ -14,6 +14,7 @@ a picture of the file.
 import argparse
 import copy
 import json
+import statistics
 import time
 import zlib
 from pathlib import Path
@@ -28,6 +29,7 @@ import sparseconv.torch as sct
 from sparseconv import cpu
 from sparseconv.pruning import SWAT, Method, StochasticGradientPruning, TransposableNM
 
+RATE = 0.1  # the learning rate at its highest
 METHODS = ("torch", "converted", "swat", "nm", "stochastic")
 SETTINGS = ("epochs", "batch", "warm_up", "threads", "train_images", "test_images")  # one value in a file
 
@@ -66,11 +68,10 @@ def resnet():
     """Two residual blocks with batch normalisation. 22 million multiply-adds an image."""
     first = [nn.Conv2d(1, 64, 3, 2, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
     blocks = [Block(64, 64, 1), Block(64, 96, 2)]
-    return nn.Sequential(*first, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(96, 10))
+    return nn.Sequential(*first, *blocks, nn.AvgPool2d(2), nn.Flatten(), nn.Linear(96 * 9, 10))
 
 
 MODELS = {"vgg": vgg, "resnet": resnet}
-RATES = {"vgg": 0.1, "resnet": 0.2}  # the learning rate at its highest
 
 
 class Counted(Method):
@@ -247,10 +248,11 @@ def train(model_name, method, seed, data, settings, *, evaluations, layer_second
     """
     images, labels, test_images, test_labels = data
     epochs, batch, warm_up = (settings[name] for name in ("epochs", "batch", "warm_up"))
-    rate = RATES[model_name]
     steps = len(images) // batch
-    if not 1 <= warm_up <= epochs * steps:
-        raise ValueError(f"warm_up: got {warm_up}, expected between 1 and the {epochs * steps} steps of a run")
+    if not 1 <= warm_up < epochs * steps:
+        raise ValueError(
+            f"warm_up: got {warm_up}, expected at least 1 and fewer than the {epochs * steps} steps of a run"
+        )
     torch.manual_seed(seed)
     model = MODELS[model_name]().to(memory_format=torch.channels_last)
     initial = checksum(model.parameters())
@@ -258,12 +260,12 @@ def train(model_name, method, seed, data, settings, *, evaluations, layer_second
         torch.randperm(len(images), generator=torch.Generator().manual_seed(1000 * seed + e)) for e in range(epochs)
     ]
     macs = multiply_adds(model, images[:1])
-    optimiser = torch.optim.SGD(model.parameters(), rate / 25, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    optimiser = torch.optim.SGD(model.parameters(), RATE / 25, momentum=0.9, weight_decay=5e-4, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rate, total_steps=epochs * steps, pct_start=0.25, cycle_momentum=False
+        optimiser, RATE, total_steps=epochs * steps, pct_start=0.25, cycle_momentum=False
     )
     training, converting = Clock(), Clock()
-    points, zeros, report, pruning = [], [], None, None
+    points, zeros, steps_taken, report, pruning = [], [], [], None, None
     pauses = {round(steps * (part + 1) / evaluations) for part in range(evaluations)}
     for epoch in range(epochs):
         step = 0
@@ -274,11 +276,13 @@ def train(model_name, method, seed, data, settings, *, evaluations, layer_second
             chosen = orders[epoch][step * batch : until * batch].view(-1, batch)
             with training:
                 for one in chosen:
+                    started = time.perf_counter()
                     loss = cross_entropy(model(images[one]), labels[one])
                     optimiser.zero_grad()
                     loss.backward()
                     optimiser.step()
                     schedule.step()
+                    steps_taken.append(time.perf_counter() - started)
             step = until
             sample = images[chosen[-1]], labels[chosen[-1]]
             if report is None and method != "torch" and epoch * steps + step >= warm_up:
@@ -295,8 +299,9 @@ def train(model_name, method, seed, data, settings, *, evaluations, layer_second
                 points.append([round(training.seconds, 3), seen, round(accuracy(model, test_images, test_labels), 4)])
         zeros.append(count_zeros(model, pruning, *sample))
     return {
-        "model": model_name, "method": method, "seed": seed, **settings, "rate": rate,
+        "model": model_name, "method": method, "seed": seed, **settings, "rate": RATE,
         "seconds": round(training.seconds, 3), "conversion_seconds": round(converting.seconds, 3),
+        "step_seconds": round(statistics.median(steps_taken[warm_up:]), 5),
         "points": points, "zeros": zeros, "multiply_adds": macs,
         "conversion": None if report is None else summary(report),
         "initial": initial, "order": checksum(orders),

@@ -3,7 +3,8 @@
     python bench/training_report.py FILE.jsonl [--picture FILE.svg]
 
 A method is compared with PyTorch seed by seed: both began with the same weights and saw the same images. *Times faster*
-is the mean over seeds of PyTorch's seconds divided by the method's. The accuracy that time is taken to is PyTorch's own
+is the mean over seeds of PyTorch's seconds divided by the method's. The median step hides what other work on the
+machine does to single ones, and is after the conversion. The accuracy that time is taken to is PyTorch's own
 final one, mean over seeds, minus --below; between two evaluations it is interpolated.
 """
 
@@ -91,7 +92,7 @@ def times(runs, model, below=BELOW):
     """Accuracy and seconds of each method, and how many times faster than PyTorch."""
     methods = by_method(runs, model)
     accuracy = target(methods, below)
-    head = ["", "final accuracy, %", "seconds", "of them converting", "times faster",
+    head = ["", "final accuracy, %", "seconds", "of them converting", "times faster", "median step, ms", "times faster",
             f"seconds to {100 * accuracy:.1f}%", "times faster", "seeds that reach it"]  # fmt: skip
     lines = [head]
     for method, seeds in methods.items():
@@ -102,6 +103,8 @@ def times(runs, model, below=BELOW):
             spread((run["seconds"] for run in seeds.values()), "{:.1f}"),
             f"{statistics.fmean(run['conversion_seconds'] for run in seeds.values()):.1f}",
             spread(paired(methods, method, lambda run: run["seconds"]), "{:.2f}") if method != BASE else "1",
+            spread((1000 * run["step_seconds"] for run in seeds.values()), "{:.1f}"),
+            spread(paired(methods, method, lambda run: run["step_seconds"]), "{:.2f}") if method != BASE else "1",
             spread(reached, "{:.1f}"),
             spread(paired(methods, method, lambda run: time_to(run, accuracy)), "{:.2f}") if method != BASE else "1",
             f"{len(reached)} of {len(seeds)}",

@@ -25,9 +25,7 @@ def bench():
 def training(bench):
     threads, module = torch.get_num_threads(), bench("training")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            module, "RATES", dict.fromkeys(module.MODELS, 0.01)
-        )  # for thousands of steps they are not too high
+        patch.setattr(module, "RATE", 0.01)  # its own is for a thousand steps
         yield module
     torch.set_num_threads(threads)
 
@@ -123,7 +121,7 @@ def test_a_file_is_gone_on_with(training, tmp_path):
 def test_other_settings_are_refused(training, stored):
     with pytest.raises(ValueError, match="out: has a run with epochs 2, expected 1 as in this one"):
         training.main([*SMALL, "--epochs", "1", "--out", str(stored)])
-    with pytest.raises(ValueError, match="warm_up: got 50, expected between 1 and the 12 steps"):
+    with pytest.raises(ValueError, match="warm_up: got 50, expected at least 1 and fewer than the 12 steps"):
         training.main([*SMALL, "--warm-up", "50", "--models", "vgg"])
 
 
@@ -137,6 +135,7 @@ def made(method, seed, points):
     first = {which: {layer: [0.0] * len(shares) for layer, shares in one.items()} for which, one in zeros.items()}
     return {
         "model": "vgg", "method": method, "seed": seed, "points": points, "seconds": points[-1][0],
+        "step_seconds": points[-1][0] / 400,
         "conversion_seconds": 0.5, "zeros": [first, zeros], "multiply_adds": {"0": 9, "1": 300, "2": 100},
     }  # fmt: skip
 
@@ -164,8 +163,9 @@ def test_figures_of_the_report(bench):
     assert report.time_to(BY_HAND[4], 0.9) is None
     torch_row, converted, swat = cells(report.times(BY_HAND, "vgg", 0.02))
     assert torch_row[:3] == ["PyTorch", "91.00 ± 1.41", "22.0 ± 2.8"]
-    assert converted[4] == "3.00 ± 1.41" and converted[6] == "3.00 ± 1.41" and converted[7] == "2 of 2"
-    assert swat[4:] == ["1.00", "", "", "0 of 1"]  # one seed has both, and it never comes to 89%
+    assert converted[4] == converted[6] == converted[8] == "3.00 ± 1.41" and converted[9] == "2 of 2"
+    assert torch_row[5] == "55.0 ± 7.1" and torch_row[4] == torch_row[6] == torch_row[8] == "1"
+    assert swat[4:] == ["1.00", "50.0", "1.00", "", "", "0 of 1"]  # one seed has both, and it never comes to 89%
 
 
 def test_zeros_of_the_report(bench):
