@@ -1,10 +1,13 @@
 """Whole networks in PyTorch, as they are and converted: inference and training steps, in turns in one process.
 
-    python bench/torch_models.py [resnet50|vgg16 ...] [--what inference train] [--batch 8] [--threads 1 2]
+    python bench/torch_models.py [vgg16|resnet34|resnet50|fixup50 ...] [--what inference train] [--batch 8]
+                                 [--threads 1 2] [--zeros 0.61|profile]
 
 Ratios are the other side's time divided by ours, medians of turns. Inference is compared with PyTorch after its own
 `torch.fx.experimental.optimization.fuse`, too, which folds batch normalisation, and with oneDNN called for all of its
-convolutions. --profile says where the time goes.
+convolutions. "Convolutions alone" are all but the first, by the times that `convert_` takes inside the model: PyTorch's
+over ours. With fewer than 16 images and one thread PyTorch computes 1x1 layers without oneDNN, which is slower on some
+CPUs. --profile says where the time goes.
 """
 
 import argparse
@@ -21,6 +24,7 @@ from torch import nn
 import sparseconv
 import sparseconv.torch
 from sparseconv.benchmark.measure import keep_memory
+from sparseconv.torch.report import PASSES
 
 if __package__:
     from .torch_networks import NETWORKS, ZEROS, network
@@ -97,6 +101,17 @@ def steps(model, images, labels):
     return lambda: training_step(model, images, labels, optimiser)
 
 
+def convolutions(report):
+    """{pass: (PyTorch's seconds, ours, those of the converted model)} of all convolutions but the first."""
+    layers = [one for one in report.layers if one.module == "Conv2d" and one.weight_shape[1] > 3]
+    found = {}
+    for name in PASSES if report.backward else PASSES[:1]:
+        pairs = [(one.passes[name], one.converted) for one in layers if name in one.passes]
+        sides = [(one.torch_seconds, one.seconds, one.seconds if ours else one.torch_seconds) for one, ours in pairs]
+        found[name] = tuple(map(sum, zip(*sides, strict=True)))
+    return found
+
+
 def compare(functions, seconds):
     """Seconds of each function, called in turns."""
     times = {side: [] for side in functions}
@@ -132,7 +147,10 @@ def main(argv=None):
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=10.0, help="for the pairs of one line")
-    parser.add_argument("--zeros", type=float, default=ZEROS, help="share of a ReLU's results (%(default)s)")
+    parser.add_argument(
+        "--zeros", type=lambda text: text if text == "profile" else float(text), default=ZEROS,
+        help="share of a ReLU's results (%(default)s), or 'profile': those of trained networks, layer by layer",
+    )  # fmt: skip
     parser.add_argument("--keep-memory", action="store_true", help="let malloc keep what is freed, for both sides")
     parser.add_argument("--layer-seconds", type=float, default=0.02, help="for each pass of each layer in convert_")
     parser.add_argument("--layers", action="store_true", help="print the report of each conversion")
@@ -163,16 +181,24 @@ def one_line(name, what, threads, arguments):
         f"{', '.join(words)}: {', '.join(ratios)}",
         flush=True,
     )
+    alone = convolutions(report)
+    total = [sum(side) for side in zip(*alone.values(), strict=True)]
+    gains = ", ".join(f"{name} {theirs / ours:.2f}" for name, (theirs, ours, _) in alone.items())
+    print(
+        f"  convolutions alone: {total[0] / total[1]:.2f} ({gains}), as converted {total[0] / total[2]:.2f}", flush=True
+    )
     if arguments.profile:
         for side, function in functions.items():
             found = profile(function)
             print(f"  {side}: {', '.join(f'{kind} {value:.0f}' for kind, value in found.items() if value >= 0.5)}")
     if arguments.json:
         result = {
-            "network": name, "what": what, "batch": arguments.batch, "threads": threads, "seconds": times,
+            "network": name, "what": what, "batch": arguments.batch, "threads": threads,
+            "seconds": {side: round(one, 4) for side, one in times.items()},
             "zeros": arguments.zeros, "keep_memory": arguments.keep_memory,
             "isa": sparseconv.cpu.isa(), "torch": torch.__version__, "sparseconv": sparseconv.__version__,
             "converted": report.converted, "layers": len(report.layers),
+            "convolutions": {name: [round(one, 5) for one in sides] for name, sides in alone.items()},
         }  # fmt: skip
         with open(arguments.json, "a", encoding="utf-8") as file:
             print(json.dumps(result), file=file)

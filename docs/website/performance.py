@@ -212,7 +212,8 @@ def networks(path):
         ours = seconds["sparseconv"]
         sides = [seconds.get(side) for side in ("torch", "torch, folded", "oneDNN, folded")]
         times = " | ".join(f"{one:.3f}" if one else "" for one in (*sides, ours))
-        name = f"{run['network']}, {run['what']}, {run['zeros']:.0%} zeros"
+        zeros = "a trained network's" if run["zeros"] == "profile" else f"{run['zeros']:.0%}"
+        name = f"{run['network']}, {run['what']}, {zeros} zeros"
         where = f"{run['cpu'].split(', ')[1]}, {run['threads']} thread{'s' * (run['threads'] > 1)}"
         lines.append(f"| {name}; {where} | {sides[0] / ours:.2f} | {times} |")
     return "\n".join([*lines, ""])

@@ -25,7 +25,7 @@ LARGE = {
     "gradient": ("conv/test_long_sums.py", "masks/test_gradient_mask.py::test_exact"),
     "rows": ("conv/test_few_positions.py::test_exact",),
     "outputs": ("masks/test_output_mask_kinds.py", "masks/test_output_mask.py::test_weights_are_packed_ahead"),
-    "weights": ("weights/test_weights.py::test_lanes",),
+    "weights": ("weights/test_weights.py::test_lanes", "weights/test_weights.py::test_patterns"),
     "groups": ("conv/test_groups.py::test_exact", "conv/test_residual.py::test_exact", "conv/test_long_sums.py"),
     "common": ("conv/test_long_sums.py", "kernels/test_weight_tile.py"),
     "simd": ("conv/test_long_sums.py", "conv/test_groups.py::test_exact", "masks/test_compressed.py",
