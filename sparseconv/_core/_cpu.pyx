@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True
 """The compiled kernels: which instruction sets there are, which one is in use, and the way to call them."""
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from sparseconv cimport SC_API_CAPSULE, SC_NO_MEMORY, SC_OK, sc_api
 
@@ -41,6 +41,9 @@ cdef extern from "kernels/runtime/threads.h" namespace "sparseconv" nogil:
     void follow_threads()
     void borrow_threads(bint)
     bint threads_are_borrowed()
+
+cdef extern from "kernels/runtime/huge_pages.h" namespace "sparseconv" nogil:
+    bint cpu_ask_for_huge_pages "sparseconv::ask_for_huge_pages"(uint64_t, int64_t)
 
 cdef extern from "kernels/runtime/openmp_team.h" namespace "sparseconv" nogil:
     ctypedef struct openmp_runtime:
@@ -206,6 +209,11 @@ def openmp_library():
     if found != NULL:
         return (<bytes>found.path()).decode("utf-8", "surrogateescape")
     return "forked" if openmp_forked() else "none"
+
+
+def ask_for_huge_pages(uint64_t address, int64_t size):
+    """Large pages for memory that nobody has written yet, if the system has any; whether it agreed."""
+    return cpu_ask_for_huge_pages(address, size)
 
 
 def poison_scratch(uint32_t bits):

@@ -34,7 +34,7 @@ class Options:
 
     def __init__(
         self, dims: int, skips: tuple[str, ...], *, layout: str, skip: str = "auto", precision: str = "highest",
-        stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1,
+        stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1, hint: str | None = None,
     ) -> None:  # fmt: skip
         self.dims = dims
         self.order: Layout = parse(layout, dims)
@@ -42,6 +42,7 @@ class Options:
         self.precision: str = checks.word("precision", precision, PRECISIONS)
         self.groups: int = checks.whole("groups", groups, 1)
         self.stride, self.padding, self.dilation = stride, padding, dilation
+        self.hints = hint == "output_mask"  # no public function has it: see `rows.prepared`
 
     def problem(
         self, batch: int, in_channels: int, out_channels: int, in_size: tuple, kernel: tuple, **more: Any
@@ -72,7 +73,7 @@ class Options:
             return without_kernel.without_sums(problem, result, self.order, channels, relu)
         return rows.prepared(
             problem, self.order, source, weight, result, backward=backward, relu=relu, skip=self.skip,
-            precision=self.precision, **more,
+            precision=self.precision, hints=self.hints, **more,
         )  # fmt: skip
 
     def reference(self, name: str, problem: Problem, result: Form, **more: Any) -> WithoutKernel:

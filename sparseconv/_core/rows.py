@@ -59,6 +59,7 @@ class Rows:
     skipping: str  # the kernel that skips zeros of the source
     clears: bool  # with a residual no kernel takes a mask of the result, which is cleared afterwards
     kernels: AllKernels  # by name, and whether they are for few nonzeros
+    hints: bool  # output_mask is a hint: results that it does not need may be anything finite
 
     @property
     def channels(self) -> int:
@@ -101,7 +102,8 @@ class Rows:
         """What `choose` asks of skipping zero weights."""
         kernel = kernels("weights_skip", density <= weights.SPARSE)
         packs = weights.packing_cost(self.problem, self.backward, operands["weight"])
-        masking = 7 * masking_cost(self.problem, self.backward) if "output_mask" in operands else 0.0  # in NumPy
+        masks_in_numpy = "output_mask" in operands and not self.hints
+        masking = 7 * masking_cost(self.problem, self.backward) if masks_in_numpy else 0.0
         return density, kernel.each, kernel.fixed + packs + masking
 
     def run(
@@ -115,6 +117,8 @@ class Rows:
         kernel = decided or self.decide(operands, threads, threshold)[1]
         (source, _, known), weight, bits = self.source, operands["weight"], None
         needed, bias = operands.get("output_mask"), operands.get("bias")
+        if self.hints and kernel.kernel != "rows_output":
+            needed = None
         clears = needed is not None and (self.clears or not kernel.masks_result)
         if bias is not None:
             bias = kernel.spread_bias(bias)
@@ -142,9 +146,12 @@ class Rows:
 def prepared(
     problem: Problem, layout: Layout, source: Form, weight: Form, result: Form, *, backward: bool, skip: str,
     operand: Operand, precision: str, relu: bool = False, residual: Form | None = None, needed: Form | None = None,
-    known: Form | None = None,
+    known: Form | None = None, hints: bool = False,
 ) -> Rows:  # fmt: skip
-    """The operation for arrays of these forms; `operand` says what the source is called."""
+    """The operation for arrays of these forms; `operand` says what the source is called.
+
+    With `hints` what `needed` does not need may be anything: the mask is read only where that pays.
+    """
     places = layout.strides(source), layout.strides(result)
     added = residual and layout.strides(residual)
     in_kernel = needed if residual is None else None
@@ -153,13 +160,13 @@ def prepared(
     mask_in_order = relu and channels // problem.groups % BLOCK == 0 and in_vectors and result.c_contiguous
     sides = Sides(
         problem, backward, *places, in_kernel and Mask(layout.strides(in_kernel), in_kernel.dtype.char),
-        known and Mask(layout.strides(known), known.dtype.char), weight.steps, Epilogue(relu, added), precision,
+        known and Mask(layout.strides(known), known.dtype.char), weight.steps, Epilogue(relu, added), precision, hints,
     )  # fmt: skip
     looks = problem.met_macs >= weights.LOOK_MACS and operand is not SPIKES
     skipping = "rows_spikes" if operand is SPIKES else "rows_skip"
     return Rows(
         problem, result, layout, backward, skip, operand, mask_in_order, layout.pads(channels), looks,
-        skipping, added is not None, AllKernels(partial(bound, sides)),
+        skipping, added is not None, AllKernels(partial(bound, sides)), hints,
     )  # fmt: skip
 
 
@@ -178,6 +185,7 @@ class Sides(NamedTuple):
     weight: tuple[int, ...]
     epilogue: Epilogue
     precision: str
+    hints: bool
 
 
 class Flat(NamedTuple):
@@ -229,6 +237,8 @@ def bound(sides: Sides, threads: int, kernel: str, sparse: bool) -> Bound:
 
     "rows_dense" stands for the dense kernel that is the fastest one: it can be "rows_tiles" or "groups_dense".
     """
+    if sides.hints and kernel != "rows_output":
+        sides = sides._replace(needed=None)
     backward, layer = sides.backward, flat(sides, only_drop=kernel == "weights_skip")
     problem, (channels, lanes) = layer.problem, layer.counts
     if kernel == "weights_skip":

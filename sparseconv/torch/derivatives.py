@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 # What `skip` of a layer means for its backward passes, and theirs for a layer; others stay.
 DATA_SKIP = {"input": "auto"}
 WEIGHT_SKIP = {"weight": "auto"}
+# Of backward_data: "auto", and the mask is that of a ReLU, which clears in any case what it does not need. So it is
+# used where that pays. Zen 5, one thread, with gradients of 90% zeros behind 64,64,224 3x3: 77 -> 72 ms; from one filter to
+# 64 channels, 1x1: 11.4 -> 3.2.
+HINT = "hint"
 LAYER_SKIP = {"grad_output": "auto", "output": "auto"}
 
 _AFTER_AUTOGRAD = _C._after_autograd_keyset
@@ -80,14 +84,16 @@ class Layer(torch.autograd.Function):
         grad_input = grad_weight = grad_bias = None
         of_weight = skip == "weight"  # whose small elements the threshold took for zeros
         if for_data:
-            mask = None
+            mask, data_skip = None, DATA_SKIP.get(skip, skip)
             if threshold and not of_weight:
                 mask = _above(input, threshold)
-            elif ctx.watched is True or (ctx.watched and ctx.watched.unseen(ctx)):
+            elif ctx.watched is True:  # zeros are promised elsewhere
                 mask = input.detach()
+            elif ctx.watched and ctx.watched.unseen(ctx):
+                mask, data_skip = input.detach(), HINT if data_skip == "auto" else data_skip
             last = family.convolves and shapes.is_any_channels_last(*ctx.forms)
             grad_input = family.backward_data.overload(
-                grad_output, weight, mask, input_size, last, *geometry, DATA_SKIP.get(skip, skip),
+                grad_output, weight, mask, input_size, last, *geometry, data_skip,
                 threshold if of_weight else 0.0, num_threads,
             )  # fmt: skip
         if for_weight:

@@ -26,7 +26,7 @@ from torch.autograd import forward_ad
 
 from .._core import checks
 from . import calls, shapes
-from .derivatives import BackwardData, BackwardWeight, Layer
+from .derivatives import HINT, BackwardData, BackwardWeight, Layer
 
 Geometry = tuple[Any, ...]
 GEOMETRY = "int[] stride, int[] padding, int[] dilation, bool transposed, int[] output_padding, int groups, "
@@ -185,12 +185,14 @@ class Family:
 
         def result() -> calls.Result:
             function = self._core(grad_output, geometry).backward_data
+            if skip == HINT and output_mask is None:
+                raise ValueError(f"output_mask: got None, expected a mask with skip={HINT!r}")
             return calls.Result(size, shapes.strides_of(size, channels_last), partial(function, input_shape=size))
 
         return calls.run(
             (self, "data", size, channels_last, skip, geometry),
-            {"grad_output": grad_output, "weight": weight, "output_mask": output_mask}, result, {"skip": skip},
-            threshold, num_threads,
+            {"grad_output": grad_output, "weight": weight, "output_mask": output_mask}, result,
+            {"skip": "auto", "hint": "output_mask"} if skip == HINT else {"skip": skip}, threshold, num_threads,
         )  # fmt: skip
 
     def _weight(

@@ -14,16 +14,21 @@ def ints(*shape, sparsity=0.4, seed=1):
     return torch.from_numpy(sparse_ints(shape, sparsity, seed))
 
 
+WORDS = []  # what backward_data was told to skip
+
+
 @pytest.fixture(autouse=True)
 def masks(monkeypatch):
     """The masks that backward_data gets, of tensors of any size."""
     monkeypatch.setattr(relu_inputs, "LEAST", 0)
     seen = []
+    WORDS.clear()
     for family in (sct.ops.convolution, sct.ops.linear):
         operator = family.backward_data
 
         def recorded(grad_output, weight, mask, *rest, overload=operator.overload):
             seen.append(mask is not None)
+            WORDS.append(rest[-3])
             return overload(grad_output, weight, mask, *rest)
 
         monkeypatch.setattr(operator, "overload", recorded)
@@ -223,3 +228,37 @@ def test_small_tensors_are_not_watched(monkeypatch, masks):
         _, y = layers(sct, ints(1, 16, size, size).requires_grad_(), ints(17, 16, 3, 3), torch.relu)
         y.sum().backward()
         assert masks[-1] is found
+
+
+@pytest.mark.parametrize("of_gradient, of_input", [(0.95, 0.5), (0.0, 0.95)])
+def test_the_mask_is_a_hint(of_gradient, of_input, masks):
+    """It is left out where zeros of the gradient are more; elsewhere nothing but what it needs is computed."""
+    x, grad_output = ints(4, 64, 14, 14, sparsity=of_input), ints(4, 64, 14, 14, sparsity=of_gradient, seed=3)
+    weight, size, rest = ints(64, 64, 3, 3, seed=2), (4, 64, 14, 14), ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
+    data = torch.ops.sparseconv.convolution_backward_data
+    full = functional.conv_transpose2d(grad_output, weight, padding=1)
+    exact = data(grad_output, weight, x, size, False, *rest, "auto", 0.0, None)
+    hinted = data(grad_output, weight, x, size, False, *rest, "hint", 0.0, None)
+    masked = full * (x != 0)
+    assert (masked != 0).sum() > 0.9 * (x != 0).sum() and torch.equal(exact, masked)
+    assert torch.equal(hinted, full if of_gradient else masked) and not torch.equal(full, masked)
+    with pytest.raises(ValueError, match=r"output_mask: got None, expected a mask with skip='hint'"):
+        data(grad_output, weight, None, size, False, *rest, "hint", 0.0, None)
+
+
+@pytest.mark.parametrize("of_gradient", [0.95, 0.0])
+def test_only_a_relu_takes_a_hint(of_gradient, masks):
+    """With input_is_relu=True there are zeros where the input has them, whatever pays."""
+    z, weight = ints(4, 64, 14, 14, sparsity=0.1).requires_grad_(), ints(64, 64, 3, 3, seed=2)
+    grad_output = ints(4, 64, 14, 14, sparsity=of_gradient, seed=3)
+    for word, told in ((None, "hint"), (True, "auto")):
+        x, y = layers(sct, z, weight, torch.relu, input_is_relu=word)
+        if word:
+            x.retain_grad()
+        z.grad = None
+        y.backward(grad_output)
+        assert masks[-1] is True and WORDS[-1] == told
+        assert torch.equal(z.grad, functional.conv_transpose2d(grad_output, weight, padding=1) * (x > 0))
+    assert not x.grad[x.detach() == 0].any() and x.grad.any()
+    layers(sct, z, weight, torch.relu, skip="weight")[1].sum().backward()
+    assert masks[-1] is True and WORDS[-1] == "weight"
