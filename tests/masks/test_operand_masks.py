@@ -85,6 +85,34 @@ def test_other_memory_orders(isa, sparsity, size):
             assert_exact(actual, gradient)
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("channels", [63, 127])
+def test_words_with_one_bit_to_spare(isa, channels, kernel):
+    """A word of a mask has 64 channels; the bit behind 63 of them is none, whatever the next pixel is."""
+    x = sparse_ints((2, 4, 5, channels), 0.5, 1)
+    weight, grads = sparse_ints((channels, channels, kernel, kernel), 0, 2), sparse_ints(x.shape, 0.5, 3)
+    pixels = np.random.default_rng(4).random((2, 4, 5)) < 0.6
+    words = {"padding": kernel // 2, "layout": "NHWC"}
+    for operand, zeros in ((x, grads), (grads, x)):
+        known = np.where(pixels[..., None], operand, 0)
+        whole = sparseconv.conv2d_backward_data(zeros, weight, x.shape, skip="none", **words)
+        for array, makes in ((operand, KINDS.values()), (known, (lambda _: pixels,))):
+            expected = {
+                "input": sparseconv.conv2d(array, weight, skip="none", **words),
+                "grad_output": sparseconv.conv2d_backward_data(array, weight, x.shape, skip="none", **words),
+                "output": np.where(array if array is operand else pixels[..., None], whole, 0),
+            }
+            for make in makes:
+                mask = make(array)
+                got = sparseconv.conv2d(array, weight, skip="input", input_mask=mask, **words)
+                assert_exact(got, expected["input"])
+                data = sparseconv.conv2d_backward_data
+                got = data(array, weight, x.shape, skip="grad_output", grad_output_mask=mask, **words)
+                assert_exact(got, expected["grad_output"])
+                got = data(zeros, weight, x.shape, skip="output", output_mask=mask, **words)
+                assert_exact(got, expected["output"])
+
+
 @pytest.mark.parametrize("name", PASSES)
 def test_linear(isa, name):
     x, weight = sparse_ints((4, 9, 70), 0.6, 1), sparse_ints((37, 70), 0.1, 2)

@@ -59,4 +59,53 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
      "scratch.places[p] = {-1, 0};"): "of a strand that meets nothing: it reads nothing",
     ("weights/lone.h", "} else if (channels_contiguous(task.in)) {",
      "} else if (false) {"): "`channel_offset` says the same",
+    ("arrays/bias.h", "++carried, length = 0;", "++carried, length = 1;"):
+        "chains of 16 columns in the place of 32 behind the first: a pairwise sum all the same",
+    ("arrays/compress.h", "for (int64_t block = blocks.first; block < blocks.end; ++block) { (3)",
+     "for (int64_t block = blocks.first; block <= blocks.end; ++block) {"):
+        "the next item expands that block to the same values; the block behind the last one has no elements",
+    ("common/long_sums.h", "return all_chunks > chunks ? 2 * floats : 0;",
+     "return all_chunks >= chunks ? 2 * floats : 0;"): "one sum is moved to a second place, which held zero, and back",
+    ("common/mask_words.h", "const uint32_t bits = words[i] >> c & 0xffff;",
+     "const uint32_t bits = words[i] << c & 0xffff;"): "of `keep_needed`, which only kernels of AMX call",
+    ("common/weight_tile.h", "if (axes[dimension].outside(axes[order[place + 1]])) continue;",
+     "if (axes[dimension].outside(axes[order[place + 0]])) continue;"):
+        "axes are never sorted: elements are moved in another order, runs are shorter",
+    ("gradient/pack.h", "for (int64_t m = chunk.rows * window; m < scratch.channel_pitch; ++m) to[m] = 0;", ";"):
+        "bits of positions behind the last row are cut off where words are read",
+    ("gradient/partners.h", "const int64_t all_rows = task.batch * rows.count, next = chunk.first + chunk.rows;",
+     "const int64_t all_rows = task.batch + rows.count, next = chunk.first + chunk.rows;"): "what is asked for ahead",
+    ("groups/gradient.h", "if (columns >= P && low == 0 && high >= P + T - 1) {",
+     "if (columns >= P && low == 0 && high >= P + T - 0) {"):
+        "the next branch looks at each column and leaves none out",
+    ("groups/groups.h",
+     "for (int64_t tap = 0; row > 0 && tap < map.outer_taps; ++tap) seen = larger(seen, met[tap - map.outer_taps]);",
+     "for (int64_t tap = 0; row > 0 && tap <= map.outer_taps; ++tap) seen = larger(seen, met[tap - map.outer_taps]);"):
+        "which rows are asked for ahead",
+    ("outputs/outputs.h", "sweep.begin = larger(sweep.begin, strand.shift - strand.taps + 1);",
+     "sweep.begin = larger(sweep.begin, strand.shift - strand.taps - 1);"):
+        "two more columns that meet padding alone: zeros times finite weights are added, or nothing",
+    ("outputs/row.h", "const float *ahead = row.in + (m - row.shift + row.taps + 3) * row.in_pitch;",
+     "const float *ahead = row.in + (m - row.shift - row.taps + 3) * row.in_pitch;"): "what is asked for ahead",
+    ("outputs/row.h",
+     "outputs_taps<7>, outputs_taps<8>, outputs_taps<9>, outputs_taps<10>, outputs_taps<11>, outputs_taps<12>,",
+     "outputs_taps<7>, outputs_taps<7>, outputs_taps<9>, outputs_taps<10>, outputs_taps<11>, outputs_taps<12>,"):
+        "AVX2 has no registers for patches of more than two vectors: all of these are `outputs_careful`",
+    ("pruning/transposable_greedy.h", "float best = -4;", "float best = -3;"): "no gain is below -1",
+    ("pruning/transposable_greedy.h", "while (2 * top < count) top *= 2;", "while (2 * top <= count) top *= 2;"):
+        "the network of twice as many keys, whose exchanges behind the end are left out: no two keys are equal",
+    ("simd/avx2.h", "const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 0, 1, 2, 3);",
+     "const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 0, 1, 3, 3);"):
+        "rounded down to a multiple of 2 or of 4, which 2 and 3 have in common",
+    ("weights/skip.h", "f32x16 column = load(x + m * 16);", "f32x16 column = load(x - m * 16);"):
+        "of `whole_rows`, for which AVX2 has too few registers",
+    ("weights/weights.h", "if (slot == map.outer_taps && strand) {", "if (true) {"):
+        "all rows are packed again at each step, each into a slot that no tap has",
+    ("weights/weights.h",
+     "for (int strand = 0; strand < 2; ++strand) {  // first those that are there, so that they are not given away",
+     "for (int strand = 0; strand < 3; ++strand) {  // first those that are there, so that they are not given away"):
+        "the second time around all taps have got their slots",
+    ("weights/weights.h", "sweep.starts = lists.starts, sweep.starts_pitch = 0, sweep.blocks = 0;",
+     "sweep.starts = lists.starts, sweep.starts_pitch = 1, sweep.blocks = 0;"):
+        "with no blocks a list ends where it begins, wherever that is",
 }  # fmt: skip

@@ -28,7 +28,8 @@ LARGE = {
     "weights": ("weights/test_weights.py::test_lanes", "weights/test_weights.py::test_patterns"),
     "groups": ("conv/test_groups.py::test_exact", "conv/test_groups.py::test_threads_do_not_change_a_bit",
                "conv/test_residual.py::test_exact", "conv/test_long_sums.py"),
-    "common": ("conv/test_long_sums.py", "kernels/test_weight_tile.py"),
+    "common": ("conv/test_long_sums.py", "kernels/test_weight_tile.py",
+               "masks/test_operand_masks.py::test_words_with_one_bit_to_spare"),
     "simd": ("conv/test_long_sums.py", "conv/test_groups.py::test_exact", "masks/test_compressed.py",
              "pruning/test_pruning_topk.py"),
 }  # fmt: skip

@@ -263,6 +263,15 @@ def test_guard_pages(isa, method, at_end):
 # --- the same everywhere ---
 
 
+@pytest.mark.parametrize("method", ["exact", "greedy"])
+def test_blocks_do_not_meet(isa, method):
+    """Sixteen blocks are searched together; each has the mask that it has alone, however long the others take."""
+    for n, m in ((4, 8), (8, 16)):
+        w = NORMAL[m][: 5 * m]
+        for block, part in zip(blocks(w, m), blocks(check(w, n, m, method), m), strict=True):
+            np.testing.assert_array_equal(transposable_nm_mask(block, n, m, method), part)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_number_of_threads(method):
     w = np.random.default_rng(1).standard_normal((248, 520)).astype(np.float32)
