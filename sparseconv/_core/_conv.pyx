@@ -140,6 +140,11 @@ cdef class Map:
         return max([self.c.strands[i].taps for i in range(self.c.strand_count)], default=0)
 
     @property
+    def mean_taps(self):
+        """Taps of a strand, on average."""
+        return sum([self.c.strands[i].taps for i in range(self.c.strand_count)]) / max(1, self.c.strand_count)
+
+    @property
     def out_starts(self):
         """The first `out` column of every strand."""
         return [self.c.strands[i].out_start for i in range(self.c.strand_count)]

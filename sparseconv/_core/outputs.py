@@ -32,7 +32,10 @@ def costs(channels: int, taps: int) -> tuple[float, float]:
     """(for each needed output, fixed) of a kernel of sums over so many channels and taps, as of `Bound`.
 
     Lanes added up, the mask read and zeros written weigh more where an output is a short sum. Zen 4: 0.1 for 3x3
-    layers, 0.25 for one tap of 64 channels; 1.35 is AVX2, which loads five vectors for four multiply-adds.
+    layers, 0.25 for one tap of 64 channels; 1.35 is AVX2, which loads five vectors for four multiply-adds. Beside two
+    512-bit multiply-adds a cycle they weigh more; Zen 5, one tap of 64, 128, 256 channels and nine of 64: 0.77, 0.46,
+    0.3, 0.23. With Zen 4's, "auto" took 1.2 times the dense time for half of 256 channels from 64.
     """
-    each = processor.slope() * (1 if holds_patch() else 1.35)
-    return each, 0.1 + 1 / (2 + ceil(channels / 16) * taps)
+    each, vectors = processor.slope() * (1 if holds_patch() else 1.35), ceil(channels / 16) * taps
+    short = 1 / (2 + vectors) if processor.vector_cycles() == 1 else 3 / (0.5 + vectors)
+    return each, 0.1 + short
