@@ -30,6 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 import sparseconv.torch as sct
 
 from . import torch_networks
+from .cost_model.scaling import all_reduce
 
 SIZES = [2**power for power in range(12, 27, 2)]  # bytes
 WORKERS = (2, 4, 8, 16, 32, 64)
@@ -109,10 +110,6 @@ def fitted(measured):
     return float(latency), float(1 / per_byte)
 
 
-def ring(workers, size, latency, bandwidth):
-    return 2 * (workers - 1) * latency + 2 * (workers - 1) / workers * size / bandwidth
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=torch_networks.NETWORKS, default="resnet50")
@@ -136,8 +133,9 @@ def main():
     print(f"{options.network}, batch {options.batch} a worker, {gradient / 1e6:.0f} MB of gradients")
     print(f"all-reduce of two: latency {latency * 1e6:.0f} us, {bandwidth / 1e9:.2f} GB/s")
     for size, taken in together["all_reduce"]:
-        print(f"  {size / 2**20:8.3f} MB  {taken * 1e3:8.3f} ms  model {ring(2, size, latency, bandwidth) * 1e3:8.3f}")
-    moved = ring(2, gradient, latency, bandwidth)
+        model = all_reduce(size, 2, bandwidth, latency)
+        print(f"  {size / 2**20:8.3f} MB  {taken * 1e3:8.3f} ms  model {model * 1e3:8.3f}")
+    moved = all_reduce(gradient, 2, bandwidth, latency)
     for kind, (step, backward) in alone.items():
         beside, real = together[f"{kind}_beside"], together[f"{kind}_step"]
         low, high = beside + max(0, moved - backward), beside + moved
@@ -146,7 +144,7 @@ def main():
     print("computed: compute / step for torch and sparseconv, gradients moved by a free core - by none")
     for gbit in NETWORKS_GBIT:
         for workers in WORKERS:
-            taken = ring(workers, gradient, 30e-6, gbit / 8 * 1e9)
+            taken = all_reduce(gradient, workers, gbit / 8 * 1e9)
             shares = [
                 f"{step / (step + max(0, taken - backward)):.2f} - {step / (step + taken):.2f}"
                 for step, backward in alone.values()

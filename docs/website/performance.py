@@ -60,16 +60,20 @@ def csv_cells(path):
     return {(row["pass"], row["layer"], float(row["sparsity"])): float(row["speedup"]) for row in rows}
 
 
-def zen4_cells(page):
-    """The same of the tables of `docs/numbers.md`, section "Layer by layer"."""
+def zen4_rows(page):
+    """(pass, layer, oneDNN's GFLOP/s, {share of zeros: speed-up}) of `docs/numbers.md`, section "Layer by layer"."""
     text = page.read_text(encoding="utf-8").partition("\n## Layer by layer\n")[2]
-    cells = {}
     for which in PASSES:
         head, *rows = table(text.partition(f"\n### {which}\n")[2])
         shares = [float(word.rstrip("%")) / 100 for word in head[2:]]
-        for layer, _, *numbers in rows:
-            cells |= {(which, layer, share): float(n) for share, n in zip(shares, numbers, strict=True)}
-    return cells
+        for layer, gflops, *numbers in rows:
+            yield which, layer, float(gflops), dict(zip(shares, map(float, numbers), strict=True))
+
+
+def zen4_cells(page):
+    """The same as `csv_cells` of these tables."""
+    rows = zen4_rows(page)
+    return {(which, layer, share): number for which, layer, _, row in rows for share, number in row.items()}
 
 
 def table(text):
