@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 DATA_SKIP = {"input": "auto"}
 WEIGHT_SKIP = {"weight": "auto"}
 # Of backward_data: "auto", and the mask is that of a ReLU, which clears in any case what it does not need. So it is
-# used where that pays. Zen 5, one thread, with gradients of 90% zeros behind 64,64,224 3x3: 77 -> 72 ms; from one filter to
-# 64 channels, 1x1: 11.4 -> 3.2.
+# used where that pays. Zen 5, one thread, with gradients of 90% zeros behind 64,64,224 3x3: 77 -> 72 ms; from one
+# filter to 64 channels, 1x1: 11.4 -> 3.2.
 HINT = "hint"
 LAYER_SKIP = {"grad_output": "auto", "output": "auto"}
 
