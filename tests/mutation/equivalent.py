@@ -108,4 +108,9 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("weights/weights.h", "sweep.starts = lists.starts, sweep.starts_pitch = 0, sweep.blocks = 0;",
      "sweep.starts = lists.starts, sweep.starts_pitch = 1, sweep.blocks = 0;"):
         "with no blocks a list ends where it begins, wherever that is",
+    ("arrays/mask.h", "for (; done + 8 <= width; done += 8) {", "for (; done + 8 <= width; done += 7) {"):
+        "of eight bytes one is looked at twice",
+    ("common/tile.h", "if (row_stride == 1 && column_stride != 1) {",
+     "if (row_stride == 1 && column_stride != 2) {"): "which way a block is read",
+    ("groups/gradient.h", "const float *b[3];", "const float *b[2];"): "AVX2 takes one outer tap at a time",
 }  # fmt: skip
