@@ -17,7 +17,8 @@ from places import KERNELS, ROOT, SUPPORT, setup_constants
 
 ISA = "avx2"
 QUICK = ["-O0", "-w"]
-QUICK_SUITE, SECONDS = Path(__file__).with_name("quick.py"), 900  # after which a mutant that waits counts as hanging
+QUICK_SUITE = Path(__file__).with_name("quick.py")
+IDLE, LONG = 300, 900  # seconds of computing nothing, and of computing, after which a process counts as hanging
 COMPILER = ["clang++"] if shutil.which("clang++") else compiled.COMPILER
 # A mutant that leaves an array of known size, or shifts too far, ends at once; as it happens it might change nothing.
 TRAPS = ["-fsanitize=bounds,shift"]
@@ -69,16 +70,37 @@ class Builder:
         unit, module = folder / "unit.o", folder / "_cpu.abi3.so"
         source = KERNELS / f"isa/{ISA}.cpp"
         command = [*COMPILER, f"-I{folder}", *self.flags, *QUICK, *TRAPS, "-c", str(source), "-o", str(unit)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-        except subprocess.TimeoutExpired:  # a constant that the compiler never finds
-            return None
-        if done.returncode:
+        done = finished(command)
+        if done is None or done.returncode:  # None: a constant that the compiler never finds
             return None
         linked = [*compiled.COMPILER, "-shared", *self.objects, str(unit), "-pthread", "-ldl", "-o", str(module)]
         subprocess.run(linked, check=True, capture_output=True)
         unit.unlink()
         return module
+
+
+def computed(process):
+    """(seconds of a process and of the children that it waited for, whether it is stopped)."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK"), fields[0] in "Tt"
+
+
+def finished(command):
+    """The command, run to its end; None if it hangs. Being stopped is no hanging, however long it takes."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+    idle, before = 0, 0
+    while True:
+        try:
+            out, err = process.communicate(timeout=1)
+            return subprocess.CompletedProcess(command, process.returncode, out, err)
+        except subprocess.TimeoutExpired:
+            seconds, stopped = computed(process)
+        idle = idle + 1 if seconds == before and not stopped else 0  # looks, not time: this process may be stopped, too
+        before = seconds
+        if idle >= IDLE or seconds >= LONG:
+            process.kill()
+            process.communicate()
+            return None
 
 
 def verdict(builder, number, headers, folder, calls=""):
@@ -88,11 +110,11 @@ def verdict(builder, number, headers, folder, calls=""):
         return "not compiled", ""
     command = [sys.executable, str(QUICK_SUITE), str(module), folder, str(calls)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, errors="replace")
-    except subprocess.TimeoutExpired:
-        return "killed", "it hangs"
+        done = finished(command)
     finally:
         module.unlink()
+    if done is None:
+        return "killed", "it hangs"
     if not done.returncode:
         return "survived", ""
     lines = (done.stdout.strip() or done.stderr.strip() or "no words").splitlines()
