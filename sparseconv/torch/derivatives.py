@@ -27,7 +27,7 @@ WEIGHT_SKIP = {"weight": "auto"}
 # used where that pays. Zen 5, one thread, with gradients of 90% zeros behind 64,64,224 3x3: 77 -> 72 ms; from one
 # filter to 64 channels, 1x1: 11.4 -> 3.2.
 HINT = "hint"
-LAYER_SKIP = {"grad_output": "auto", "output": "auto"}
+LAYER_SKIP = {"grad_output": "auto", "output": "auto", HINT: "auto"}
 
 _AFTER_AUTOGRAD = _C._after_autograd_keyset
 _CPU = _C.DispatchKey.CPU

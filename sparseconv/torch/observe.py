@@ -18,8 +18,9 @@ from torch.utils import _pytree as pytree
 import sparseconv
 from sparseconv.benchmark.measure import fastest_of_pairs
 
+from . import relu_inputs
 from .modules import convolve, convolve_transposed, counterpart, operate
-from .relu_inputs import watch
+from .relu_inputs import leave_unseen, watch
 from .report import LayerReport, PassReport
 
 __all__ = ["Observer", "preserved", "run", "step"]
@@ -190,9 +191,12 @@ class Observer:
             report.reason = f"its input is {unsupported[0] if unsupported else 'empty'}"
             return
         relu = None if input.grad_fn is None else watch(input)
+        is_relu = relu is not None and not any(relu.hooks)
+        report.input_is_relu |= is_relu
+        as_it_is = isinstance(module, nn.Linear) or input.dim() == module.weight.dim()  # of a view no ReLU is known
+        found = is_relu and as_it_is and input.numel() >= relu_inputs.LEAST
         input = in_one_batch(module, input)
-        report.input_is_relu |= relu is not None and not any(relu.hooks)
-        calls = Calls(module, input, more, self.options, report.input_is_relu)
+        calls = Calls(module, input, more, self.options, found)
         _average(report, "input", _zeros(input))
         _average(report, "weight", _zeros(calls.weight))
         _add(report, "forward", *self._time("forward", calls), calls.plan("forward"))
@@ -214,10 +218,11 @@ class Observer:
 class Calls:
     """The passes of one call of a layer, by torch and by us, on detached operands."""
 
-    def __init__(
-        self, module: nn.Module, input: Tensor, more: list, options: dict[str, Any], input_is_relu: bool
-    ) -> None:
-        self.module, self.more, self.options = module, more, options | {"input_is_relu": input_is_relu or None}
+    def __init__(self, module: nn.Module, input: Tensor, more: list, options: dict[str, Any], found: bool) -> None:
+        """`found`: the converted layer will find out by itself that a ReLU has made its input."""
+        self.found = found and options["input_is_relu"] is None
+        self.module, self.more = module, more
+        self.options = options | {"input_is_relu": True} if self.found else options
         self.input = input.detach()
         self.input_needs_gradient = input.requires_grad
         with torch.no_grad():  # parametrizations compute it
@@ -252,6 +257,8 @@ class Calls:
             source.requires_grad_()
         with torch.enable_grad():
             output = forward(input, weight, bias)
+        if ours and self.found:
+            leave_unseen(output.grad_fn)
         return lambda: torch.autograd.grad(output, sources, self.gradient, retain_graph=True)
 
     def plan(self, which: str) -> sparseconv.Plan:

@@ -9,6 +9,9 @@ operators that are each other's derivatives (derivatives.py):
 ``NAME_backward_weight``   input and grad_output give the gradient of the weight
 =========================  ============================================================================================
 
+`skip` is as in the functions of `sparseconv`; backward_data has "hint" beside: "auto", with an `output_mask` outside of
+which the result may be anything.
+
 They are defined by hand (torch.library.Library) with an autograd.Function at the Autograd key, because of what a call
 costs: see `docs/frameworks.md`. Where nothing but the CPU kernel is to come after autograd - no fake or tracing mode,
 no functorch - the Function calls it without going through the dispatcher again.

@@ -56,6 +56,26 @@ class Watch:
         return tensor is None or not tensor.retains_grad
 
 
+class Unseen:
+    """In the place of a watch where it is known that nobody will see the gradient."""
+
+    __slots__ = ()
+
+    def unseen(self, layer: Any) -> bool:
+        return True
+
+
+def leave_unseen(node: Any) -> None:
+    """Turns the promise of a layer's ``input_is_relu=True`` into what `watch` finds: then zeros are not owed.
+
+    `node` is the layer's in the graph, or that of a view of its result.
+    """
+    while node is not None and getattr(node, "watched", None) is not True:
+        node = next((before for before, _ in node.next_functions), None)
+    if node is not None:
+        node.watched = Unseen()
+
+
 def watch(tensor: torch.Tensor) -> Watch | None:
     """A watch over a tensor that a ReLU has made, as its node in the graph says; None for others."""
     node = tensor.grad_fn

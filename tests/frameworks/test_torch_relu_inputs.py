@@ -5,7 +5,7 @@ from cases import sparse_ints
 
 torch = pytest.importorskip("torch")
 sct = pytest.importorskip("sparseconv.torch")
-from sparseconv.torch import relu_inputs  # noqa: E402
+from sparseconv.torch import observe, relu_inputs  # noqa: E402
 
 functional = torch.nn.functional
 
@@ -262,3 +262,35 @@ def test_only_a_relu_takes_a_hint(of_gradient, masks):
     assert not x.grad[x.detach() == 0].any() and x.grad.any()
     layers(sct, z, weight, torch.relu, skip="weight")[1].sum().backward()
     assert masks[-1] is True and WORDS[-1] == "weight"
+
+
+def test_a_hint_has_derivatives(masks):
+    """What the mask does not need is no result, so nothing is to be differentiated there."""
+    x, weight = ints(2, 16, 5, 6), ints(16, 16, 3, 3, seed=2)
+    rest = (list(x.shape), False, [1, 1], [1, 1], [1, 1], False, [0, 0], 1)
+    gradients = []
+    for skip in ("hint", "auto"):
+        grad_output, leaf = ints(*x.shape, seed=3).requires_grad_(), weight.clone().requires_grad_()
+        result = torch.ops.sparseconv.convolution_backward_data(grad_output, leaf, x, *rest, skip, 0.0, None)
+        result.backward(ints(*x.shape, seed=4))
+        gradients.append((grad_output.grad, leaf.grad))
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other) and one.any()
+
+
+@pytest.mark.parametrize(
+    "told, batched, masked, words",
+    [
+        (None, True, True, "hint"), (True, True, True, "auto"), (False, True, False, "auto"),
+        (None, False, False, "auto"), (True, False, True, "auto"),
+    ],
+)  # fmt: skip
+def test_convert_times_what_the_model_will_run(told, batched, masked, words, masks, monkeypatch):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 16, 3))
+    config = sct.Config(seconds=0.0, whole_model=False, input_is_relu=told)
+    images = ints(2, 3, 8, 8) if batched else ints(3, 8, 8)
+    monkeypatch.setattr(observe, "fastest_of_pairs", lambda theirs, ours, seconds: (theirs(), ours(), (2.0, 1.0))[2])
+    report = sct.convert_(model, images, config=config)
+    assert masks == [masked] and WORDS == [words] and report.converted == 2
+    model(images).sum().backward()
+    assert masks == [masked] * 2 and WORDS == [words] * 2
