@@ -72,7 +72,7 @@ def run(
     if prepared is None:
         check_all({NAMES.get(name, name): tensor for name, tensor in operands.items() if name != "output_mask"})
         return _prepare(key, sample, arrays, result(), options, threshold, threads)
-    output = _empty(sample, prepared.shape, prepared.strides)
+    output = empty(sample, prepared.shape, prepared.strides)
     ordered = {name: arrays[name] for name in prepared.operands}
     prepared.operation.run(ordered, output.numpy(), threads, 0.0, False)
     return output
@@ -83,7 +83,7 @@ def _prepare(
     threads: int,
 ) -> Tensor:  # fmt: skip
     """The same, checked by the core; kept, unless an operand had to be copied."""
-    output = _empty(sample, result.shape, result.strides)
+    output = empty(sample, result.shape, result.strides)
     with torch_names():
         call = result.function(**arrays, **options, threshold=threshold, num_threads=threads, out=output.numpy())
     if not threshold and all(call.operands[name] is array for name, array in arrays.items()):
@@ -94,7 +94,7 @@ def _prepare(
     return output
 
 
-def _empty(sample: Tensor, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
+def empty(sample: Tensor, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
     """A result that is not written yet, of the dtype of `sample`."""
     output = sample.new_empty_strided(shape, strides)
     size = output.nbytes

@@ -45,12 +45,12 @@ def _layer(
                     f"weight: got a PackedWeight while {name} requires grad, expected torch.no_grad() around the call, "
                     "or the weight as a tensor"
                 )
-    output = input.new_empty_strided(result.shape, result.strides)
     arrays = {"x": input.detach().resolve_neg().numpy(), "weight": weight}
     arrays |= {
         name: tensor.detach().resolve_neg().numpy()
         for name, tensor in (("bias", bias), ("residual", residual)) if tensor is not None
     }  # fmt: skip
+    output = calls.empty(input, result.shape, result.strides)
     calls.compute(
         result.core.forward, **arrays, activation=activation, skip=skip, threshold=threshold,
         num_threads=num_threads or torch.get_num_threads(), out=output.numpy(),
