@@ -271,7 +271,7 @@ def bound(sides: Sides, threads: int, kernel: str, sparse: bool) -> Bound:
     # for each vector of floats, which are read for that alone (Zen 5: 3 to 11, from L2 and from memory).
     accumulators = max(1, layer.geometry.most_taps) * sizes["lane_vectors"]
     least = processor.TAPS_CYCLES if layer.geometry.most_taps > 1 else processor.ONE_TAP_CYCLES
-    fed = max(1.0, layer.geometry.mean_taps) * sizes["lane_vectors"]  # with stride 2 and 3 taps: 2 taps, and 1
+    fed = max(1.0, layer.geometry.mean_taps) * sizes["lane_vectors"]  # 3 taps, stride 2: 2 and 1; 7 taps: 3, 2 and 2
     tile = min(channels, sizes["channel_block"]) * fed * processor.vector_cycles()
     floats = problem.batch * channels * problem.groups * prod(problem.out_size if backward else problem.in_size)
     finding = 0.0 if kernel == "rows_spikes" else WORD_CYCLES * floats / (problem.macs * processor.vector_cycles())
