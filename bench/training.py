@@ -31,7 +31,7 @@ from sparseconv.pruning import SWAT, Method, StochasticGradientPruning, Transpos
 
 RATE = 0.1  # the learning rate at its highest
 METHODS = ("torch", "converted", "swat", "nm", "stochastic")
-SETTINGS = ("epochs", "batch", "warm_up", "threads", "train_images", "test_images")  # one value in a file
+SETTINGS = ("epochs", "batch", "warm_up", "threads", "needed", "train_images", "test_images")  # one value in a file
 
 
 def vgg():
@@ -103,9 +103,12 @@ def zeros_of(array, threshold=0.0):
 
 
 class Pruning:
-    """A method on a model's convolutions but the first, whose input has no zeros."""
+    """A method on a model's convolutions but the first, whose input has no zeros.
 
-    def __init__(self, name, model, seed, report):
+    With `needed`, gradients that a ReLU masks next are not computed, which `attach` leaves to the caller.
+    """
+
+    def __init__(self, name, model, seed, report, needed=False):
         self.layers = convolutions(model)[1:]
         # Where batch normalisation follows, the gradient of the result is what has to become sparse.
         has_norm = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
@@ -116,10 +119,10 @@ class Pruning:
             self.method = TransposableNM(4, 8)
         else:
             self.method = StochasticGradientPruning(0.9, rng=seed)
-        # Gradients that a ReLU masks next need not be computed; thresholds for gradients are taken from all of them.
-        masked = name != "stochastic" or self.gradients == "output"
+        # Thresholds for gradients of inputs are taken from all of them.
+        needed = needed and (name != "stochastic" or self.gradients == "output")
         for layer in report.layers:
-            if layer.name in self.layers and layer.input_is_relu and masked:
+            if layer.name in self.layers and layer.input_is_relu and needed:
                 model.get_submodule(layer.name).input_is_relu = True
 
     def attach(self, model, method):
@@ -292,7 +295,7 @@ def train(model_name, method, seed, data, settings, *, evaluations, layer_second
                         config=sct.Config(seconds=layer_seconds),
                     )  # fmt: skip
                     if method != "converted":
-                        pruning = Pruning(method, model, seed, report)
+                        pruning = Pruning(method, model, seed, report, settings["needed"])
                         pruning.attach(model, pruning.method)
             if step in pauses:
                 seen = (epoch * steps + step) * batch
@@ -354,13 +357,16 @@ def main(argv=None):
     parser.add_argument("--evaluations", type=int, default=3, help="in each epoch (default: %(default)s)")
     parser.add_argument("--warm-up", type=int, default=50, help="steps on PyTorch before conversion (%(default)s)")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--needed", action="store_true", help="under methods, leave out gradients that a ReLU masks next"
+    )
     parser.add_argument("--images", type=int, help="at most so many for training and for testing (default: all)")
     parser.add_argument("--runs", type=int, help="stop after so many (default: when all are done)")
     parser.add_argument("--out", type=Path, help="file that runs are appended to, one JSON object a line")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     data = load(arguments.data, arguments.images)
-    settings = {name: getattr(arguments, name) for name in ("epochs", "batch", "warm_up", "threads")}
+    settings = {name: getattr(arguments, name) for name in ("epochs", "batch", "warm_up", "threads", "needed")}
     settings |= {"train_images": len(data[0]), "test_images": len(data[2])}
     turns = missing(read(arguments.out), arguments.models, arguments.methods, arguments.seeds, settings)
     for model, method, seed in turns[: arguments.runs]:

@@ -23,7 +23,10 @@ SECTIONS = {
     "speed": (
         "Speed",
         "What it gains, where it loses, how both were measured, and what else there is.",
-        ["generated/performance/index", "numbers", "cost_model", "comparison", "measuring", "generated/benchmarks"],
+        [
+            "generated/performance/index", "numbers", "training", "cost_model", "comparison", "measuring",
+            "generated/benchmarks",
+        ],
     ),
     "gallery": ("", "", []),  # a section of its own making
     "reference": ("", "", []),

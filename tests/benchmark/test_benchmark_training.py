@@ -8,6 +8,9 @@ import pytest
 from places import ROOT
 
 torch = pytest.importorskip("torch")
+
+from sparseconv.torch import LayerReport, Report  # noqa: E402
+
 pytestmark = pytest.mark.skipif(not (ROOT / "bench").exists(), reason="this source archive has no bench folder")
 
 SMALL = ["--images", "96", "--epochs", "2", "--batch", "16", "--warm-up", "1", "--evaluations", "2", "--threads", "1"]
@@ -101,6 +104,19 @@ def test_pruned_gradients_have_more_zeros(runs):
         assert zeros["stochastic"][layer][0] > zeros["converted"][layer][0] + 0.01
 
 
+def test_needed_gradients(training):
+    """Layers right behind a ReLU are told so where that is asked for, unless thresholds are taken of what they give."""
+    report = Report([LayerReport(name, "Conv2d", True, "", input_is_relu=name != "5") for name in ("0", "2", "5", "7")])
+
+    def told(method, needed):
+        model = training.vgg()
+        training.Pruning(method, model, 0, report, needed)
+        return [name for name, module in model.named_modules() if getattr(module, "input_is_relu", False)]
+
+    assert told("swat", True) == told("nm", True) == ["2", "7"]
+    assert told("swat", False) == told("stochastic", True) == []
+
+
 def test_runs_are_not_made_twice(training, stored, capsys):
     before = stored.read_text(encoding="utf-8")
     training.main([*SMALL, "--seeds", "1", "--out", str(stored)])
@@ -176,7 +192,7 @@ def test_zeros_of_the_report(bench):
     expected = [(3 * first + second) / 4 for first, second in ((0.5, 0.75), (0.8, 0.4), (0.2, 0.6))]
     assert rows[0][1:4] == [f"{share:.0%}" for share in expected]
     first, middle, last = cells(report.layer_zeros(BY_HAND, "vgg"))[:3]
-    assert first == ["PyTorch", "`0`", "0%, 0% → 0%, 0%", "", "0%, 0% → 0%, 10%"]
+    assert first == ["converted", "`0`", "0%, 0% → 0%, 0%", "", "0%, 0% → 0%, 10%"]
     assert middle[2:] == ["0%, 0% → 50%, 80%", "0%, 0% → 20%, 80%", "0%, 0% → 50%, 20%"]
     assert last[1] == "`2`"
 
@@ -200,3 +216,16 @@ def test_nothing_to_compare_with(bench, tmp_path):
     file.write_text(json.dumps(BY_HAND[-1]), encoding="utf-8")
     with pytest.raises(SystemExit, match="has no run of torch"):
         bench("training_report").main([str(file)])
+
+
+def test_page_says_what_is_stored(training, bench):
+    """The tables of docs/training.md are those of the stored runs."""
+    stored, page = ROOT / "bench" / "results" / "zen5" / "training.jsonl", ROOT / "docs" / "training.md"
+    if not stored.exists() or not page.exists():
+        pytest.skip("this source archive has no results")
+    runs, text, report = training.read(stored), page.read_text(encoding="utf-8"), bench("training_report")
+    models = {run["model"] for run in runs}
+    assert models == set(training.MODELS)
+    for model in models:
+        for table in (report.times(runs, model), report.zeros(runs, model), report.layer_zeros(runs, model)):
+            assert table in text
