@@ -272,6 +272,18 @@ def test_weights_that_are_not_finite(isa, case, values):
     check_not_finite(case, first, poisoned(second, values, 1), [("output", kind) for kind in KINDS])
 
 
+@pytest.mark.parametrize("layout_kind", [0, 1])
+@pytest.mark.parametrize("place", [(0, 0, 0, 0), (-1, -1, -1, -1), (-1, 0, 2, 0), (0, -1, 0, -1)], ids=str)
+def test_one_weight_that_is_not_finite(isa, place, layout_kind):
+    """Wherever it stands: a single one among the first or the last of a tile is noticed, too."""
+    case = Case(40, 16, (5, 6), (3, 2), kind=layout_kind)  # the first and the last column meet one tap
+    first, second = operands(case, NAME, 0.0)
+    second = second.copy()
+    for value in (np.inf, np.nan):
+        second[place] = value
+        check_not_finite(case, first, second, [("output", kind) for kind in KINDS])
+
+
 @pytest.mark.parametrize("case", UNPADDED, ids=str)
 def test_every_kernel_agrees_on_weights_that_are_not_finite(isa, case):
     first, second = operands(case, NAME, 0.0)

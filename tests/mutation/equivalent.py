@@ -113,4 +113,17 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("common/tile.h", "if (row_stride == 1 && column_stride != 1) {",
      "if (row_stride == 1 && column_stride != 2) {"): "which way a block is read",
     ("groups/gradient.h", "const float *b[3];", "const float *b[2];"): "AVX2 takes one outer tap at a time",
+    ("common/tile.h", "store_partial(to + done, rest, (int)smaller(16, pitch - done));",
+     "store_partial(to + done, rest, (int)smaller(17, pitch - done));"): "of a vector 17 lanes are 16",
+    ("gradient/partners.h",
+     "} else if (all_rows == 1 && chunk.segment + 1 < task.segments && map.strand_count == 1) {",
+     "} else if (all_rows == 1 && chunk.segment - 1 < task.segments && map.strand_count == 1) {"):
+        "what is asked for ahead",
+    ("gradient/partners.h", "if (rows.strand) {", "if (false) {"): "which rows are asked for ahead",
+    ("groups/gradient.h", "GROUP_SUMS = f32x16::accumulators > 12 ? 24 : 6,",
+     "GROUP_SUMS = f32x16::accumulators > 13 ? 24 : 6,"): "AVX2 has 6",
+    ("outputs/row.h", "for (int64_t m = row.begin; m < row.end; m += S) {",
+     "for (int64_t m = row.begin; m <= row.end; m += S) {"): "the first turn behind the end leaves at once",
+    ("pruning/topk_search.h", "static constexpr int64_t most_samples = 1 << 13;",
+     "static constexpr int64_t most_samples = 1 << 12;"): "fewer samples: another guess of the next bracket",
 }  # fmt: skip
