@@ -67,3 +67,18 @@ def test_single_nonzero(isa, channel):
         for skip in SKIPS["backward_data"]:
             actual = sparseconv.conv2d_backward_data(grad_output, weight, (1, 17, 3, 35), padding=1, skip=skip)
             assert_exact(actual, expected, f"{row},{column} skip={skip!r}")
+
+
+@pytest.mark.parametrize("layout", ["NCW", "NWC"])
+@pytest.mark.parametrize("skip", ["none", "grad_output"])
+def test_gaps_of_long_rows(isa, skip, layout):
+    """Columns that no gradient reaches are zeros in every piece of a row, of which there are many here."""
+    grads, weight = sparse_ints((1, 16, 20000), 0.5, 1), sparse_ints((16, 24, 1), 0, 2)
+    expected = np.zeros((1, 24, 60000), np.float32)
+    expected[..., ::3] = np.einsum("nkw,kc->ncw", grads, weight[..., 0])
+    axes = (0, 1, 2) if layout == "NCW" else (0, 2, 1)
+    grads, expected = np.ascontiguousarray(grads.transpose(axes)), expected.transpose(axes)
+    out = np.full(expected.shape, np.nan, np.float32)
+    shape, words = expected.shape, {"stride": 3, "layout": layout, "skip": skip, "out": out}
+    sparseconv.conv1d_backward_data(grads, weight, shape, **words)
+    assert_exact(out, expected)

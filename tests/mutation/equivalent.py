@@ -126,4 +126,10 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
      "for (int64_t m = row.begin; m <= row.end; m += S) {"): "the first turn behind the end leaves at once",
     ("pruning/topk_search.h", "static constexpr int64_t most_samples = 1 << 13;",
      "static constexpr int64_t most_samples = 1 << 12;"): "fewer samples: another guess of the next bracket",
+    ("common/epilogue.h", "if (to_step == 1 && from_step == 1) {  // both lie along columns: one transpose for both",
+     "if (to_step == 0 && from_step == 1) {  // both lie along columns: one transpose for both"):
+        "the way of all other strides takes two transposes",
+    ("weights/lists.h", "const uint64_t all = word & word >> 1 & word >> 2 & 0x249249249249;",
+     "const uint64_t all = word & word >> 2 & word >> 2 & 0x249249249249;"):
+        "rows without their middle are then made whole, which differs from `word` all the same",
 }  # fmt: skip

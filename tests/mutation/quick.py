@@ -23,7 +23,7 @@ LARGE = {
     "pruning": ("pruning/test_pruning_topk.py", "pruning/test_pruning_stochastic.py", "pruning/test_pruning_nm.py",
                 "pruning/test_pruning_transposable.py"),
     "gradient": ("conv/test_long_sums.py", "masks/test_gradient_mask.py::test_exact"),
-    "rows": ("conv/test_few_positions.py::test_exact",),
+    "rows": ("conv/test_few_positions.py::test_exact", "conv/test_backward_data.py::test_gaps_of_long_rows"),
     "outputs": ("masks/test_output_mask_kinds.py", "masks/test_output_mask.py::test_weights_are_packed_ahead",
                 "masks/test_output_mask.py::test_one_weight_that_is_not_finite"),
     "weights": ("weights/test_weights.py::test_lanes", "weights/test_weights.py::test_patterns"),
