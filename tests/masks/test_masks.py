@@ -324,3 +324,15 @@ def test_huge_width(isa):
     for width in (2**31, 2**32 + 1, 2**62, 2**63 - 1, 2**64):
         assert masks.vector_density(X, width) == 1.0
         assert masks.vector_density(X.astype(np.float64), width) == 1.0
+
+
+@pytest.mark.parametrize("taps", [1, 2, 7, 8, 9, 10, 16, 17])
+def test_needed_pairs(isa, taps):
+    """Of (filter, channel) pairs, by any of their taps: each tap alone, beside pairs with none."""
+    mask = np.zeros((3 * taps + 1, 2, taps), np.bool_)
+    for tap in range(taps):
+        mask[3 * tap + 1, tap % 2, tap] = True
+    expected = mask.any(2)
+    assert expected.sum() == taps
+    assert np.array_equal(masks.needed_pairs(mask), expected)
+    assert masks.needed_pairs(~np.zeros_like(mask)) is None

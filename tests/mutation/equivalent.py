@@ -132,4 +132,33 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("weights/lists.h", "const uint64_t all = word & word >> 1 & word >> 2 & 0x249249249249;",
      "const uint64_t all = word & word >> 2 & word >> 2 & 0x249249249249;"):
         "rows without their middle are then made whole, which differs from `word` all the same",
+    ("weights/weights.h", "const int64_t *places = task.tap_places + phase * 3, step = places[1] - places[0];",
+     "const int64_t *places = task.tap_places - phase * 3, step = places[1] - places[0];"):
+        "AVX2 has no registers for whole rows",
+    ("arrays/compress.h", "if (limit - to >= 16) {", "if (false) {"): "parts of vectors are stored as whole ones are",
+    ("common/live_word.h",
+     "if (i < count) word |= (uint64_t)above(load_partial(x + i, count - i), threshold) << i;",
+     "if (i <= count) word |= (uint64_t)above(load_partial(x + i, count - i), threshold) << i;"):
+        "a vector of no element has no bit, and 64 elements do not come here",
+    ("gradient/gradient.h", "int64_t needed = 0;", "int64_t needed = 1;"):
+        "one pair more in an estimate, by which nothing but the kernel is chosen",
+    ("pruning/topk_search.h",
+     "const uint64_t hash = (uint64_t)(i + 1) * 0x9e3779b97f4a7c15ull;  // Fibonacci hashing: Knuth, TAOCP 3, 6.4",
+     "const uint64_t hash = (uint64_t)(i + 2) * 0x9e3779b97f4a7c15ull;  // Fibonacci hashing: Knuth, TAOCP 3, 6.4"):
+        "other samples: another guess of the next bracket",
+    ("simd/avx2.h",
+     "static constexpr int accumulators = 6, dense_pixels = 6, dense_vectors = 1, point_vectors = 4;",
+     "static constexpr int accumulators = 6, dense_pixels = 6, dense_vectors = 0, point_vectors = 4;"):
+        "a block of lanes is one vector at least",
+    ("weights/weights.h", "row[lane] = line < lines ? line % rows : -1;",
+     "row[lane] = line < lines ? line % rows : -2;"): "negative is negative",
+    ("groups/groups.h", "((uintptr_t)out | apart * 4) % 64 == 0;", "((uintptr_t)out | apart * 5) % 64 == 0;"):
+        "results are stored, not streamed",
+    ("pruning/transposable_exact.h", "distance_[source] = 0;", "distance_[source] = 1;"):
+        "all distances are from there, and are compared with each other alone",
+    ("pruning/transposable.h", "for (int64_t item = begin; item < end; ++item) {",
+     "for (int64_t item = begin; item <= end; ++item) {"):
+        "the item behind the last one has no blocks, that of another thread is made alike",
+    ("simd/avx2.h", "expand[bits][lane] = set ? (int8_t)count : (int8_t)-1;",
+     "expand[bits][lane] = set ? (int8_t)count : (int8_t)-2;"): "negative is negative",
 }  # fmt: skip
