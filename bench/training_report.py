@@ -32,7 +32,7 @@ def by_method(runs, model):
     return {method: seeds for method, seeds in found.items() if seeds}
 
 
-def time_to(run, accuracy):
+def seconds_to(run, accuracy):
     """Seconds of training after which an accuracy is reached, or None."""
     seconds_before, accuracy_before = 0.0, 0.0
     for seconds, _, now in run["points"]:
@@ -96,7 +96,7 @@ def times(runs, model, below=BELOW):
             f"seconds to {100 * accuracy:.1f}%", "times faster", "seeds that reach it"]  # fmt: skip
     lines = [head]
     for method, seeds in methods.items():
-        reached = [seconds for seconds in (time_to(run, accuracy) for run in seeds.values()) if seconds is not None]
+        reached = [seconds for seconds in (seconds_to(run, accuracy) for run in seeds.values()) if seconds is not None]
         lines.append([
             WORDS[method],
             spread((100 * final(run) for run in seeds.values()), "{:.2f}"),
@@ -106,7 +106,7 @@ def times(runs, model, below=BELOW):
             spread((1000 * run["step_seconds"] for run in seeds.values()), "{:.1f}"),
             spread(paired(methods, method, lambda run: run["step_seconds"]), "{:.2f}") if method != BASE else "1",
             spread(reached, "{:.1f}"),
-            spread(paired(methods, method, lambda run: time_to(run, accuracy)), "{:.2f}") if method != BASE else "1",
+            spread(paired(methods, method, lambda run: seconds_to(run, accuracy)), "{:.2f}") if method != BASE else "1",
             f"{len(reached)} of {len(seeds)}",
         ])  # fmt: skip
     return table(lines)

@@ -174,9 +174,9 @@ def test_figures_of_the_report(bench):
     report = bench("training_report")
     methods = report.by_method(BY_HAND, "vgg")
     assert report.target(methods, 0.01) == pytest.approx(0.9)
-    assert report.time_to(BY_HAND[0], 0.9) == pytest.approx(10 + 10 * 0.1 / 0.12)
-    assert report.time_to(BY_HAND[0], 0.4) == pytest.approx(5)
-    assert report.time_to(BY_HAND[4], 0.9) is None
+    assert report.seconds_to(BY_HAND[0], 0.9) == pytest.approx(10 + 10 * 0.1 / 0.12)
+    assert report.seconds_to(BY_HAND[0], 0.4) == pytest.approx(5)
+    assert report.seconds_to(BY_HAND[4], 0.9) is None
     torch_row, converted, swat = cells(report.times(BY_HAND, "vgg", 0.02))
     assert torch_row[:3] == ["PyTorch", "91.00 ± 1.41", "22.0 ± 2.8"]
     assert converted[4] == converted[6] == converted[8] == "3.00 ± 1.41" and converted[9] == "2 of 2"
