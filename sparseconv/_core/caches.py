@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 full = False  # whether the caches are to be emptied at the end of the call
 _all: list[_lru_cache_wrapper] = []
+_others: list[Callable[[], None]] = []
 
 
 def kept(entries: int) -> Callable[[Callable[Parameters, Made]], Kept[Parameters, Made]]:
@@ -58,3 +59,10 @@ def empty() -> None:
     full = False
     for found in _all:
         found.cache_clear()
+    for clear in _others:
+        clear()
+
+
+def empties(clear: Callable[[], None]) -> None:
+    """What else is to be called when the caches are emptied: it lets go of what others keep of them."""
+    _others.append(clear)

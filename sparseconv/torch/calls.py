@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import cpu
-from .._core import _cpu
+from .._core import _cpu, caches
 from .._core.operations import Operation
 
 DTYPES = (torch.float32, torch.float64)
@@ -47,6 +47,7 @@ class Prepared(NamedTuple):
 
 
 _kept: dict[tuple, Prepared] = {}
+caches.empties(_kept.clear)  # else their tables would stay, and all caches be emptied by every call
 
 
 def run(
@@ -75,6 +76,8 @@ def run(
     output = empty(sample, prepared.shape, prepared.strides)
     ordered = {name: arrays[name] for name in prepared.operands}
     prepared.operation.run(ordered, output.numpy(), threads, 0.0, False)
+    if caches.full:
+        caches.empty()
     return output
 
 

@@ -86,3 +86,22 @@ def test_all_that_is_counted_is_given_back():
     passes(np.ones((2, 16, 12, 12), np.float32), np.ones((16, 16, 3, 3), np.float32))
     caches.empty()
     assert _conv.held_bytes() == before
+
+
+def test_calls_that_torch_has_prepared_are_given_back(monkeypatch):
+    """They keep operations of the core, and would keep the tables when all caches are emptied."""
+    torch = pytest.importorskip("torch")
+    import sparseconv.torch as sct
+    from sparseconv.torch import calls
+
+    x, weight = torch.ones(2, 16, 13, 12), torch.ones(16, 16, 3, 3)
+    caches.empty()
+    gc.collect()
+    before = _conv.held_bytes()
+    for _ in range(2):
+        sct.conv2d(x, weight)
+    assert len(calls._kept) == 1 and _conv.held_bytes() > before
+    monkeypatch.setattr(caches, "full", True)  # as it is after too much was made
+    sct.conv2d(x, weight)
+    assert not calls._kept and not caches.full and _conv.held_bytes() == before
+    assert (sct.conv2d(x, weight) == 144).all() and len(calls._kept) == 1
