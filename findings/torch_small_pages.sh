@@ -7,7 +7,8 @@
 #           takes 32,800, a convolution's result as many, and each later result again. PyTorch asks as well if
 #           THP_MEM_ALLOC_ENABLE=1 is in the environment, which is off by default.
 # Matters   Faults took a third of the time of our convolutions of 224 x 224 maps inside PyTorch, and none of it from
-#           NumPy, so one kernel seemed to be two. Sparse kernels lose the most: what they skip is not the writing.
+#           NumPy, so one kernel seemed to be two. Sparse kernels lose the most: what they skip is not the writing. With
+#           that variable a training step of VGG16 takes 3 to 16% less; large pages for our results alone made it slower.
 # Date      2026-11-30
 set -euo pipefail
 setting=/sys/kernel/mm/transparent_hugepage/enabled

@@ -6,7 +6,6 @@ words, so what it keeps is found here again by these, and with it the form of th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -15,18 +14,12 @@ import torch
 from torch import Tensor
 
 from .. import cpu
-from .._core import _cpu, caches
+from .._core import caches
 from .._core.operations import Operation
 
 DTYPES = (torch.float32, torch.float64)
 NAMES = {"x": "input"}  # of arguments, where torch's differ from the core's
 MOST = 4096  # calls that are kept
-# Results from this size on are asked for in large pages, as NumPy asks for its own arrays: malloc gives fresh memory
-# for most, and the 26,000 faults of 100 MB take as long as some kernels. Zen 5, forward on one and two threads, 8
-# images: 64,64,224 3x3 at 50% zeros 127 -> 89 ms, 73 -> 46; 128,128,112 at 74% 72 -> 52, 40 -> 27; what malloc had in
-# stock (26 MB) as before.
-HUGE_BYTES = 1 << 22
-USES_HUGE_PAGES = os.environ.get("SPARSECONV_HUGE_PAGES", "").strip() != "0"
 
 
 class Result(NamedTuple):
@@ -73,7 +66,7 @@ def run(
     if prepared is None:
         check_all({NAMES.get(name, name): tensor for name, tensor in operands.items() if name != "output_mask"})
         return _prepare(key, sample, arrays, result(), options, threshold, threads)
-    output = empty(sample, prepared.shape, prepared.strides)
+    output = sample.new_empty_strided(prepared.shape, prepared.strides)
     ordered = {name: arrays[name] for name in prepared.operands}
     prepared.operation.run(ordered, output.numpy(), threads, 0.0, False)
     if caches.full:
@@ -86,7 +79,7 @@ def _prepare(
     threads: int,
 ) -> Tensor:  # fmt: skip
     """The same, checked by the core; kept, unless an operand had to be copied."""
-    output = empty(sample, result.shape, result.strides)
+    output = sample.new_empty_strided(result.shape, result.strides)
     with torch_names():
         call = result.function(**arrays, **options, threshold=threshold, num_threads=threads, out=output.numpy())
     if not threshold and all(call.operands[name] is array for name, array in arrays.items()):
@@ -94,15 +87,6 @@ def _prepare(
             _kept.clear()
         _kept[key] = Prepared(result.shape, result.strides, call.operation, tuple(call.operands))
     call.run()
-    return output
-
-
-def empty(sample: Tensor, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
-    """A result that is not written yet, of the dtype of `sample`."""
-    output = sample.new_empty_strided(shape, strides)
-    size = output.nbytes
-    if size >= HUGE_BYTES and USES_HUGE_PAGES:
-        _cpu.ask_for_huge_pages(output.data_ptr(), size)
     return output
 
 

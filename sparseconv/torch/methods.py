@@ -170,7 +170,7 @@ class _Layer(torch.autograd.Function):
         result = family.result(input, weight, geometry)
         training = training and any(ctx.needs_input_grad)
         used = method.before_forward(name, weight.numpy(), groups=geometry[-1] if geometry else 1, training=training)
-        output = calls.empty(input, result.shape, result.strides)
+        output = input.new_empty_strided(result.shape, result.strides)
         calls.compute(
             result.core.forward, x=input.numpy(), weight=used, bias=None if bias is None else bias.numpy(),
             num_threads=torch.get_num_threads(), out=output.numpy(),
@@ -201,7 +201,7 @@ class _Layer(torch.autograd.Function):
         grad_input = grad_weight = grad_bias = None
         array = grad_output.numpy()
         if ctx.needs_input_grad[0]:
-            grad_input = calls.empty(grad_output, shape, shapes.strides_of(shape, ctx.channels_last))
+            grad_input = grad_output.new_empty_strided(shape, shapes.strides_of(shape, ctx.channels_last))
             calls.compute(
                 ctx.result.core.backward_data, grad_output=array, weight=ctx.used, input_shape=tuple(shape),
                 output_mask=ctx.mask, num_threads=threads, out=grad_input.numpy(),
@@ -210,7 +210,7 @@ class _Layer(torch.autograd.Function):
                 grad_input = torch.from_numpy(_pruned(method, name, grad_input))
         if ctx.needs_input_grad[1]:
             strides = shapes.kept_dense_strides(tuple(weight_shape), tuple(weight_strides))
-            grad_weight = calls.empty(grad_output, weight_shape, strides)
+            grad_weight = grad_output.new_empty_strided(weight_shape, strides)
             kept = input.numpy() if ctx.kept is None else ctx.kept
             calls.compute(
                 ctx.result.core.backward_weight, x=kept, grad_output=array, kernel_size=tuple(weight_shape),

@@ -50,7 +50,7 @@ def _layer(
         name: tensor.detach().resolve_neg().numpy()
         for name, tensor in (("bias", bias), ("residual", residual)) if tensor is not None
     }  # fmt: skip
-    output = calls.empty(input, result.shape, result.strides)
+    output = input.new_empty_strided(result.shape, result.strides)
     calls.compute(
         result.core.forward, **arrays, activation=activation, skip=skip, threshold=threshold,
         num_threads=num_threads or torch.get_num_threads(), out=output.numpy(),
