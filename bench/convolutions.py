@@ -5,8 +5,9 @@ import os
 from sparseconv import cpu
 from sparseconv.benchmark.layers import SETS, parse
 from sparseconv.benchmark.measure import Settings, compare, keep_memory
-from sparseconv.benchmark.operands import random_operands
+from sparseconv.benchmark.operands import PASSES, SPARSE_OPERANDS, random_operands
 from sparseconv.benchmark.peers import PEERS, default_peer, prepare_torch
+from sparseconv.benchmark.regret import measure_regret, plan_for
 
 # Results are kept under these values: append, do not change. They do not depend on the machine, so that results of
 # several machines fit together; what a machine does not have is "n/a" there.
@@ -37,6 +38,12 @@ FORMS = {
 }
 
 
+def _use(isa):
+    if isa not in cpu.available_isas():
+        raise NotImplementedError(f"this machine does not run {isa}")
+    cpu.use_isa(isa)
+
+
 class _Pass:
     """Our time divided by the peer's, lower is better: asv knows no other direction."""
 
@@ -50,14 +57,12 @@ class _Pass:
 
     def setup(self, peer, layer, isa, sparsity, threads, **form):
         """Make the operands; asv shows what is not possible here as "n/a"."""
-        if isa not in cpu.available_isas():
-            raise NotImplementedError(f"this machine does not run {isa}")
+        _use(isa)
         if threads > cpu.num_threads():
             raise NotImplementedError(f"this machine has fewer than {threads} CPUs")
         if peer == "torch" and default_peer() != "torch":
             raise NotImplementedError("torch is not installed")
         keep_memory()
-        cpu.use_isa(isa)
         if peer == "torch":
             prepare_torch(isa)
         self.settings = Settings(against=peer, threads=threads, seconds=SECONDS, zeros_in=self.zeros_in, **form)
@@ -109,3 +114,41 @@ class BackwardDataWeights(_Given):
 class BackwardWeightFilters(_Given):
     which, zeros_in = "backward_weight", "filters"
     params = (SKIPPED_LAYERS, SKIPPED_ISAS, SKIPPED_SPARSITIES, ("float mask",))
+
+
+class Regret:
+    """Time of `skip="auto"` over that of the fastest choice: what deciding costs, and deciding wrongly."""
+
+    version = "1"
+    unit = "auto / the fastest choice"
+    timeout = 120
+    params = (PASSES, LAYERS, ISAS, SPARSITIES)
+    param_names = ("pass", "layer", "isa", "sparsity")
+
+    def setup(self, which, layer, isa, sparsity):
+        _use(isa)
+        keep_memory()
+
+    def track_ratio(self, which, layer, isa, sparsity):
+        settings = Settings(threads=1, seconds=SECONDS)
+        [[cell]] = measure_regret([parse(layer)], [which], [sparsity], settings)
+        return cell.ratio
+
+
+class Blocks:
+    """Sizes of the skipping kernels' blocks, which may follow from the CPU's caches and registers."""
+
+    version = "1"
+    unit = "channels, vectors, rows or bytes"
+    sizes = ("channel_block", "lane_vectors", "chunk_rows", "scratch_bytes")
+    params = (PASSES, LAYERS, ISAS, sizes)
+    param_names = ("pass", "layer", "isa", "size")
+
+    def setup(self, which, layer, isa, size):
+        _use(isa)
+
+    def track_size(self, which, layer, isa, size):
+        operand = SPARSE_OPERANDS[which][0]
+        operands = random_operands(parse(layer), {operand: 0.5}, batch=16, layout="NHWC")
+        plan = plan_for(which, operands, threads=1, skip=operand)
+        return plan.scratch_bytes if size == "scratch_bytes" else plan.blocking[size]

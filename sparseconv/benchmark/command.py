@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sparseconv import cpu
 from sparseconv._core.progress import Progress
-from sparseconv.benchmark import activations, report
+from sparseconv.benchmark import activations, regret, report
 from sparseconv.benchmark.layers import SETS, select
 from sparseconv.benchmark.measure import Cell, Settings, keep_memory, measure, measure_saved
 from sparseconv.benchmark.networks import NAMES, table
@@ -23,8 +25,10 @@ _WEIGHTS = ("weight", "channel")  # of --zeros-in: zeros that a PackedWeight lea
 # What --network does not take, and what these options are otherwise.
 _WITH_NETWORK = {
     "activations": None, "only": None, "plot": None, "layout": "NHWC", "zeros_in": "input", "mask": None,
-    "packed": False,
+    "packed": False, "regret": False,
 }  # fmt: skip
+# The same for --regret.
+_WITH_REGRET = {"activations": None, "against": None, "skip": "auto", "plot": None}
 _RECORDED = ("input", "grad_output", "output")  # zeros that a training step has
 
 
@@ -99,6 +103,11 @@ def add_arguments(parser: argparse.ArgumentParser, number: Callable) -> None:
         help="a trained network of an installed package, layer by layer and as a whole, on two photos of scikit-learn, "
         "against PyTorch; instead of --layers, --sparsities and --batch",
     )
+    add(
+        "--regret",
+        action="store_true",
+        help='time all that "auto" could choose, and print its time over that of the fastest choice; no peer',
+    )
     add("--csv", metavar="FILE", help="write the times as a CSV file")
     add("--plot", metavar="FILE", help="draw speed-up over sparsity: .svg, .png or .pdf (needs matplotlib)")
     add("--quiet", action="store_true", help="no progress bar")
@@ -108,6 +117,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure, printing each layer's row as soon as it is there."""
     if arguments.network:
         _run_network(arguments)
+        return
+    if arguments.regret:
+        _run_regret(arguments)
         return
     saved = activations.load(arguments.activations) if arguments.activations else []
     layers = select(arguments.layers, arguments.only)
@@ -120,17 +132,9 @@ def run(arguments: argparse.Namespace) -> None:
     for option in ("csv", "plot"):
         _check_file(option, getattr(arguments, option))
     kept = keep_memory()
-    settings = Settings(
-        against=arguments.against or default_peer(),
-        batch=len(saved[0].operands.x) if saved else arguments.batch,
-        layout=saved[0].operands.layout if saved else arguments.layout,
-        skip=arguments.skip,
-        zeros_in=arguments.zeros_in,
-        mask=arguments.mask or "float",
-        packed=arguments.packed,
-        threads=arguments.threads,
-        seconds=arguments.seconds,
-    )
+    settings = _settings(arguments)
+    if saved:
+        settings = replace(settings, batch=len(saved[0].operands.x), layout=saved[0].operands.layout)
     with cpu.use_isa(arguments.isa or cpu.isa()), Progress(quiet=arguments.quiet) as progress:
         peer = prepare_torch(cpu.isa()) if settings.against == "torch" else 'our dense kernels (skip="none")'
         setting = (
@@ -157,12 +161,61 @@ def run(arguments: argparse.Namespace) -> None:
             save_picture(cells, f"{peer}: its time / ours; {setting}", arguments.plot)
 
 
+def _settings(arguments: argparse.Namespace) -> Settings:
+    return Settings(
+        against=arguments.against or default_peer(),
+        batch=arguments.batch,
+        layout=arguments.layout,
+        skip=arguments.skip,
+        zeros_in=arguments.zeros_in,
+        mask=arguments.mask or "float",
+        packed=arguments.packed,
+        threads=arguments.threads,
+        seconds=arguments.seconds,
+    )
+
+
+def _refuse(arguments: argparse.Namespace, given: str, usual: dict[str, Any]) -> None:
+    """ValueError if an option is not what it usually is, with an option that does not take it."""
+    for option, value in usual.items():
+        if getattr(arguments, option) != value:
+            name = option.replace("_", "-")
+            raise ValueError(f"{name}: got {getattr(arguments, option)} with --{given}, expected no --{name}")
+
+
+def _run_regret(arguments: argparse.Namespace) -> None:
+    """What "auto" loses, layer by layer."""
+    _refuse(arguments, "regret", _WITH_REGRET)
+    layers, passes = select(arguments.layers, arguments.only), _passes_with_zeros(arguments)
+    _check_file("csv", arguments.csv)
+    keep_memory()
+    settings, columns = _settings(arguments), [f"{sparsity:.0%}" for sparsity in arguments.sparsities]
+    cells: list[regret.Regret] = []
+    with cpu.use_isa(arguments.isa or cpu.isa()), Progress(quiet=arguments.quiet) as progress:
+        print(
+            f'time of skip="auto" / the fastest choice; {cpu.isa()}, {settings.threads} thread(s), batch '
+            f"{settings.batch}, {settings.layout}{_zeros_text(settings)}"
+        )
+        rows = regret.measure_regret(layers, passes, arguments.sparsities, settings)
+        try:
+            for number in range(len(passes) * len(layers)):
+                which = passes[number // len(layers)]
+                progress.advance(number / (len(passes) * len(layers)), f"{which}, layer {number % len(layers) + 1}")
+                row = next(rows)
+                progress.clear()
+                if number % len(layers) == 0:
+                    print(regret.head(which, columns))
+                print(regret.row(row), flush=True)
+                cells.extend(row)
+            print(*regret.summary(cells), sep="\n")
+        finally:  # what was measured until a Ctrl-C, too
+            if arguments.csv and cells:
+                regret.save_csv(cells, settings, cpu.isa(), arguments.csv)
+
+
 def _run_network(arguments: argparse.Namespace) -> None:
     """The same for a trained network, and then all of it."""
-    for option, usual in _WITH_NETWORK.items():
-        if getattr(arguments, option) != usual:
-            name = option.replace("_", "-")
-            raise ValueError(f"{name}: got {getattr(arguments, option)} with --network, expected no --{name}")
+    _refuse(arguments, "network", _WITH_NETWORK)
     if arguments.against == "dense" or default_peer() == "dense":
         raise ValueError("network: it is compared with PyTorch; pip install 'sparseconv[networks]'")
     _check_file("csv", arguments.csv)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sparseconv.benchmark.activations import Saved
@@ -13,14 +13,17 @@ from sparseconv.benchmark.layers import Layer
 from sparseconv.benchmark.operands import MASKS, SPARSE_OPERANDS, ZEROS_IN, Operands, random_operands
 from sparseconv.benchmark.peers import PEERS, ours
 
-__all__ = ["Cell", "Settings", "compare", "fastest_of_pairs", "keep_memory", "measure", "measure_saved"]
+__all__ = [
+    "SKIP_WORDS", "Cell", "Settings", "compare", "fastest", "fastest_of_pairs", "keep_memory", "measure",
+    "measure_saved",
+]  # fmt: skip
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-_LEAST_PAIRS = 5
+_LEAST_TURNS = 5
 
-# What --skip sparse is, where it is not the operand's own name. There is no word for masked filters: backward_weight
-# leaves them out whatever it skips.
-_SKIP_WORDS = {"channel": "weight", "filters": "auto"}
+# What skips zeros of an operand, where it is not the operand's own name. There is no word for masked filters:
+# backward_weight leaves them out whatever it skips.
+SKIP_WORDS = {"channel": "weight", "filters": "auto"}
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def measure_saved(saved: Iterable[Saved], passes: Iterable[str], settings: Setti
 def compare(which: str, operands: Operands, settings: Settings) -> tuple[float, float]:
     """The times of one pass on these operands: ours and the peer's."""
     sparse = settings.sparse_operand(which)
-    skip = _SKIP_WORDS.get(sparse, sparse) if settings.skip == "sparse" else settings.skip
+    skip = SKIP_WORDS.get(sparse, sparse) if settings.skip == "sparse" else settings.skip
     mask = settings.mask if sparse in MASKS else None
     our_call = ours(which, operands, threads=settings.threads, skip=skip, mask=mask, packed=settings.packed)
     peer_call = PEERS[settings.against](which, operands, threads=settings.threads)
@@ -115,22 +118,27 @@ def compare(which: str, operands: Operands, settings: Settings) -> tuple[float, 
 
 
 def fastest_of_pairs(first: Callable, second: Callable, seconds: float) -> tuple[float, float]:
-    """The least time of each of two calls, made in turn for that long and at least 5 times, once unmeasured.
+    """The least time of each of two calls: `fastest`."""
+    one, other = fastest((first, second), seconds)
+    return one, other
+
+
+def fastest(calls: Sequence[Callable], seconds: float) -> list[float]:
+    """The least time of each call, made in turn for that long and at least 5 times, once unmeasured.
 
     The minimum is the time without disturbance; an average would be that of the machine's other work.
     """
-    best = [float("inf"), float("inf")]
-    calls = first, second
+    best = [float("inf")] * len(calls)
     for call in calls:
         call()
-    end, pairs = time.perf_counter() + seconds, 0
-    while pairs < _LEAST_PAIRS or time.perf_counter() < end:
+    end, turns = time.perf_counter() + seconds, 0
+    while turns < _LEAST_TURNS or time.perf_counter() < end:
         for side, call in enumerate(calls):
             started = time.perf_counter()
             call()
             best[side] = min(best[side], time.perf_counter() - started)
-        pairs += 1
-    return best[0], best[1]
+        turns += 1
+    return best
 
 
 def keep_memory() -> bool:

@@ -21,7 +21,7 @@ ONEDNN_ISAS = {"avx2": "AVX2", "scalar": "SSE41"}
 
 def ours(
     which: str, operands: Operands, *, threads: int, skip: str = "auto", mask: str | None = None, packed: bool = False,
-    **options: Any,
+    functions: Any = sparseconv, **options: Any,
 ) -> Callable[[], object]:  # fmt: skip
     """A call of this library, through its public function.
 
@@ -37,6 +37,8 @@ def ours(
         backward_weight: the weight), "bits", the bit mask of it, or nothing.
     packed
         Whether the call gets a `PackedWeight`. Plain weights it packs itself, and that counts.
+    functions
+        What has the public functions; something that plans has functions of the same names.
     options
         More keywords of the function.
     """
@@ -48,10 +50,10 @@ def ours(
     if packed:
         weight = sparseconv.pack_weight(weight, groups=layer.groups)
     if which == "forward":
-        return lambda: sparseconv.conv2d(x, weight, **options)
+        return lambda: functions.conv2d(x, weight, **options)
     if which == "backward_data":
-        return lambda: sparseconv.conv2d_backward_data(grad_output, weight, x.shape, **options)
-    return lambda: sparseconv.conv2d_backward_weight(x, grad_output, layer.kernel, **options)
+        return lambda: functions.conv2d_backward_data(grad_output, weight, x.shape, **options)
+    return lambda: functions.conv2d_backward_weight(x, grad_output, layer.kernel, **options)
 
 
 def _mask(array: np.ndarray, kind: str) -> np.ndarray:

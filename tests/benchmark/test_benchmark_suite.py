@@ -56,6 +56,28 @@ def test_ratio(convolutions, name, peer):
     assert benchmark.track_ratio(*parameters) > 0
 
 
+def test_regret(convolutions):
+    benchmark = convolutions.Regret()
+    parameters = "backward_weight", "8,8,5 3x3", cpu.isa(), 0.5
+    assert len(parameters) == len(benchmark.params) == len(benchmark.param_names)
+    benchmark.setup(*parameters)
+    assert benchmark.track_ratio(*parameters) >= 1
+
+
+@pytest.mark.parametrize("which", ["forward", "backward_data", "backward_weight"])
+def test_blocks(convolutions, which):
+    benchmark, layer = convolutions.Blocks(), "128,128,6 3x3"
+    found = {}
+    for size in benchmark.sizes:
+        parameters = which, layer, cpu.isa(), size
+        assert len(parameters) == len(benchmark.params) == len(benchmark.param_names)
+        benchmark.setup(*parameters)
+        found[size] = benchmark.track_size(*parameters)
+    assert 0 < found["channel_block"] <= 256
+    assert 0 < found["lane_vectors"] <= 8
+    assert found["scratch_bytes"] > 0
+
+
 @pytest.mark.parametrize(
     ("name", "form"),
     [
