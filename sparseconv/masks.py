@@ -193,7 +193,7 @@ def keep(array: np.ndarray, mask: np.ndarray) -> None:
     """Write zeros into `array` where `mask`, an array of its shape or bits, is zero.
 
     As words, and with all bits or none: np.copyto with `where` mispredicts a branch for every other element. Zen 5, 1.6
-    million elements, half of them needed: 8.5 -> 0.6 ms.
+    million elements, half of them needed: 6.5 -> 0.9 ms as bits, 6.9 -> 1.3 as floats.
     """
     words = array.view(f"i{array.itemsize}")
     kept = -(bools(mask, array.shape) != 0).view(np.int8)  # 0 or -1, of which more bytes are as many more bits

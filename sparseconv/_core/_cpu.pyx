@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True
 """The compiled kernels: which instruction sets there are, which one is in use, and the way to call them."""
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 
 from sparseconv cimport SC_API_CAPSULE, SC_NO_MEMORY, SC_OK, sc_api
 
@@ -32,6 +32,7 @@ cdef extern from "kernels/runtime/dispatch.h" namespace "sparseconv" nogil:
     void set_active(const sc_table *)
     const char *cpu_vendor "sparseconv::vendor"()
     int cpu_family "sparseconv::family"()
+    int64_t cpu_l1_bytes "sparseconv::l1_bytes"()
     bint cpu_simulate_tiles "sparseconv::simulate_tiles"(const sc_tile_table *)
 
 cdef extern from "kernels/runtime/threads.h" namespace "sparseconv" nogil:
@@ -41,9 +42,6 @@ cdef extern from "kernels/runtime/threads.h" namespace "sparseconv" nogil:
     void follow_threads()
     void borrow_threads(bint)
     bint threads_are_borrowed()
-
-cdef extern from "kernels/runtime/huge_pages.h" namespace "sparseconv" nogil:
-    bint cpu_ask_for_huge_pages "sparseconv::ask_for_huge_pages"(uint64_t, int64_t)
 
 cdef extern from "kernels/runtime/openmp_team.h" namespace "sparseconv" nogil:
     ctypedef struct openmp_runtime:
@@ -143,6 +141,11 @@ def family():
     return cpu_family()
 
 
+def l1_bytes():
+    """Bytes of the first data cache, as an x86 CPU tells of itself; 0 where nothing tells."""
+    return cpu_l1_bytes()
+
+
 def registers():
     """What fits into the registers of the instruction set in use: (accumulators, dense pixels, dense vectors)."""
     cdef const sc_table *table = active()
@@ -209,11 +212,6 @@ def openmp_library():
     if found != NULL:
         return (<bytes>found.path()).decode("utf-8", "surrogateescape")
     return "forked" if openmp_forked() else "none"
-
-
-def ask_for_huge_pages(uint64_t address, int64_t size):
-    """Large pages for memory that nobody has written yet, if the system has any; whether it agreed."""
-    return cpu_ask_for_huge_pages(address, size)
 
 
 def poison_scratch(uint32_t bits):

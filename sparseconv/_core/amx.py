@@ -4,22 +4,40 @@ Blocks are as those of rows.py and gradient.py, but with sizes of operands that 
 Chunks and lane blocks are what falls back to the vector kernels together, so here they do not depend on the number of
 threads at all.
 
-None of this has been tuned: sizes and gains are those of a prototype (one core of Granite Rapids, 2 MB of L2, min of
-repetitions beside oneDNN's float32 kernels in one process). What these kernels reach there is in docs/numbers.md.
+Sizes are those of a prototype and have not been tuned (one core of Granite Rapids, 2 MB of L2). What the kernels reach
+there is in docs/numbers.md.
 """
 
 from __future__ import annotations
 
 from math import ceil, prod
+from typing import NamedTuple
 
 from . import _conv, geometry
 from .blocking import GRADIENT_BYTES, PACKED_SHARE, ceil_div, even, in_columns, packed_share
 from .problem import Problem
 
 PARTS = {"highest": 3, "high": 2, "medium": 1}  # bf16 parts of a float32
-# Times as fast as the vector kernel: with several taps, with one tap, backward_weight. The prototype reached 1.65 and
-# 2.6 (forward, several taps, three and two parts); the others are what is aimed at, "medium" is a guess.
-GAINS = {"highest": (1.65, 1.4, 1.2), "high": (2.6, 2.0, 1.6), "medium": (4.0, 3.0, 2.4)}
+
+
+class Gains(NamedTuple):
+    """How many times as fast as the dense vector kernel full tiles are; `rows` and `gradient` are of several taps."""
+
+    rows: float
+    rows_one_tap: float
+    gradient: float
+    gradient_one_tap: float
+
+
+# Granite Rapids, "highest", 11 layers of 3x3 and 8 of 1x1, batch 16, dense, means of the ratios of what `amx` and
+# `avx512` made of oneDNN's time: 3x3 forward 1.32 / 0.93, backward_data 1.36 / 0.95, backward_weight 1.51 / 1.15; 1x1
+# 1.04 / 1.03, 0.95 / 1.05, 0.91 / 1.13. With 1.87 for full tiles single 3x3 layers should gain 1.79, 1.71, 1.48, 1.17
+# (56, 28, 14 and 7 columns), and gained 1.7, 1.86, 1.48, 1.19, if 0.93 is right for each. In 1x1 layers tiles wait for
+# their operands, which L1 does not hold, so vectors do them. "high" and "medium" (three products, one) have not been
+# measured but in a prototype (rows 2.6); the others are those of "highest" in the ratio that the prototype aimed at.
+GAINS = {
+    "highest": Gains(1.87, 0.95, 1.5, 0.8), "high": Gains(2.6, 1.35, 2.0, 1.07), "medium": Gains(4.0, 2.0, 3.0, 1.6),
+}  # fmt: skip
 # To pack 16 weights, and to split them into parts: in multiply-adds of the vector kernel. The first is that of
 # weights.PACK_CYCLES, the second an estimate from the instructions of amx/split.h.
 PACK_CYCLES, SPLIT_CYCLES = 4, 12
@@ -36,7 +54,8 @@ def rows_gain(problem: Problem, backward: bool, precision: str) -> float:
     channels = (problem.out_channels if backward else problem.in_channels) // problem.groups
     size = problem.in_size if backward else problem.out_size
     images = problem.batch if problem.pointwise else 1
-    gain = GAINS[precision][prod(problem.kernel) == 1]
+    gains = GAINS[precision]
+    gain = gains.rows_one_tap if prod(problem.kernel) == 1 else gains.rows
     gain *= _fill(channels, SUMMED) * _positions(problem, size, images, TILE) * _met(problem, backward)
     if not backward:  # all columns are split, also those between windows
         gain *= min(1.0, 2 * problem.pairs(-1) / problem.in_size[-1])
@@ -50,7 +69,9 @@ def gradient_gain(problem: Problem, precision: str) -> float:
     channels = [count // problem.groups for count in (problem.in_channels, problem.out_channels)]
     images = problem.batch if problem.pointwise else 1
     positions = _positions(problem, problem.out_size, images, SUMMED)
-    gain = GAINS[precision][2] * prod(_fill(count, TILE) for count in channels) * positions
+    gains = GAINS[precision]
+    gain = gains.gradient_one_tap if prod(problem.kernel) == 1 else gains.gradient
+    gain *= prod(_fill(count, TILE) for count in channels) * positions
     return gain * min(1.0, _met(problem, backward=False) / USUAL_MET)
 
 

@@ -17,7 +17,7 @@ from .. import masks
 from . import _conv, _cpu, amx, geometry, groups, layout, processor, reduction
 from .arrays import Form
 from .blocking import GRADIENT_BYTES, VECTOR_BYTES, ceil_div, even
-from .bound import AllKernels, Bound, Mask, merged
+from .bound import AllKernels, Bound, Kernels, Mask, merged
 from .choice import Candidate, Choice, choose, threads_for
 from .layout import Layout, Strides
 from .operands import SPIKES, Operand, Operands
@@ -85,29 +85,42 @@ class Gradient:
     ) -> tuple[Choice, Bound]:
         kernels = self.kernels(threads_for(self.problem, threads), _cpu.current())
         candidates: dict[str, Candidate] = {}
-        dense, least = False, inf
+        dense, least = (False, False), inf
         for by_grad, operand in ((False, self.x), (True, self.grad_output)):
             if by_grad and self.x is SPIKES:
                 continue  # x has no values for the lanes
             kernel = kernels(by_grad, self.skipping(by_grad), False)
-            each, fixed, by_dense = kernel.each, kernel.fixed, kernel.dense
+            each, fixed, by_dense, narrow = kernel.each, kernel.fixed, kernel.dense, False
             if pairs is not None:
                 share = needed_share(kernel, pairs)
                 each, fixed = share * each, share * fixed
-                by_dense *= needed_share(kernels(by_grad, "gradient_dense", False), pairs)
+                by_dense, narrow = self._masked_dense(kernels, by_grad, pairs)
             array = operands[operand.known if operand.known in operands else operand.name]
             candidates[operand.skip] = array, each, fixed
             if by_dense < least:
-                dense, least = by_grad, by_dense
+                dense, least = (by_grad, narrow), by_dense
         skip = "input" if threshold and self.skip == "auto" else self.skip
         choice = choose(skip, least, candidates, threshold)
         if choice.skip == "none":
-            return choice, kernel if self.x is SPIKES else kernels(dense, "gradient_dense", False)
+            return choice, kernel if self.x is SPIKES else kernels(dense[0], "gradient_dense", dense[1])
         by_grad = choice.skip == self.grad_output.skip
         kernel = kernels(by_grad, self.skipping(by_grad), False)
         if choice.density[choice.skip] <= kernel.sparse:
             kernel = kernels(by_grad, self.skipping(by_grad), True)
         return choice, kernel
+
+    def _masked_dense(self, kernels: Kernels, by_grad: bool, pairs: np.ndarray) -> tuple[float, bool]:
+        """The least cost of a dense kernel where these pairs are needed, and whether one vector of lanes has it.
+
+        Work is left out where no lane of a block is needed: a mask of small blocks leaves few such blocks of 64 lanes.
+        """
+        wide = kernels(by_grad, "gradient_dense", False)
+        cost = wide.dense * needed_share(wide, pairs)
+        if wide.kernel != "gradient_dense" or wide.blocking["lane_vectors"] == 1:
+            return cost, False
+        narrow = kernels(by_grad, "gradient_dense", True)
+        one_vector = narrow.dense * needed_share(narrow, pairs)
+        return (one_vector, True) if one_vector < cost else (cost, False)
 
     def run(
         self, operands: Operands, out: np.ndarray, threads: int, threshold: float, return_mask: bool,
@@ -169,7 +182,8 @@ def bound(sides: Sides, threads: int, by_grad: bool, kernel: str, sparse: bool) 
 
     "gradient_dense" stands for the dense kernel that is the fastest one: it can be "gradient_tiles" or
     "gradient_groups". The skipping kernel for few nonzeros is "gradient_points" where one tap meets contiguous
-    channels; otherwise it has more positions and fewer lanes.
+    channels; otherwise it has more positions and fewer lanes. The dense one has one vector of lanes then, for masks
+    that leave little.
     """
     problem = sides.problem
     in_channels, out_channels = problem.in_channels // problem.groups, problem.out_channels // problem.groups
@@ -217,6 +231,8 @@ def bound(sides: Sides, threads: int, by_grad: bool, kernel: str, sparse: bool) 
         slope = min(slope, POINTS_SLOPE * processor.slope())
     each, fixed = work * slope, work * (0.05 + 100 / run)
     dense = work / max(tile_gain, group_gain)
+    if kernel == "gradient_dense" and sparse:
+        dense *= processor.one_vector_cost()
     return Bound(
         kernel, threads, task, sizes, each, fixed, dense, few, amx.note(sizes["parts"]),
         scalar="grad_output" if by_grad else "input",
@@ -244,7 +260,7 @@ def blocking(
         outer_group = max(1, pairing.most_outer_taps)
         span = outer_group - 1
     if dense:
-        most_vectors = dense_vectors
+        most_vectors = 1 if sparse else dense_vectors
     else:
         together = taps * outer_group
         most = 8 if together == 1 else 4 if outer_group == 1 or together <= 4 else 2
@@ -261,7 +277,9 @@ def blocking(
         channel_block, lane_blocks = _shared(
             problem.groups, channels, blocks, channel_block, lane_blocks, lane_vectors, threads, MIN_CHANNELS
         )
-    segment, chunk_rows = _chunk(pairing, LANE_TILE_BYTES // (lane_vectors * VECTOR_BYTES), span)
+    # Chunks decide where chains of additions end, so dense kernels have those of most lanes.
+    chunk_vectors = even(vectors, dense_vectors) if dense else lane_vectors
+    segment, chunk_rows = _chunk(pairing, LANE_TILE_BYTES // (chunk_vectors * VECTOR_BYTES), span)
     return {
         "parts": 0,
         "outer_group": outer_group,

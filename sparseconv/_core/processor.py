@@ -17,11 +17,29 @@ DENSE_CYCLES = 0.95
 # Cycles to pack a weight for a kernel with lanes of channels: forward, backward_data of one tap, and of more: what
 # counts where few positions use it. Zen 5, from L2: 0.75, 0.9, 4; from memory 1.2 and 1.7.
 PACK_CYCLES = (0.75, 0.9, 2.5)
+# The dense kernel of backward_weight with one vector of lanes over that with four, on AVX-512, for masks of its result
+# (others have one anyway). Zen 4: 1.08, 0.99 and 1.01 (256,256,14, 64,64,56, 128,128,28). On CPUs that do two
+# multiply-adds a cycle six sums at a time wait for each other: 8 cycles' worth of work in 6, by count alone.
+ONE_VECTOR_COST, TWO_UNITS_ONE_VECTOR_COST = 1.08, 1.35
 # At least for a nonzero in a skipping kernel. In rows of one tap the loop over bits bounds it: sums of the next column
 # are others. In rows of several taps the next nonzero often waits for the same sums, in gradients always. Zen 5: rows
 # of one and two accumulators 1.6 and 2.2 cycles, of three (three taps) 3.0; gradients of two and four 3.9 and 4.1.
 # Before this was known, "auto" took twice the dense time for 1x1 layers of 16 and 32 filters at 40% zeros.
 ONE_TAP_CYCLES, TAPS_CYCLES, GRADIENT_CYCLES = 2.0, 3.0, 4.0
+
+
+# L1 that holds words of 64 channels, 3 taps and 4 vectors whole. Intel's cores lose about 20 cycles at the mispredicted
+# end of a word, beside multiply-adds at 1.4 a cycle: half as many words are worth more than the rest of L1. Granite
+# Rapids, avx512, batch 16, 3x3, words of 32 and of 64 channels, times oneDNN at 80 and 90% zeros: 64,64,56 2.04 and
+# 2.27, 2.73 and 3.37; 128,128,28 2.16 and 2.34, 3.01 and 3.60; 256,256,14 1.93 and 2.12, 2.40 and 3.09; 512,512,7 2.17
+# and 2.47, 2.84 and 3.62; at 50% the same. Zen 5 has as much L1 and loses: a multiply-add with such a tile takes 0.9
+# cycles there in the place of 0.53 (bench/cost_model).
+LONG_WORD_L1_BYTES = 48 * 1024
+
+
+def prefers_long_words() -> bool:
+    """Whether words of 64 channels pay at any number of nonzeros, and not only where these are few."""
+    return _cpu.vendor() == "intel" and _cpu.l1_bytes() >= LONG_WORD_L1_BYTES
 
 
 def slope() -> float:
@@ -41,6 +59,11 @@ def nonzero_slope(accumulators: int, least_cycles: float) -> float:
     Few of them do not fill the CPU: a nonzero takes that many cycles at least.
     """
     return slope() * max(1.0, least_cycles / (accumulators * vector_cycles()))
+
+
+def one_vector_cost() -> float:
+    """Time of backward_weight's dense kernel with one vector of lanes over its usual one."""
+    return ONE_VECTOR_COST if vector_cycles() == 1 else TWO_UNITS_ONE_VECTOR_COST
 
 
 def dense_cycles() -> float:

@@ -28,8 +28,8 @@ SPARSE = 0.15  # density from which on the row kernels take longer words
 MAX_LANE_VECTORS = 8  # SC_MAX_LANE_VECTORS
 MAX_CHANNEL_BLOCK = 256  # SC_MAX_CHANNEL_BLOCK
 # The weight tile of a skipping row kernel: most of L1, and more where so few of its rows are used that longer words
-# (fewer loads and stores of sums) outweigh reads from L2. Zen 4 (32 KB of L1), 3 x 3
-# layers of ResNet, dense-equivalent GF/s with 24 and 48 KB: 60% zeros 216 and 203, 80% 363 and 361, 90% 592 and 645,
+# (fewer loads and stores of sums) outweigh reads from L2, or always (processor.py). Zen 4 (32 KB of L1), 3 x 3 layers
+# of ResNet, dense-equivalent GF/s with 24 and 48 KB: 60% zeros 216 and 203, 80% 363 and 361, 90% 592 and 645,
 # 95% 792 and 1037. One tap: 64 channels x 8 vectors are 32 KB; 24 KB (48 channels, broken words) lose 5 to 20%.
 WEIGHT_TILE_BYTES, SPARSE_WEIGHT_TILE_BYTES, ONE_TAP_WEIGHT_TILE_BYTES = 24 * 1024, 48 * 1024, 32 * 1024
 WORD_CYCLES = 6  # to read 16 floats and find which are nonzero
@@ -59,7 +59,7 @@ class Rows:
     skipping: str  # the kernel that skips zeros of the source
     clears: bool  # with a residual no kernel takes a mask of the result, which is cleared afterwards
     kernels: AllKernels  # by name, and whether they are for few nonzeros
-    hints: bool  # output_mask is a hint: results that it does not need may be anything finite
+    hints: bool  # output_mask is a hint: results that it does not need may be anything
 
     @property
     def channels(self) -> int:
@@ -313,7 +313,7 @@ def blocking(
             lane_vectors, channel_block = even(vectors, dense_vectors), even(channels, MAX_CHANNEL_BLOCK)
         else:
             lane_vectors = even(vectors, min(MAX_LANE_VECTORS, accumulators // taps, 4 if taps > 1 else 8))
-            room = SPARSE_WEIGHT_TILE_BYTES if sparse else WEIGHT_TILE_BYTES
+            room = SPARSE_WEIGHT_TILE_BYTES if sparse or processor.prefers_long_words() else WEIGHT_TILE_BYTES
             fits = (room if taps > 1 else ONE_TAP_WEIGHT_TILE_BYTES) // (taps * lane_vectors * VECTOR_BYTES)
             channel_block = channels if channels <= 16 else min(64, max(16, fits // 16 * 16))
         # Kernels can have thousands of taps.

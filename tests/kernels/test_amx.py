@@ -453,8 +453,30 @@ def test_auto_takes_the_better(built):
 
 @pytest.mark.parametrize("precision", ["highest", "high", "medium"])
 def test_gains_are_ordered(precision):
-    several, one, gradient = amx_blocks.GAINS[precision]
-    assert several > one > gradient > 1
+    gains = amx_blocks.GAINS[precision]
+    assert gains.rows > gains.gradient > gains.rows_one_tap > gains.gradient_one_tap
+    assert gains.gradient > 1
+
+
+def test_fewer_products_gain_more():
+    for gains in zip(*(amx_blocks.GAINS[precision] for precision in ("highest", "high", "medium")), strict=True):
+        assert gains[0] < gains[1] < gains[2]
+
+
+def test_one_tap_is_left_to_vectors(built):
+    """At the precision of float32 tiles were slower there: that "auto" took them was most of what it lost."""
+    x, w = np.ones((4, 256, 28, 28), np.float32), np.ones((64, 256, 1, 1), np.float32)
+    with built.active(always=False):
+        kernels = {
+            precision: (
+                sc.plan("conv2d", x, w, skip="none", precision=precision).kernel,
+                sc.plan("conv2d_backward_data", x[:, :64], w, x.shape, skip="none", precision=precision).kernel,
+                sc.plan("conv2d_backward_weight", x, x[:, :64], 1, skip="none", precision=precision).kernel,
+            )
+            for precision in ("highest", "medium")
+        }
+    assert kernels["highest"] == ("rows_dense", "rows_dense", "gradient_dense")
+    assert kernels["medium"] == ("rows_tiles", "rows_tiles", "gradient_tiles")
 
 
 def test_sizes_agree(built):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from simulated import HAS_AMX, SIMULATED_AMX
+from simulated import HAS_AMX, SIMULATED_AMX, WANTED
 
 from sparseconv import cpu
 from sparseconv._core import _cpu
@@ -55,6 +55,19 @@ def test_compiled_set():
     if "amx" in cpu.available_isas():
         assert cpu.available_isas()[0] == "amx"
         assert SIMULATED_AMX or {"amx_tile", "amx_bf16"} <= flags
+
+
+@pytest.mark.skipif(not X86, reason="only x86 CPUs are asked")
+def test_first_cache():
+    """What the CPU tells is what Linux has found."""
+    if WANTED:
+        pytest.skip("the first cache is another CPU's")
+    for folder in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        level, kind = ((folder / name).read_text().strip() for name in ("level", "type"))
+        if (level, kind) == ("1", "Data"):
+            assert _cpu.l1_bytes() == 1024 * int((folder / "size").read_text().strip().removesuffix("K"))
+            return
+    pytest.skip("Linux tells nothing of caches")
 
 
 @pytest.mark.skipif(not X86 or "amx" not in _cpu.compiled(), reason="the compiler cannot make it, or another machine")

@@ -26,9 +26,12 @@ from cases import (
 from comparisons import assert_exact, assert_same_bits
 from hypothesis import given
 from hypothesis import strategies as st
+from plans import Planner
+from task_structs import forget_plans
 
 import sparseconv as sc
 from sparseconv import masks, reference
+from sparseconv._core import gradient, processor
 
 # Several lane blocks, channel blocks, words of channels; groups; every role, dense and skipping.
 BIG_CASES = (
@@ -208,6 +211,26 @@ def test_needed_elements_have_the_bits_of_the_same_kernel(isa, case):
                 plain = call(sc, case, "backward_weight", first, second, skip=skip)
                 masked = call(sc, case, "backward_weight", first, second, skip=skip, output_mask=mask)
                 assert_same_bits(masked, np.where(mask, plain, np.float32(0)), f"{kind.__name__} skip={skip!r}")
+
+
+@pytest.mark.parametrize("case", [*BIG_CASES, Case(70, 140, (13, 17), (3, 3), batch=3, padding=1, kind=1)], ids=str)
+def test_needed_elements_have_the_bits_of_more_lanes(isa, case, monkeypatch):
+    """The dense kernel takes one vector of lanes where masks are of small blocks; sums end where they always do."""
+    first, second = operands(case, "backward_weight", 0.0, 3, sparse_floats)
+    first, second = in_layout(case, "backward_weight", first, second)
+    plain = call(sc, case, "backward_weight", first, second, skip="none")
+    mask = mask_of(channel_blocks, case.weight_shape)
+    # Each role costs what it costs without a mask, and one vector of lanes half of that.
+    monkeypatch.setattr(gradient, "needed_share", lambda kernel, pairs: 1.0)
+    monkeypatch.setattr(processor, "one_vector_cost", lambda: 0.5)
+    forget_plans()
+    plan = call(Planner(), case, "backward_weight", first, second, skip="none", output_mask=mask)
+    if plan.kernel != "gradient_dense":
+        pytest.skip("tile registers have blocks of their own")
+    assert plan.blocking["lane_vectors"] == 1
+    masked = call(sc, case, "backward_weight", first, second, skip="none", output_mask=mask)
+    forget_plans()
+    assert_same_bits(masked, np.where(mask, plain, np.float32(0)))
 
 
 @pytest.mark.parametrize("case", BIG_CASES, ids=str)
@@ -416,6 +439,22 @@ def test_plan_takes_the_operand_whose_channels_go(isa):
     whole = sc.plan("conv2d_backward_weight", x, grads, 3, output_mask=np.ones((96, 96, 3, 3), bool), **options)
     assert "output_mask needs 1.00 of the sums" in whole.reason
     assert "output_mask" not in sc.plan("conv2d_backward_weight", x, grads, 3, **options).reason
+
+
+def test_masks_of_small_blocks_take_fewer_lanes_together(isa, vendor):
+    """Of 64 lanes nearly all need some of 16 x 16 blocks; a vector of 16 needs what the mask says."""
+    x, grads = np.ones((2, 14, 14, 128), np.float32), np.ones((2, 14, 14, 128), np.float32)
+    lanes = {}
+    for width in (16, 64):
+        blocks = np.random.default_rng(1).random((128 // width, 128 // width)) < 0.4
+        mask = at((128, 128, 3, 3), np.kron(blocks, np.ones((width, width), bool)))
+        plan = sc.plan("conv2d_backward_weight", x, grads, 3, padding=1, layout="NHWC", output_mask=mask)
+        assert (plan.skip, plan.density) == ("none", {"input": 1, "grad_output": 1})
+        assert f"output_mask needs {blocks.mean():.2f} of the sums" in plan.reason or plan.kernel == "gradient_tiles"
+        lanes[width] = plan.blocking["lane_vectors"]
+    unmasked = sc.plan("conv2d_backward_weight", x, grads, 3, padding=1, layout="NHWC")
+    if unmasked.kernel == "gradient_dense":
+        assert lanes == {16: 1, 64: unmasked.blocking["lane_vectors"]}
 
 
 def test_a_mask_can_make_skipping_better(isa):

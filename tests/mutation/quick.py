@@ -26,7 +26,7 @@ LARGE = {
     "rows": ("conv/test_few_positions.py::test_exact", "conv/test_backward_data.py::test_gaps_of_long_rows"),
     "outputs": ("masks/test_output_mask_kinds.py", "masks/test_output_mask.py::test_weights_are_packed_ahead",
                 "masks/test_output_mask.py::test_one_weight_that_is_not_finite"),
-    "weights": ("weights/test_weights.py::test_lanes", "weights/test_weights.py::test_patterns"),
+    "weights": ("weights/test_weights.py::test_lanes",),
     "groups": ("conv/test_groups.py::test_exact", "conv/test_groups.py::test_threads_do_not_change_a_bit",
                "conv/test_residual.py::test_exact", "conv/test_long_sums.py"),
     "common": ("conv/test_long_sums.py", "kernels/test_weight_tile.py",

@@ -100,7 +100,7 @@ class Emulation:
                 patch.setattr(_conv, replacement.__name__, replacement)
             patch.setattr(_cpu, "has_tiles", lambda: True)
             if always:
-                patch.setattr(amx, "GAINS", dict.fromkeys(amx.GAINS, (1e6, 1e6, 1e6)))
+                patch.setattr(amx, "GAINS", dict.fromkeys(amx.GAINS, amx.Gains(1e6, 1e6, 1e6, 1e6)))
                 for packing in ("PACK_CYCLES", "SPLIT_CYCLES"):
                     patch.setattr(amx, packing, 0)
             patch.setattr(_cpu, "current", lambda: "amx")

@@ -1,4 +1,4 @@
-"""Another CPU than this machine's: its vendor, and tile registers (amx_emulated.py) below the public functions.
+"""Another CPU than this machine's: its vendor and L1, and tile registers (amx_emulated.py) below the public functions.
 
 What a test asserts must hold on every machine, so each machine tests all of them. With ``SPARSECONV_TEST_CPU=intel``,
 ``amd``, ``zen5`` or ``other`` the whole suite runs as on a CPU of that vendor, with ``amx`` as on one of Intel's with
@@ -17,6 +17,7 @@ from sparseconv import cpu
 from sparseconv._core import _cpu
 
 FAMILIES = {"intel": 6, "amd": 25, "zen5": 26, "other": 0}
+L1_BYTES = {"intel": 48 * 1024, "amd": 32 * 1024, "zen5": 48 * 1024, "other": 0}
 VENDORS = tuple(FAMILIES)  # what vendor() says but for "zen5", which is AMD's
 WANTED = os.environ.get("SPARSECONV_TEST_CPU", "")
 if WANTED not in ("", "amx", *VENDORS):
@@ -28,22 +29,26 @@ SIMULATED_AMX = WANTED == "amx" and not HAS_AMX
 @contextlib.contextmanager
 def vendor(name):
     """While it lasts, costs are those on a CPU of this vendor."""
-    before = _cpu.vendor, _cpu.family
-    _cpu.vendor, _cpu.family = lambda: "amd" if name == "zen5" else name, lambda: FAMILIES[name]
+    before = _cpu.vendor, _cpu.family, _cpu.l1_bytes
+    _become(name)
     forget_plans()
     try:
         yield
     finally:
-        _cpu.vendor, _cpu.family = before
+        _cpu.vendor, _cpu.family, _cpu.l1_bytes = before
         forget_plans()
+
+
+def _become(name):
+    _cpu.vendor, _cpu.family = lambda: "amd" if name == "zen5" else name, lambda: FAMILIES[name]
+    _cpu.l1_bytes = lambda: L1_BYTES[name]
 
 
 def begin():
     """What the whole session needs, before tests are collected. Returns what must be kept."""
     if not WANTED:
         return None
-    name = "intel" if WANTED == "amx" else WANTED
-    _cpu.vendor, _cpu.family = lambda: "amd" if name == "zen5" else name, lambda: FAMILIES[name]
+    _become("intel" if WANTED == "amx" else WANTED)
     if not SIMULATED_AMX:
         return None
     with tempfile.TemporaryDirectory() as folder:

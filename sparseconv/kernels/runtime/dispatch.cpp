@@ -112,6 +112,21 @@ int family() {
 #endif
 }
 
+int64_t l1_bytes() {
+#if defined(__x86_64__)
+    // "Deterministic cache parameters", which AMD has under a number of its own; each cache is a subleaf.
+    const unsigned leaf = __builtin_cpu_is("amd") ? 0x8000001d : 4;
+    unsigned a, b, c, d;
+    for (unsigned i = 0; i < 16 && __get_cpuid_count(leaf, i, &a, &b, &c, &d) && (a & 31) != 0; ++i) {
+        const bool data = (a & 31) == 1, first = (a >> 5 & 7) == 1;
+        if (!data || !first) continue;
+        const int64_t ways = (b >> 22) + 1, partitions = (b >> 12 & 1023) + 1, line = (b & 4095) + 1;
+        return ways * partitions * line * ((int64_t)c + 1);
+    }
+#endif
+    return 0;
+}
+
 bool simulate_tiles(const sc_tile_table *tiles) {
     if (active()->tiles || best()->tiles) return false;
     simulated = *best();

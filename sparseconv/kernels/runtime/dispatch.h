@@ -22,6 +22,9 @@ const char *vendor();
 // The display family that x86 CPUs tell of themselves (AMD: 25 is Zen 3 and 4, 26 Zen 5); 0 elsewhere.
 int family();
 
+// Bytes of a core's first data cache, as an x86 CPU or its hypervisor tells; 0 where nothing tells.
+int64_t l1_bytes();
+
 // For tests: from now on there is an instruction set "amx", the best vector kernels here with these dense ones. False,
 // and nothing done, where there is one anyway.
 bool simulate_tiles(const sc_tile_table *tiles);
