@@ -1,6 +1,8 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True
 """The compiled kernels: which instruction sets there are, which one is in use, and the way to call them."""
 
+import atexit
+
 from libc.stdint cimport int64_t, uint32_t
 
 from sparseconv cimport SC_API_CAPSULE, SC_NO_MEMORY, SC_OK, sc_api
@@ -43,6 +45,12 @@ cdef extern from "kernels/runtime/threads.h" namespace "sparseconv" nogil:
     void borrow_threads(bint)
     bint threads_are_borrowed()
 
+cdef extern from "kernels/runtime/gate.h" namespace "sparseconv" nogil:
+    cppclass gate:
+        bint enter()
+        void leave()
+        void close()
+
 cdef extern from "kernels/runtime/openmp_team.h" namespace "sparseconv" nogil:
     ctypedef struct openmp_runtime:
         const char *path()
@@ -73,8 +81,27 @@ cdef const sc_convolutions *convolutions() noexcept nogil:
     return <const sc_convolutions *>sparseconv_api().convolutions
 
 
-cdef int signals() noexcept with gil:
+# Threads that want the GIL while Python ends are ended themselves (before 3.14), in the middle of a call: their stack and
+# scratch memory go, which other threads of that call still use. So calls stop looking for signals before that.
+cdef gate to_python
+
+
+cdef int signals() noexcept nogil:
+    if not to_python.enter():
+        return 0
+    cdef int found = signals_of_python()
+    to_python.leave()
+    return found
+
+
+cdef int signals_of_python() noexcept with gil:
     return PyErr_CheckSignals()
+
+
+@atexit.register
+def _leave_python():
+    with nogil:
+        to_python.close()
 
 
 cdef int check(int status) except -1 nogil:

@@ -172,6 +172,19 @@ ENDINGS = {
         threading.Thread(target=endless, args=(images * 100, 2), daemon=True).start()
         time.sleep(0.1)
     """,
+    "a daemon thread in one long call, and modules that take their time": """
+        class Slow:
+            def __init__(self, sleep):
+                self.sleep = sleep
+            def __del__(self):
+                self.sleep(0.3)
+        _slow = Slow(time.sleep)  # goes when Python has begun to end threads that want the GIL
+        def forward():
+            x = np.broadcast_to(np.ones((1, 14, 14, 256), np.float32), (1000, 14, 14, 256))
+            sc.conv2d(x, np.ones((256, 256, 3, 3), np.float32), padding=1, layout="NHWC", skip="none", num_threads=3)
+        threading.Thread(target=forward, daemon=True).start()
+        time.sleep(0.1)
+    """,
     "daemon threads in short calls": """
         def loop(threads):
             while True:
