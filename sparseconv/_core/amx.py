@@ -31,7 +31,7 @@ class Gains(NamedTuple):
 
 # Granite Rapids, "highest", 11 layers of 3x3 and 8 of 1x1, batch 16, dense, means of the ratios of what `amx` and
 # `avx512` made of oneDNN's time: 3x3 forward 1.32 / 0.93, backward_data 1.36 / 0.95, backward_weight 1.51 / 1.15; 1x1
-# 1.04 / 1.03, 0.95 / 1.05, 0.91 / 1.13. With 1.87 for full tiles single 3x3 layers should gain 1.79, 1.71, 1.48, 1.17
+# 1.04 / 1.03, 0.95 / 1.05, 0.91 / 1.13. With 1.87 for full tiles single 3x3 layers should gain 1.79, 1.71, 1.47, 1.15
 # (56, 28, 14 and 7 columns), and gained 1.7, 1.86, 1.48, 1.19, if 0.93 is right for each. In 1x1 layers tiles wait for
 # their operands, which L1 does not hold, so vectors do them. "high" and "medium" (three products, one) have not been
 # measured but in a prototype (rows 2.6); the others are those of "highest" in the ratio that the prototype aimed at.

@@ -1,6 +1,6 @@
 """How big blocks are: what the loops of several families have in common. Each family has its own sizes in its own file.
 
-Sizes follow from the problem and the register file, not from the caller. Numbers that depend on `threads` do not touch
+Sizes follow from the problem and the CPU, not from the caller. Numbers that depend on `threads` do not touch
 the order of any sum (chunks and shares of the row kernels, channel blocks of the gradient kernels), so results are the
 same for every number of threads. Sizes assume 32 KB of L1 and about half a MB of L2 per core. Only the weight tile of
 rows.py asks the CPU for more: chunks of 256 to 2048 columns are within 3% of each other on Granite Rapids (2 MB of L2).

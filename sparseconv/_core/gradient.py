@@ -85,42 +85,45 @@ class Gradient:
     ) -> tuple[Choice, Bound]:
         kernels = self.kernels(threads_for(self.problem, threads), _cpu.current())
         candidates: dict[str, Candidate] = {}
-        dense, least = (False, False), inf
+        dense, dense_by_grad, least = "gradient_dense", False, inf
         for by_grad, operand in ((False, self.x), (True, self.grad_output)):
             if by_grad and self.x is SPIKES:
                 continue  # x has no values for the lanes
             kernel = kernels(by_grad, self.skipping(by_grad), False)
-            each, fixed, by_dense, narrow = kernel.each, kernel.fixed, kernel.dense, False
+            each, fixed, by_dense, name = kernel.each, kernel.fixed, kernel.dense, "gradient_dense"
             if pairs is not None:
                 share = needed_share(kernel, pairs)
                 each, fixed = share * each, share * fixed
-                by_dense, narrow = self._masked_dense(kernels, by_grad, pairs)
+                by_dense, name = self._masked_dense(kernels, by_grad, pairs)
             array = operands[operand.known if operand.known in operands else operand.name]
             candidates[operand.skip] = array, each, fixed
             if by_dense < least:
-                dense, least = (by_grad, narrow), by_dense
+                dense, dense_by_grad, least = name, by_grad, by_dense
         skip = "input" if threshold and self.skip == "auto" else self.skip
         choice = choose(skip, least, candidates, threshold)
         if choice.skip == "none":
-            return choice, kernel if self.x is SPIKES else kernels(dense[0], "gradient_dense", dense[1])
+            return choice, kernel if self.x is SPIKES else kernels(dense_by_grad, dense, False)
         by_grad = choice.skip == self.grad_output.skip
         kernel = kernels(by_grad, self.skipping(by_grad), False)
         if choice.density[choice.skip] <= kernel.sparse:
             kernel = kernels(by_grad, self.skipping(by_grad), True)
         return choice, kernel
 
-    def _masked_dense(self, kernels: Kernels, by_grad: bool, pairs: np.ndarray) -> tuple[float, bool]:
-        """The least cost of a dense kernel where these pairs are needed, and whether one vector of lanes has it.
+    def _masked_dense(self, kernels: Kernels, by_grad: bool, pairs: np.ndarray) -> tuple[float, str]:
+        """The least cost of a dense kernel where these pairs are needed, and which one has it.
 
         Work is left out where no lane of a block is needed: a mask of small blocks leaves few such blocks of 64 lanes.
         """
         wide = kernels(by_grad, "gradient_dense", False)
-        cost = wide.dense * needed_share(wide, pairs)
-        if wide.kernel != "gradient_dense" or wide.blocking["lane_vectors"] == 1:
-            return cost, False
-        narrow = kernels(by_grad, "gradient_dense", True)
-        one_vector = narrow.dense * needed_share(narrow, pairs)
-        return (one_vector, True) if one_vector < cost else (cost, False)
+        least = wide.dense * needed_share(wide, pairs), "gradient_dense"
+        same = wide.kernel == "gradient_dense" and wide.blocking["lane_vectors"] == 1
+        if same or wide.kernel == "gradient_groups" or self.skip not in ("auto", "none"):
+            return least
+        narrow = kernels(by_grad, "gradient_narrow", False)
+        # Whether lanes fit the mask costs a look at all pairs: not where even those that do would be no gain.
+        if narrow.dense * (UNMASKED + (1 - UNMASKED) * np.count_nonzero(pairs) / pairs.size) >= least[0]:
+            return least
+        return min(least, (narrow.dense * needed_share(narrow, pairs), "gradient_narrow"))
 
     def run(
         self, operands: Operands, out: np.ndarray, threads: int, threshold: float, return_mask: bool,
@@ -182,8 +185,8 @@ def bound(sides: Sides, threads: int, by_grad: bool, kernel: str, sparse: bool) 
 
     "gradient_dense" stands for the dense kernel that is the fastest one: it can be "gradient_tiles" or
     "gradient_groups". The skipping kernel for few nonzeros is "gradient_points" where one tap meets contiguous
-    channels; otherwise it has more positions and fewer lanes. The dense one has one vector of lanes then, for masks
-    that leave little.
+    channels; otherwise it has more positions and fewer lanes. "gradient_narrow" is the dense vector kernel with one
+    vector of lanes, for masks of small blocks.
     """
     problem = sides.problem
     in_channels, out_channels = problem.in_channels // problem.groups, problem.out_channels // problem.groups
@@ -213,8 +216,10 @@ def bound(sides: Sides, threads: int, by_grad: bool, kernel: str, sparse: bool) 
         sizes = blocking(flat, pairing, channels, lanes, kernel, sparse, threads)
     known = grad_known and grad_known.bound(flat.out_size) if by_grad else x_known and x_known.bound(flat.in_size)
     lane, channel = (1, in_channels) if by_grad else (in_channels, 1)
+    narrow = kernel == "gradient_narrow"
     task = _conv.Gradient(
-        kernel, pairing, a, b, layout.weight_view(weight, flat.kernel, out_channels, not by_grad, sides.offset),
+        "gradient_dense" if narrow else kernel, pairing, a, b,
+        layout.weight_view(weight, flat.kernel, out_channels, not by_grad, sides.offset),
         known=known, batch=flat.batch, groups=flat.groups, channels=channels, lanes=lanes,
         pair_group=out_channels * in_channels, pair_lane=lane, pair_channel=channel, **sizes,
     )  # fmt: skip
@@ -230,11 +235,9 @@ def bound(sides: Sides, threads: int, by_grad: bool, kernel: str, sparse: bool) 
     if can_be_points:  # sums in memory wait for nothing
         slope = min(slope, POINTS_SLOPE * processor.slope())
     each, fixed = work * slope, work * (0.05 + 100 / run)
-    dense = work / max(tile_gain, group_gain)
-    if kernel == "gradient_dense" and sparse:
-        dense *= processor.one_vector_cost()
+    dense = work * processor.one_vector_cost() if narrow else work / max(tile_gain, group_gain)
     return Bound(
-        kernel, threads, task, sizes, each, fixed, dense, few, amx.note(sizes["parts"]),
+        "gradient_dense" if narrow else kernel, threads, task, sizes, each, fixed, dense, few, amx.note(sizes["parts"]),
         scalar="grad_output" if by_grad else "input",
     )  # fmt: skip
 
@@ -252,7 +255,7 @@ def blocking(
 ) -> dict[str, int]:
     """Blocks of gradient/gradient.h; `channels` and `lanes` are one group's."""
     accumulators, _, dense_vectors = _cpu.registers()
-    dense = kernel == "gradient_dense"
+    dense = kernel in ("gradient_dense", "gradient_narrow")
     taps = max(1, pairing.most_taps)
     vectors = ceil_div(lanes, 16)
     outer_group, span = 1, 0
@@ -260,7 +263,7 @@ def blocking(
         outer_group = max(1, pairing.most_outer_taps)
         span = outer_group - 1
     if dense:
-        most_vectors = 1 if sparse else dense_vectors
+        most_vectors = 1 if kernel == "gradient_narrow" else dense_vectors
     else:
         together = taps * outer_group
         most = 8 if together == 1 else 4 if outer_group == 1 or together <= 4 else 2

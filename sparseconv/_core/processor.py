@@ -17,17 +17,6 @@ DENSE_CYCLES = 0.95
 # Cycles to pack a weight for a kernel with lanes of channels: forward, backward_data of one tap, and of more: what
 # counts where few positions use it. Zen 5, from L2: 0.75, 0.9, 4; from memory 1.2 and 1.7.
 PACK_CYCLES = (0.75, 0.9, 2.5)
-# The dense kernel of backward_weight with one vector of lanes over that with four, on AVX-512, for masks of its result
-# (others have one anyway). Zen 4: 1.08, 0.99 and 1.01 (256,256,14, 64,64,56, 128,128,28). On CPUs that do two
-# multiply-adds a cycle six sums at a time wait for each other: 8 cycles' worth of work in 6, by count alone.
-ONE_VECTOR_COST, TWO_UNITS_ONE_VECTOR_COST = 1.08, 1.35
-# At least for a nonzero in a skipping kernel. In rows of one tap the loop over bits bounds it: sums of the next column
-# are others. In rows of several taps the next nonzero often waits for the same sums, in gradients always. Zen 5: rows
-# of one and two accumulators 1.6 and 2.2 cycles, of three (three taps) 3.0; gradients of two and four 3.9 and 4.1.
-# Before this was known, "auto" took twice the dense time for 1x1 layers of 16 and 32 filters at 40% zeros.
-ONE_TAP_CYCLES, TAPS_CYCLES, GRADIENT_CYCLES = 2.0, 3.0, 4.0
-
-
 # L1 that holds words of 64 channels, 3 taps and 4 vectors whole. Intel's cores lose about 20 cycles at the mispredicted
 # end of a word, beside multiply-adds at 1.4 a cycle: half as many words are worth more than the rest of L1. Granite
 # Rapids, avx512, batch 16, 3x3, words of 32 and of 64 channels, times oneDNN at 80 and 90% zeros: 64,64,56 2.04 and
@@ -35,6 +24,15 @@ ONE_TAP_CYCLES, TAPS_CYCLES, GRADIENT_CYCLES = 2.0, 3.0, 4.0
 # and 2.47, 2.84 and 3.62; at 50% the same. Zen 5 has as much L1 and loses: a multiply-add with such a tile takes 0.9
 # cycles there in the place of 0.53 (bench/cost_model).
 LONG_WORD_L1_BYTES = 48 * 1024
+# The dense kernel of backward_weight with one vector of lanes over that with four, on AVX-512 (elsewhere it has one
+# anyway), for masks of its result. Zen 4: 1.08, 0.99 and 1.01 (256,256,14, 64,64,56, 128,128,28). Two multiply-adds a
+# cycle with a latency of 4 want 8 sums under way, and six channels are 6: 1.33 by this count, not measured.
+ONE_VECTOR_COST, TWO_UNITS_ONE_VECTOR_COST = 1.08, 1.35
+# At least for a nonzero in a skipping kernel. In rows of one tap the loop over bits bounds it: sums of the next column
+# are others. In rows of several taps the next nonzero often waits for the same sums, in gradients always. Zen 5: rows
+# of one and two accumulators 1.6 and 2.2 cycles, of three (three taps) 3.0; gradients of two and four 3.9 and 4.1.
+# Before this was known, "auto" took twice the dense time for 1x1 layers of 16 and 32 filters at 40% zeros.
+ONE_TAP_CYCLES, TAPS_CYCLES, GRADIENT_CYCLES = 2.0, 3.0, 4.0
 
 
 def prefers_long_words() -> bool:

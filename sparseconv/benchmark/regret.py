@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseconv import Plan, cpu, plan
-from sparseconv._core import _cpu
+from sparseconv._core._cpu import has_tiles
 from sparseconv.benchmark.layers import Layer
 from sparseconv.benchmark.measure import SKIP_WORDS, Settings, fastest
 from sparseconv.benchmark.operands import MASKS, SPARSE_OPERANDS, Operands, random_operands
@@ -20,7 +20,10 @@ __all__ = ["COLUMNS", "Regret", "head", "measure_regret", "plan_for", "row", "sa
 
 NOTABLE = 1.05  # cells above are named
 CLOSE = 0.1  # a promise and what came of it
-COLUMNS = ("pass", "layer", "sparsity", "auto", "promised", "choice", "seconds", "isa", "threads", "batch", "layout")
+COLUMNS = (
+    "pass", "layer", "sparsity", "auto", "promised", "choice", "seconds", "isa", "threads", "batch", "layout",
+    "zeros_in", "given",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class Regret:
         return self.seconds["auto"] / self.seconds[self.best]
 
     @property
+    def wrong(self) -> bool:
+        """Whether another choice was faster; if not, a ratio above 1 is the time to decide, and noise."""
+        return self.best not in ("auto", self.chosen)
+
+    @property
     def kept(self) -> float:
         """The speed-up that came, over the one that was promised."""
         return self.seconds["none"] / self.seconds["auto"] / self.promised
@@ -52,7 +60,7 @@ class Regret:
     def __str__(self) -> str:
         """The cell in words."""
         text = f"{self.which} {self.layer} at {self.sparsity:.0%}: {self.ratio:.2f}"
-        return text if self.best == "auto" else f'{text}, "auto" took {self.chosen}, {self.best} was faster'
+        return f'{text}, "auto" took {self.chosen}, {self.best} was faster' if self.wrong else f"{text} to decide"
 
 
 def measure_regret(
@@ -73,7 +81,7 @@ def _cell(layer: Layer, which: str, sparsity: float, settings: Settings) -> Regr
     word = SKIP_WORDS.get(sparse, sparse)
     words = dict.fromkeys(["auto", "none", *SPARSE_OPERANDS[which], word])
     calls = {skip: ours(which, operands, skip=skip, **options) for skip in words}
-    if _cpu.has_tiles():  # skipping kernels are those of the vectors anyway
+    if has_tiles():  # skipping kernels are those of the vectors anyway
         below = next(isa for isa in cpu.available_isas() if isa != cpu.isa())
         calls[f"none ({below})"] = _on(below, calls["none"])
     seconds = dict(zip(calls, fastest(list(calls.values()), settings.seconds), strict=True))
@@ -121,9 +129,10 @@ def summary(cells: Sequence[Regret]) -> list[str]:
     """What all cells say together."""
     ratios = [cell.ratio for cell in cells]
     notable = sorted((cell for cell in cells if cell.ratio > NOTABLE), key=lambda cell: -cell.ratio)
+    wrong = sum(cell.wrong for cell in notable)
     lines = [
         f"{len(cells)} cells: mean {statistics.fmean(ratios):.3f}, worst {max(ratios):.2f}, "
-        f"{len(notable)} above {NOTABLE}",
+        f"{len(notable)} above {NOTABLE}, {wrong} of them by a wrong choice",
         *(f"  {cell}" for cell in notable),
     ]
     skipping = [cell for cell in cells if cell.chosen != "none"]
@@ -148,5 +157,6 @@ def save_csv(cells: Iterable[Regret], settings: Settings, isa: str, path: str | 
                     (
                         cell.which, cell.layer, f"{cell.sparsity:.4g}", cell.chosen, f"{cell.promised:.4f}", choice,
                         f"{seconds:.6g}", isa, settings.threads, cell.layer.batch or settings.batch, settings.layout,
+                        settings.sparse_operand(cell.which), settings.given,
                     )
                 )  # fmt: skip

@@ -15,6 +15,8 @@
  * - `threads` is at least 1: how many threads may take part. api->num_threads() is the number that the user has chosen.
  * - `signals` is NULL, or is called on the calling thread about every 50 ms and stops the call by a value other than 0.
  *   It is called in the middle of the call, without the GIL. What the call was to write is then left half written.
+ *   It has to come back: a thread that wants the GIL while Python ends may be ended by Python, with its stack, which
+ *   other threads of the call use.
  * - The result is an sc_status, SC_OK being 0.
  */
 #ifndef SPARSECONV_H

@@ -20,17 +20,26 @@ static uint64_t needed_word(const sc_gradient_task &task, int64_t group, int64_t
     const int64_t channel_step = task.pair_channel, lane_step = task.pair_lane;
     const uint8_t *pairs = task.needed_pairs + group * task.pair_group + channel * channel_step + lane * lane_step;
     uint8_t any[64] = {};
-    if (channel_step == 1) {
-        for (int64_t i = 0; i < lanes; ++i) {
-            for (int c = 0; c < count; ++c) any[c] |= pairs[i * lane_step + c];
-        }
-    } else {  // then lanes are neighbours
-        for (int c = 0; c < count; ++c) {
-            for (int64_t i = 0; i < lanes; ++i) any[c] |= pairs[c * channel_step + i];
+    for (int64_t i = 0; channel_step == 1 && i < lanes; ++i, pairs += lane_step) {
+        if (count == 64) {  // known in advance: four registers
+            for (int c = 0; c < 64; ++c) any[c] |= pairs[c];
+        } else {
+            for (int c = 0; c < count; ++c) any[c] |= pairs[c];
         }
     }
+    for (int c = 0; channel_step != 1 && c < count; ++c, pairs += channel_step) {  // then lanes are neighbours
+        uint64_t eights = 0;
+        int64_t i = 0;
+        for (; i + 8 <= lanes; i += 8) {
+            uint64_t eight;
+            __builtin_memcpy(&eight, pairs + i, 8);
+            eights |= eight;
+        }
+        for (; i < lanes; ++i) eights |= pairs[i];
+        any[c] = eights != 0;
+    }
     uint64_t word = 0;
-    for (int c = 0; c < count; ++c) word |= (uint64_t)(any[c] != 0) << c;
+    for (int c = 0; c < 64; c += 8) word |= bits_of_bytes(any + c) << c;
     return word;
 }
 
