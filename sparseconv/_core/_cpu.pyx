@@ -81,8 +81,8 @@ cdef const sc_convolutions *convolutions() noexcept nogil:
     return <const sc_convolutions *>sparseconv_api().convolutions
 
 
-# Threads that want the GIL while Python ends are ended themselves (before 3.14), in the middle of a call: their stack and
-# scratch memory go, which other threads of that call still use. So calls stop looking for signals before that.
+# Threads that want the GIL while Python ends are ended themselves (before 3.14), in the middle of a call: their stack
+# and scratch memory go, which other threads of that call still use. So calls stop looking for signals before that.
 cdef gate to_python
 
 
