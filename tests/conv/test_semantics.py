@@ -228,6 +228,16 @@ def test_denormals_of_bias_and_residual_are_zeros(isa, padding):
     assert (y[0, 0] == 2).all() and not y[0, 1:].any()
 
 
+@pytest.mark.parametrize("channels, out", [(2, 18), (16, 64)])
+def test_denormals_of_the_bias_of_narrow_groups_are_zeros(isa, channels, out):
+    """Their kernels write the bias itself where nothing is summed."""
+    x, weight = np.zeros((2, 7, 7, channels), np.float32), np.ones((out, channels // 2, 1, 1), np.float32)
+    bias = np.full(out, 1e-40, np.float32)
+    bias[0] = 2
+    y = sparseconv.conv2d(x, weight, bias, stride=2, padding=4, groups=2, layout="NHWC")
+    assert (y[..., 0] == 2).all() and not y[..., 1:].any()
+
+
 @pytest.mark.parametrize("num_threads", [1, 2, 4])
 def test_floating_point_state_is_restored(isa, num_threads):
     assert subnormals_survive()

@@ -30,7 +30,8 @@ LARGE = {
     "groups": ("conv/test_groups.py::test_exact", "conv/test_groups.py::test_threads_do_not_change_a_bit",
                "conv/test_residual.py::test_exact", "conv/test_long_sums.py"),
     "common": ("conv/test_long_sums.py", "kernels/test_weight_tile.py",
-               "masks/test_operand_masks.py::test_words_with_one_bit_to_spare"),
+               "masks/test_operand_masks.py::test_words_with_one_bit_to_spare",
+               "conv/test_semantics.py::test_denormals_of_the_bias_of_narrow_groups_are_zeros"),
     "simd": ("conv/test_long_sums.py", "conv/test_groups.py::test_exact", "masks/test_compressed.py",
              "pruning/test_pruning_topk.py"),
 }  # fmt: skip
