@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sparseconv.benchmark.activations import Saved
 from sparseconv.benchmark.layers import Layer
@@ -15,8 +16,10 @@ from sparseconv.benchmark.peers import PEERS, ours
 
 __all__ = [
     "SKIP_WORDS", "Cell", "Settings", "compare", "fastest", "fastest_of_pairs", "keep_memory", "measure",
-    "measure_saved",
+    "measure_saved", "rows_of",
 ]  # fmt: skip
+
+T = TypeVar("T")
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 _LEAST_TURNS = 5
@@ -78,10 +81,18 @@ class Cell:
 def measure(
     layers: Iterable[Layer], passes: Iterable[str], sparsities: Iterable[float], settings: Settings
 ) -> Iterator[list[Cell]]:
-    """Compare with the peer at random zeros: pass by pass and layer by layer, one cell per sparsity."""
+    """Compare with the peer at random zeros: one cell per sparsity, in the order of `rows_of`."""
+    return rows_of(_random_cell, layers, passes, sparsities, settings)
+
+
+def rows_of(
+    cell: Callable[[Layer, str, float, Settings], T], layers: Iterable[Layer], passes: Iterable[str],
+    sparsities: Iterable[float], settings: Settings,
+) -> Iterator[list[T]]:  # fmt: skip
+    """Pass by pass and layer by layer, what `cell` makes of each sparsity."""
     for which in passes:
         for layer in layers:
-            yield [_random_cell(layer, which, sparsity, settings) for sparsity in sparsities]
+            yield [cell(layer, which, sparsity, settings) for sparsity in sparsities]
 
 
 def _random_cell(layer: Layer, which: str, sparsity: float, settings: Settings) -> Cell:

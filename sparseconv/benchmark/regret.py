@@ -12,7 +12,7 @@ from typing import Any
 from sparseconv import Plan, cpu, plan
 from sparseconv._core._cpu import has_tiles
 from sparseconv.benchmark.layers import Layer
-from sparseconv.benchmark.measure import SKIP_WORDS, Settings, fastest
+from sparseconv.benchmark.measure import SKIP_WORDS, Settings, fastest, rows_of
 from sparseconv.benchmark.operands import MASKS, SPARSE_OPERANDS, Operands, random_operands
 from sparseconv.benchmark.peers import ours
 
@@ -66,10 +66,8 @@ class Regret:
 def measure_regret(
     layers: Iterable[Layer], passes: Iterable[str], sparsities: Iterable[float], settings: Settings
 ) -> Iterator[list[Regret]]:
-    """Time all choices in turn at random zeros: pass by pass and layer by layer, one cell per sparsity."""
-    for which in passes:
-        for layer in layers:
-            yield [_cell(layer, which, sparsity, settings) for sparsity in sparsities]
+    """Time all choices in turn at random zeros: one cell per sparsity, in the order of `rows_of`."""
+    return rows_of(_cell, layers, passes, sparsities, settings)
 
 
 def _cell(layer: Layer, which: str, sparsity: float, settings: Settings) -> Regret:

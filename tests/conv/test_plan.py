@@ -276,6 +276,19 @@ def test_heavy_weights_are_packed_once(threads):
             assert blocks["segments"] == (1 if threads == 1 else min(threads, 2))  # of 64 positions and more
 
 
+def test_words_follow_from_the_first_cache(isa, vendor):
+    """64 channels where Intel's L1 holds their weights, and for few nonzeros everywhere."""
+    weight = np.ones((64, 128, 3, 3), np.float32)
+    words = {}
+    for zeros in (0.5, 0.95):
+        x = to_layout(sparse_floats((2, 128, 14, 14), zeros, 1), "NHWC")
+        plan = sc.plan("conv2d", x, weight, padding=1, layout="NHWC", skip="input")
+        assert plan.kernel == "rows_skip"
+        words[zeros] = plan.blocking["channel_block"]
+    four_vectors = plan.blocking["lane_vectors"] == 4  # registers of AVX2 hold fewer, so their tiles are small
+    assert words == {0.5: 32 if four_vectors and vendor != "intel" else 64, 0.95: 64}
+
+
 def test_scratch_bytes():
     """Some memory, more for more threads, and not out of proportion to the operands."""
     for shape, kernel, layout in (
