@@ -22,7 +22,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def isa() -> str:
-    """Name of the instruction set in use: "amx", "avx512", "avx2", "neon" or "scalar"."""
+    """Name of the instruction set in use: "amx_fp16", "amx", "avx512", "avx2", "neon" or "scalar"."""
     return _cpu.current()
 
 
@@ -39,7 +39,7 @@ class use_isa:
     Parameters
     ----------
     name : str
-        One of `available_isas()`.
+        One of `available_isas()`; or "amx_fp16" where a hypervisor hides it, if a guarded trial finds that it works.
 
     Raises
     ------

@@ -29,6 +29,7 @@ cdef extern from "kernels/runtime/dispatch.h" namespace "sparseconv" nogil:
     ctypedef struct isa_entry "sparseconv::isa":
         const sc_table *table
         bint (*supported)() noexcept nogil
+        bint (*by_name)() noexcept nogil
     const isa_entry *isas(int *count)
     const sc_table *active()
     void set_active(const sc_table *)
@@ -152,7 +153,7 @@ def use(str name not None):
     cdef int count = 0
     cdef const isa_entry *all = isas(&count)
     for i in range(count):
-        if all[i].table.name.decode() == name and all[i].supported():
+        if all[i].table.name.decode() == name and all[i].by_name():
             set_active(all[i].table)
             return
     raise ValueError(f"isa: got {name!r}, expected one of {available()} (compiled: {compiled()})")
@@ -192,6 +193,11 @@ def slope():
 def has_tiles():
     """Whether the instruction set in use has dense kernels on tile registers."""
     return active().tiles != NULL
+
+
+def has_fp16_tiles():
+    """Whether these take two fp16 parts for an f32 (kernels/amx/split.h)."""
+    return active().tiles != NULL and active().tiles.fp16
 
 
 def simulate_tiles(size_t table):

@@ -123,7 +123,7 @@ cdef extern from "kernels/common/problem.h" nogil:
 
 cdef extern from "kernels/isa/table.h" nogil:
     ctypedef struct sc_tile_table:
-        pass
+        int64_t fp16
 
     ctypedef struct sc_limits:
         int64_t accumulators, dense_pixels, dense_vectors, point_vectors

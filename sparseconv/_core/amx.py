@@ -1,11 +1,12 @@
 """The family of kernels/amx/: blocks of the dense kernels on tile registers, and what these are expected to gain.
 
-Blocks are as those of rows.py and gradient.py, but with sizes of operands that are split into bf16 parts of 2 bytes.
+Blocks are as those of rows.py and gradient.py, but with sizes of operands that are split into parts of 2 bytes, which
+are bf16 or, on "amx_fp16", fp16 numbers (kernels/amx/split.h).
 Chunks and lane blocks are what falls back to the vector kernels together, so here they do not depend on the number of
 threads at all.
 
-Sizes are those of a prototype and have not been tuned (one core of Granite Rapids, 2 MB of L2). What the kernels reach
-there is in docs/numbers.md.
+Sizes are those of a prototype and have not been tuned (one core of Granite Rapids, 2 MB of L2). What the kernels of
+bf16 reach there is in docs/numbers.md; those of fp16 have run on emulated tile registers alone.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from __future__ import annotations
 from math import ceil, prod
 from typing import NamedTuple
 
-from . import _conv, geometry
+from . import _conv, _cpu, geometry
 from .blocking import GRADIENT_BYTES, PACKED_SHARE, ceil_div, even, in_columns, packed_share
 from .problem import Problem
 
 PARTS = {"highest": 3, "high": 2, "medium": 1}  # bf16 parts of a float32
+FP16_PARTS = {"highest": 2, "high": 2, "medium": 1}  # with AMX-FP16: two are fp16 numbers
+FP16_TERMS = 64  # a product of fp16 parts can be wrong by 8 units of float32's rounding, which sums of fewer terms show
 
 
 class Gains(NamedTuple):
@@ -38,6 +41,13 @@ class Gains(NamedTuple):
 GAINS = {
     "highest": Gains(1.87, 0.95, 1.5, 0.8), "high": Gains(2.6, 1.35, 2.0, 1.07), "medium": Gains(4.0, 2.0, 3.0, 1.6),
 }  # fmt: skip
+# With AMX-FP16 two parts are two fp16 numbers, and three products do what six do of bf16. Not measured: these are the
+# gains above times 1.5, by which at least a prototype was faster with fp16 parts than with three of bf16, everything
+# else being equal (the same CPU, forward, batch 16, 3x3 of 56, 28, 14 and 7 columns 1.51, 1.73, 1.93, 2.07, of 56
+# columns and 256 channels 1.58; six 1x1 layers 1.54 to 1.97).
+FP16_GAINS = {
+    "highest": Gains(2.8, 1.43, 2.25, 1.2), "high": Gains(2.8, 1.43, 2.25, 1.2), "medium": GAINS["medium"],
+}  # fmt: skip
 # To pack 16 weights, and to split them into parts: in multiply-adds of the vector kernel. The first is that of
 # weights.PACK_CYCLES, the second an estimate from the instructions of amx/split.h.
 PACK_CYCLES, SPLIT_CYCLES = 4, 12
@@ -49,12 +59,34 @@ CHUNK_BYTES = 768 * 1024  # split operands of a chunk
 FEW_CHUNKS, FEW_POSITIONS = 8, 256  # smaller chunks where there would be fewer, for threads to share, but not too small
 
 
+def parts(precision: str, terms: float) -> int:
+    """Parts of a float32 where sums have so many terms."""
+    few = terms < FP16_TERMS and precision == "highest"
+    return (FP16_PARTS if _cpu.has_fp16_tiles() and not few else PARTS)[precision]
+
+
+def _gains(precision: str, terms: float) -> Gains:
+    fp16 = _cpu.has_fp16_tiles() and parts(precision, terms) == 2
+    return (FP16_GAINS if fp16 else GAINS)[precision]
+
+
+def row_terms(problem: Problem, backward: bool) -> int:
+    """Terms of a sum of forward or backward_data away from the border."""
+    channels = (problem.out_channels if backward else problem.in_channels) // problem.groups
+    return channels * prod(problem.kernel) // (prod(problem.stride) if backward else 1)
+
+
+def gradient_terms(problem: Problem) -> int:
+    """Terms of a sum of backward_weight."""
+    return problem.batch * prod(problem.out_size)
+
+
 def rows_gain(problem: Problem, backward: bool, precision: str) -> float:
     """Speed of amx/rows.h relative to the vector kernel; channels and positions that only fill tiles count."""
     channels = (problem.out_channels if backward else problem.in_channels) // problem.groups
     size = problem.in_size if backward else problem.out_size
     images = problem.batch if problem.pointwise else 1
-    gains = GAINS[precision]
+    gains = _gains(precision, row_terms(problem, backward))
     gain = gains.rows_one_tap if prod(problem.kernel) == 1 else gains.rows
     gain *= _fill(channels, SUMMED) * _positions(problem, size, images, TILE) * _met(problem, backward)
     if not backward:  # all columns are split, also those between windows
@@ -69,7 +101,7 @@ def gradient_gain(problem: Problem, precision: str) -> float:
     channels = [count // problem.groups for count in (problem.in_channels, problem.out_channels)]
     images = problem.batch if problem.pointwise else 1
     positions = _positions(problem, problem.out_size, images, SUMMED)
-    gains = GAINS[precision]
+    gains = _gains(precision, gradient_terms(problem))
     gain = gains.gradient_one_tap if prod(problem.kernel) == 1 else gains.gradient
     gain *= prod(_fill(count, TILE) for count in channels) * positions
     return gain * min(1.0, _met(problem, backward=False) / USUAL_MET)
@@ -167,4 +199,5 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, parts
 def note(parts: int) -> str:
     """What a plan says of tile registers, if they are used."""
     products = parts * (parts + 1) // 2  # those that are not too small to matter
-    return f"on tile registers, {products} bf16 product(s) for one of float32" if parts else ""
+    kind = "fp16" if parts == 2 and _cpu.has_fp16_tiles() else "bf16"
+    return f"on tile registers, {products} {kind} product(s) for one of float32" if parts else ""

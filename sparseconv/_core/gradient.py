@@ -211,7 +211,8 @@ def bound(sides: Sides, threads: int, by_grad: bool, kernel: str, sparse: bool) 
         sizes = points_blocking(flat, pairing, channels, lanes, threads)
     elif kernel == "gradient_dense" and tile_gain > 1:
         kernel = "gradient_tiles"
-        sizes = amx.gradient(flat, pairing, channels, lanes, amx.PARTS[sides.precision], threads)
+        parts = amx.parts(sides.precision, amx.gradient_terms(problem))
+        sizes = amx.gradient(flat, pairing, channels, lanes, parts, threads)
     else:
         sizes = blocking(flat, pairing, channels, lanes, kernel, sparse, threads)
     known = grad_known and grad_known.bound(flat.out_size) if by_grad else x_known and x_known.bound(flat.in_size)

@@ -48,7 +48,7 @@ def slope() -> float:
 def vector_cycles() -> float:
     """Cycles of a multiply-add of 16 floats with one operand in L1: half of one on CPUs that do two 512-bit ones."""
     two = _cpu.vendor() == "intel" or (_cpu.vendor() == "amd" and _cpu.family() >= 26)
-    return 0.55 if two and _cpu.current() in ("amx", "avx512") else 1.0
+    return 0.55 if two and _cpu.current() in ("amx_fp16", "amx", "avx512") else 1.0
 
 
 def nonzero_slope(accumulators: int, least_cycles: float) -> float:

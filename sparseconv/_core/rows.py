@@ -253,7 +253,8 @@ def bound(sides: Sides, threads: int, kernel: str, sparse: bool) -> Bound:
         return groups.rows(*task, threads)._replace(spread=layer.spread)
     if kernel == "rows_dense" and tile_gain > 1:
         kernel = "rows_tiles"
-        sizes = amx.rows(problem, layer.geometry, channels, lanes, amx.PARTS[sides.precision], backward, threads)
+        parts = amx.parts(sides.precision, amx.row_terms(layer.simplified, backward))
+        sizes = amx.rows(problem, layer.geometry, channels, lanes, parts, backward, threads)
     else:
         sizes = blocking(problem, layer.geometry, channels, lanes, kernel, sparse, backward, threads)
     numbers = {name: size for name, size in sizes.items() if name != "stream"}

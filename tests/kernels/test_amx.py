@@ -1,11 +1,7 @@
 """The AMX kernels, on emulated tile registers (tests/support/amx_emulated.py): nothing here says how fast they are.
 
-One file, since the emulation is built once for all of them.
+With AMX-FP16: test_amx_fp16.py.
 """
-
-import contextlib
-import dataclasses
-import functools
 
 import numpy as np
 import pytest
@@ -15,7 +11,6 @@ from cases import (
     FEW_CASES,
     PASSES,
     TRANSPOSED_CASES,
-    Case,
     call,
     in_layout,
     operands,
@@ -25,8 +20,8 @@ from cases import (
     sparse_ints,
 )
 from comparisons import assert_exact, assert_same_bits, assert_within_bound
-from plans import Planner
 from task_structs import forget_plans
+from tile_cases import BIG_CASES, active, error_of_torch, floats, on_tiles, special
 
 import sparseconv as sc
 from sparseconv import cpu
@@ -36,15 +31,6 @@ from sparseconv._core.problem import Problem
 
 pytestmark = needs_compiler
 
-# More than one chunk, segment, lane block, channel tile; each a different way through _core/amx.py.
-BIG_CASES = (
-    Case(64, 96, (30, 30), (3, 3), padding=1, kind=1),  # several chunks, weights split ahead
-    Case(160, 40, (9, 70), (3, 3), batch=3, stride=2, padding=1),  # strides, chunks of several images
-    Case(288, 272, (7, 7), (3, 3), batch=3, padding=1, kind=1),  # weights split for each chunk
-    Case(48, 80, (60, 61), (1, 1), batch=3, kind=1),  # one long row in segments
-    Case(512, 33, (3, 400), (1, 5), padding=(0, 2)),  # rows longer than a chunk
-    Case(70, 150, (19, 12), (3, 2), dilation=2, groups=2, padding=2, kind=2),
-)
 PRECISIONS = {"highest": 3, "high": 2, "medium": 1}
 
 
@@ -62,37 +48,6 @@ def amx_or_vectors(built):
     """The same where the tile kernels may leave all of the work to vectors."""
     with active(built):
         yield built
-
-
-@contextlib.contextmanager
-def active(built):
-    calls = len(built.calls)
-    with built.active():
-        yield
-    assert len(built.calls) > calls
-
-
-@functools.cache
-def error_of_torch(case, name):
-    """Largest error over the largest result of PyTorch's float32 convolution, channels last as the kernels here."""
-    torch = pytest.importorskip("torch")
-    first, second, exact = floats(case, name)
-    one, two = (torch.from_numpy(array).contiguous(memory_format=torch.channels_last) for array in (first, second))
-    if name == "forward":
-        result = torch.nn.functional.conv2d(one, two, **case.options)
-    elif name == "backward_data":
-        result = torch.nn.grad.conv2d_input(case.x_shape, two, one, **case.options)
-    else:
-        result = torch.nn.grad.conv2d_weight(one, case.weight_shape, two, **case.options)
-    return np.abs(result.numpy() - exact).max() / np.abs(exact).max()
-
-
-@functools.cache
-def floats(case, name):
-    """Channels-first operands without zeros, and the float64 result, channels first."""
-    first, second = operands(case, name, 0.0, 5, sparse_floats)
-    plain = dataclasses.replace(case, kind=0)
-    return first, second, oracle(plain, name, first.astype(np.float64), second.astype(np.float64))
 
 
 # --- the emulation itself ---
@@ -140,17 +95,10 @@ def test_exact(built, case, name):
     assert_exact(actual, expected)
 
 
-def on_tiles(built, case, name, first, second):
-    """The dense pass, once it was seen that tiles compute it: all but batches of no image and narrow groups."""
-    before = len(built.calls)
-    actual = call(sc, case, name, first, second, skip="none")
-    kernel = call(Planner(), case, name, first, second, skip="none").kernel
-    assert kernel.endswith("tiles") or case.groups > 1 or not case.batch
-    assert len(built.calls) == before + kernel.endswith("tiles")
-    return actual
+VECTOR_ISAS = [name for name in cpu.available_isas() if name not in ("amx", "amx_fp16", "scalar")]
 
 
-@pytest.mark.parametrize("vector_isa", [name for name in cpu.available_isas() if name not in ("amx", "scalar")][1:])
+@pytest.mark.parametrize("vector_isa", VECTOR_ISAS[1:])
 def test_exact_beside_other_vectors(tmp_path, vector_isa):
     """The tile kernels compile and work with any f32x16: continuous integration need not have AVX-512."""
     other = emulation(tmp_path, vector_isa=vector_isa)
@@ -305,15 +253,6 @@ def test_precision(amx):
 
 
 # --- the ends of the range ---
-
-
-def special(case, name, values, seed=3):
-    """Operands of a pass, integers but for some elements of the first that are `values`."""
-    first, second = operands(case, name, 0.0, seed)
-    first = first.copy()
-    rng = np.random.default_rng(seed)
-    first.flat[rng.choice(first.size, len(values), replace=False)] = values
-    return first, second
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["first", "second"])

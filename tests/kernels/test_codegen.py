@@ -145,10 +145,11 @@ def test_nothing_of_ours_runs_when_loaded(module):
 
 @needs_sources
 @pytest.mark.parametrize("name", UNITS)
-def test_one_external_symbol(objects, name):
-    """The table is all that a kernel file offers; nothing weak that a linker could share between instruction sets."""
-    external = [(kind, symbol) for kind, symbol in symbols(objects[name], "--defined-only") if kind.isupper()]
-    assert external == [("D", f"sparseconv::{name}::{'tiles' if name == 'amx' else 'table'}")]
+def test_external_symbols(objects, name):
+    """Tables are all that a kernel file offers; nothing weak that a linker could share between instruction sets."""
+    external = {(kind, symbol) for kind, symbol in symbols(objects[name], "--defined-only") if kind.isupper()}
+    tables = ("tiles", "fp16_tiles") if name == "amx" else ("table",)
+    assert external == {("D", f"sparseconv::{name}::{table}") for table in tables}
     every = symbols(objects[name])
     assert not [symbol for kind, symbol in every if kind in "wWvVu"]
     wanted = {symbol for kind, symbol in every if kind == "U"}
@@ -243,14 +244,17 @@ def test_tile_instructions(objects):
         if any(map(tiles.match, lines))
     }
     used = {one for names in users.values() for one in names}
-    assert used == {"ldtilecfg", "tilerelease", "tilezero", "tileloadd", "tilestored", "tdpbf16ps"}
-    inner = {name: names for name, names in users.items() if "tdpbf16ps" in names and "ldtilecfg" not in names}
+    assert used == {"ldtilecfg", "tilerelease", "tilezero", "tileloadd", "tilestored", "tdpbf16ps", "tdpfp16ps"}
+    products = {"tdpbf16ps", "tdpfp16ps"}
+    inner = {name: names for name, names in users.items() if products & set(names) and "ldtilecfg" not in names}
     for kind in ("sum_block", "sum_chunk"):
-        parts_3 = [names for name, names in inner.items() if f"::{kind}<3, 2, 2>" in name]
-        assert len(parts_3) == 1, f"{kind} for 2 x 2 tiles of three parts: {sorted(inner)}"
-        assert parts_3[0].count("tdpbf16ps") == 24  # six products of 2 x 2 tiles
-        assert parts_3[0].count("tilestored") == 4
-        assert parts_3[0].count("tileloadd") in (16, 16 + 4)  # and sums, where passes take turns
+        for parts, product, count, loads in (("bf16<3>", "tdpbf16ps", 24, 16), ("fp16", "tdpfp16ps", 12, 8)):
+            found = [names for name, names in inner.items() if re.search(rf"::{kind}<[\w:() ]*{parts}, 2, 2>", name)]
+            assert len(found) == 1, f"{kind} for 2 x 2 tiles of {parts}: {sorted(inner)}"
+            assert found[0].count(product) == count  # six products, or three, of 2 x 2 tiles
+            assert not (products - {product}) & set(found[0])
+            assert found[0].count("tilestored") == 4
+            assert found[0].count("tileloadd") in (loads, loads + 4)  # and sums, where passes take turns
     for name, names in users.items():
         if "ldtilecfg" in names:
             assert "tilerelease" in names, name

@@ -12,10 +12,11 @@ from simulated import HAS_AMX, SIMULATED_AMX, WANTED
 from sparseconv import cpu
 from sparseconv._core import _cpu
 
-NAMES = ("amx", "avx512", "avx2", "neon", "scalar")
+NAMES = ("amx_fp16", "amx", "avx512", "avx2", "neon", "scalar")
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 ARM = platform.machine().lower() in ("aarch64", "arm64")
-REAL_ISAS = [name for name in cpu.available_isas() if name != "amx" or not SIMULATED_AMX]  # of child processes
+# Of child processes.
+REAL_ISAS = [name for name in cpu.available_isas() if not name.startswith("amx") or not SIMULATED_AMX]
 # What the kernels of a name may use, in the words of Linux.
 FLAGS = {"avx512": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}, "avx2": {"avx2", "bmi1", "bmi2", "fma"}}
 
@@ -51,10 +52,12 @@ def test_compiled_set():
         expected = {"scalar", "neon"}
     else:
         expected = {"scalar"}
-    assert set(cpu.available_isas()) - {"amx"} == expected
-    if "amx" in cpu.available_isas():
-        assert cpu.available_isas()[0] == "amx"
+    tiles = [name for name in cpu.available_isas() if name.startswith("amx")]
+    assert set(cpu.available_isas()) - set(tiles) == expected
+    if tiles:  # Linux does not show the flag of AMX-FP16
+        assert cpu.available_isas()[: len(tiles)] == tiles
         assert SIMULATED_AMX or {"amx_tile", "amx_bf16"} <= flags
+        assert SIMULATED_AMX or tiles in (["amx"], ["amx_fp16", "amx"])
 
 
 def test_first_cache():
@@ -74,15 +77,28 @@ def test_first_cache():
 
 
 @pytest.mark.skipif(not X86 or "amx" not in _cpu.compiled(), reason="the compiler cannot make it, or another machine")
-def test_amx_may_be_missing():
+@pytest.mark.parametrize("name", ["amx", "amx_fp16"])
+def test_amx_may_be_missing(name):
     """A CPU, a system or a container without AMX is no error until it is asked for."""
-    assert _cpu.compiled()[0] == "amx"
+    assert {"amx", "amx_fp16"} <= set(_cpu.compiled()[:3])
     if HAS_AMX:
         return
     assert _cpu.has_tiles() == SIMULATED_AMX
-    done = run("import sparseconv", SPARSECONV_ISA="amx")
+    done = run("import sparseconv", SPARSECONV_ISA=name)
     assert done.returncode != 0
-    assert "SPARSECONV_ISA: isa: got 'amx', expected one of" in done.stderr
+    assert f"SPARSECONV_ISA: isa: got {name!r}, expected one of" in done.stderr
+
+
+@pytest.mark.skipif(not HAS_AMX, reason="no AMX here")
+def test_amx_fp16_by_name():
+    """Where its product works it can be asked for, whether the CPU tells of it or not; it is listed if it tells."""
+    code = "import sparseconv as sc; print(sc.cpu.isa(), *sc.cpu.available_isas())"
+    done = run(code, SPARSECONV_ISA="amx_fp16")
+    if done.returncode:
+        assert "got 'amx_fp16', expected one of" in done.stderr
+        assert "amx_fp16" not in cpu.available_isas()
+    else:
+        assert done.stdout.split() == ["amx_fp16", *cpu.available_isas()]
 
 
 def test_use_as_a_context():
@@ -149,7 +165,7 @@ def test_unknown_name(name):
     assert cpu.isa() == before
 
 
-@pytest.mark.parametrize("name", sorted({"amx", "avx512", "avx2", "neon"} - set(cpu.available_isas())))
+@pytest.mark.parametrize("name", sorted({"amx", "amx_fp16", "avx512", "avx2", "neon"} - set(cpu.available_isas())))
 def test_unsupported_name(name):
     with pytest.raises(ValueError, match=name):
         cpu.use_isa(name)

@@ -345,7 +345,7 @@ def test_auto_takes_the_fastest(isa, vendor, kind):
         assert "output" in plan.reason
     assert speedups == sorted(speedups, reverse=True)
     assert speedups[1] > 1.5
-    assert speedups[2] > 1.1 or isa == "amx"
+    assert speedups[2] > 1.1 or isa.startswith("amx")
     dense = plan_of(0.0, 1.0, kind)
     assert (dense.skip, dense.density["output"]) == ("none", 1)
     assert dense.kernel in dense_kernels(isa)

@@ -11,19 +11,21 @@ extern "C" {
 int64_t emulated_products = 0, emulated_users = 0;
 int emulated_fault = 0;   // tile products come out wrong
 int emulated_stop = 0;    // what a signal handler says
+int emulated_fp16 = 0;    // calls are those of AMX-FP16
 }
 
 namespace {
 
 int signals() { return emulated_stop; }
 
+sc_table with(const sc_tile_table &tiles) {
+    sc_table copy = sparseconv::SC_VECTOR_ISA::table;
+    copy.tiles = &tiles;
+    return copy;
+}
 const sc_table &table() {
-    static const sc_table made = [] {
-        sc_table copy = sparseconv::SC_VECTOR_ISA::table;
-        copy.tiles = &sparseconv::SC_ISA::tiles;
-        return copy;
-    }();
-    return made;
+    static const sc_table bf16 = with(sparseconv::SC_ISA::tiles), fp16 = with(sparseconv::SC_ISA::fp16_tiles);
+    return emulated_fp16 ? fp16 : bf16;
 }
 
 const sc_convolutions &calls() { return *sparseconv_api()->convolutions; }

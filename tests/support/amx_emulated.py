@@ -1,7 +1,7 @@
 """The AMX kernels without AMX: compiled with emulated tile registers, and called in the place of the real ones.
 
 `emulation()` builds a library of `amx_emulated.cpp`; `Emulation.active()` makes the package plan as on AMX and hands
-the tasks with bf16 parts to that library. All else, from the public functions to the C structs, is the package's own.
+the tasks of tile kernels to that library. All else, from the public functions to the C structs, is the package's own.
 """
 
 import contextlib
@@ -38,8 +38,9 @@ class Emulation:
         assert library.emulated_size(0) == ctypes.sizeof(self.types["sc_rows_task"])
         assert library.emulated_size(1) == ctypes.sizeof(self.types["sc_gradient_task"])
 
-    def tiles(self):
+    def tiles(self, fp16=False):
         """Address of the sc_tile_table."""
+        self.set("fp16", fp16)
         self.library.emulated_tiles.restype = ctypes.c_void_p
         return self.library.emulated_tiles()
 
@@ -59,10 +60,10 @@ class Emulation:
         assert self.counter("users") == 0, "tile registers were not released"
 
     @contextlib.contextmanager
-    def active(self, always=True):
+    def active(self, always=True, fp16=False):
         """While it lasts, the package plans as on AMX, and tile kernels run here.
 
-        `always`: they are expected to gain, however few channels or positions there are.
+        `always`: they are expected to gain, however few channels or positions there are. `fp16`: with AMX-FP16.
         """
         emulation = self
 
@@ -99,21 +100,25 @@ class Emulation:
             for replacement in (Map, View, Mask, WeightView, Epilogue, Rows, Gradient):
                 patch.setattr(_conv, replacement.__name__, replacement)
             patch.setattr(_cpu, "has_tiles", lambda: True)
+            patch.setattr(_cpu, "has_fp16_tiles", lambda: fp16)
+            self.set("fp16", fp16)
             if always:
-                patch.setattr(amx, "GAINS", dict.fromkeys(amx.GAINS, amx.Gains(1e6, 1e6, 1e6, 1e6)))
+                for gains in ("GAINS", "FP16_GAINS"):
+                    patch.setattr(amx, gains, dict.fromkeys(getattr(amx, gains), amx.Gains(1e6, 1e6, 1e6, 1e6)))
                 for packing in ("PACK_CYCLES", "SPLIT_CYCLES"):
                     patch.setattr(amx, packing, 0)
-            patch.setattr(_cpu, "current", lambda: "amx")
+            patch.setattr(_cpu, "current", lambda: "amx_fp16" if fp16 else "amx")
             forget_plans()
             try:
                 yield self
             finally:
+                self.set("fp16", False)
                 forget_plans()
 
 
 def emulation(folder, *more, vector_isa=None):
     """Builds the library in `folder`; `more` are flags."""
-    vector_isa = vector_isa or next(name for name in cpu.available_isas() if name != "amx")
+    vector_isa = vector_isa or next(name for name in cpu.available_isas() if not name.startswith("amx"))
     flags, vectors = compiled.isa_flags(), compiled.kernel_units([vector_isa], ["run"])
     if vector_isa == "scalar":  # -O3 takes long
         vectors[KERNELS / "isa/scalar.cpp"].append("-O1")

@@ -5,7 +5,7 @@ import sparseconv as sc
 
 def dense_kernels(isa, kind="rows"):
     """The kernels ("rows" or "gradient") that compute without skipping: with AMX one or the other, as sizes decide."""
-    return {f"{kind}_dense", f"{kind}_tiles"} if isa == "amx" else {f"{kind}_dense"}
+    return {f"{kind}_dense", f"{kind}_tiles"} if isa.startswith("amx") else {f"{kind}_dense"}
 
 
 class Planner:

@@ -5,6 +5,7 @@
 //   for k = 0 .. 15: even[n] = fma(A[m][2 k], B[k][2 n], even[n])
 //                    odd[n] = fma(A[m][2 k + 1], B[k][2 n + 1], odd[n])
 //   C[m][n] = C[m][n] + (even[n] + odd[n])
+// TDPFP16PS does the same with fp16 numbers, whose denormals count.
 // With SC_CHAINED all products are added to C one after the other instead, as other hardware might: nothing that is
 // tested may depend on it.
 //
@@ -27,7 +28,7 @@ extern "C" { extern int64_t emulated_products, emulated_users; extern int emulat
 SC_OPEN
 
 struct emulated_tiles {
-    float tile[8][16][16];  // or bf16 pairs
+    float tile[8][16][16];  // or pairs of bf16 or fp16
     bool configured;
 };
 static thread_local emulated_tiles emulated;
@@ -64,15 +65,23 @@ static void tile_store(void *to, int64_t stride) {
 }
 
 SC_INLINE float flushed(float x) { return __builtin_fabsf(x) < 0x1p-126f ? __builtin_copysignf(0, x) : x; }
-SC_INLINE float half_of(uint32_t pair, bool second) {
+// One of a pair.
+SC_INLINE float bf16_of(uint32_t pair, bool second) {
     const uint32_t bits = second ? pair & 0xffff0000u : pair << 16;
     float value;
     memcpy(&value, &bits, sizeof value);
     return flushed(value);
 }
+SC_INLINE float fp16_of(uint32_t pair, bool second) {
+    const uint32_t bits = second ? pair >> 16 : pair & 0xffff, exponent = bits >> 10 & 31, fraction = bits & 1023;
+    const uint32_t special = 0x7f800000u | fraction << 13, normal = (exponent + 112) << 23 | fraction << 13;
+    float value = (float)fraction * 0x1p-24f;
+    if (exponent) memcpy(&value, exponent == 31 ? &special : &normal, sizeof value);
+    return bits >> 15 ? -value : value;
+}
 
-template <int C, int A, int B>
-static void tile_multiply() {
+template <int C, int A, int B, class Half>
+static void multiply_emulated(Half half_of) {
     auto &tile = tiles_checked().tile;
     __atomic_add_fetch(&emulated_products, 1, __ATOMIC_RELAXED);
 #if defined(__x86_64__)
@@ -117,6 +126,15 @@ static void tile_multiply() {
 #if defined(__x86_64__)
     _mm_setcsr(state);
 #endif
+}
+
+template <int C, int A, int B>
+static void tile_multiply() {
+    multiply_emulated<C, A, B>([](uint32_t pair, bool second) { return bf16_of(pair, second); });
+}
+template <int C, int A, int B>
+static void tile_multiply_fp16() {
+    multiply_emulated<C, A, B>([](uint32_t pair, bool second) { return fp16_of(pair, second); });
 }
 
 SC_CLOSE

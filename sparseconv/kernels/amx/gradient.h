@@ -1,7 +1,8 @@
 // backward_weight on tile registers: the dense kernel of instruction sets that have them.
 //
-// The sum is that of gradient/gradient.h. Both operands are split into bf16 parts (amx/split.h); a tile product sums 32
-// positions for 16 channels of A and 16 lanes of B.
+// The sum is that of gradient/gradient.h. Both operands are split into bf16 or fp16 parts (amx/split.h); a tile product
+// sums 32 positions for 16 channels of A and 16 lanes of B. Of scaled parts each channel and each lane has a scale of
+// its own in each chunk, which is taken away when the sums of the chunk are added to the gradient.
 //
 // Loop order, outermost first:
 //   item         (group, lane_blocks x lane_vectors vectors of b, channel_block channels of a), as in
@@ -48,8 +49,10 @@ struct tile_gradient_scratch {
     uint64_t *needed;        // of needed_channels
     float *gradient;         // weight tiles, one per lane block
     float *long_gradient;    // of long_sums
-    uint32_t *channel_tops;  // largest |a| of each channel
-    uint32_t *lane_tops;     // largest |b| of each lane, one vector after the other
+    uint32_t *channel_tops;  // largest |a| of each channel, or UNFIT
+    uint32_t *lane_tops;     // the same of |b| of each lane, one vector after the other
+    float *channel_unscale;  // of scaled parts: what brings a channel's sums over the chunk back
+    float *lane_unscale;     // and a lane's, of one lane block
     float *channels;         // A: 16 channels before they are split, [channel][position]
     uint32_t *channel_tiles; // A: [16 channels][part][32 positions][channel][16 pairs]
     float *lanes;            // B: [position][lane], before it is split
@@ -59,11 +62,11 @@ struct tile_gradient_scratch {
     int64_t long_floats;
 
     struct sizes {  // in floats, whole cache lines
-        int64_t tables, needed, gradient, long_gradient, channel_tops, lane_tops, channels, channel_tiles, lanes, lines,
-            sums, vectors;
+        int64_t tables, needed, gradient, long_gradient, channel_tops, lane_tops, channel_unscale, lane_unscale;
+        int64_t channels, channel_tiles, lanes, lines, sums, vectors;
         int64_t total() const {
-            return tables + needed + gradient + long_gradient + channel_tops + lane_tops + channels + channel_tiles +
-                   lanes + lines + sums + vectors;
+            return tables + needed + gradient + long_gradient + channel_tops + lane_tops + channel_unscale +
+                   lane_unscale + channels + channel_tiles + lanes + lines + sums + vectors;
         }
     };
     static int64_t channel_pitch(int64_t steps) { return steps * TILE_POSITIONS + 16; }  // load_channels fills vectors
@@ -77,7 +80,7 @@ struct tile_gradient_scratch {
         const int64_t chunks = ceil_div(task.batch * task.map.out_rows, task.chunk_rows) * task.segments;
         return {line(2 * extent.spans.total()), line(2 * needed_channels::size(task)),
                 gradient, long_sums::size(gradient, chunks, SHORT_CHAIN), line(task.channel_block),
-                task.lane_blocks * lanes, PAIRS * channel_pitch(steps),
+                task.lane_blocks * lanes, line(task.channel_block), lanes, PAIRS * channel_pitch(steps),
                 tiles * task.parts * steps * TILE_PAIRS, (extent.lines + PAIRS) * lanes,
                 task.lane_vectors * task.parts * extent.lines * PAIRS, 4 * TILE_PAIRS,
                 line(vector_table.gradient.gradient.scratch(&vectors) / (int64_t)sizeof(float) + 16)};
@@ -91,6 +94,8 @@ struct tile_gradient_scratch {
         long_gradient = next, next += size.long_gradient, long_floats = size.long_gradient;
         channel_tops = (uint32_t *)next, next += size.channel_tops;
         lane_tops = (uint32_t *)next, next += size.lane_tops;
+        channel_unscale = next, next += size.channel_unscale;
+        lane_unscale = next, next += size.lane_unscale;
         channels = next, next += size.channels;
         channel_tiles = (uint32_t *)next, next += size.channel_tiles;
         lanes = next, next += size.lanes;
@@ -126,7 +131,7 @@ SC_INLINE int64_t span_steps(const long_row &span, const gradient_columns &colum
 
 // A's channels [channel, channel + channels) of the chunk, but for 64s of which none is needed; returns the number of
 // 32s of positions.
-template <int PARTS>
+template <class Format>
 static int64_t split_channels(const sc_gradient_task &task, const long_rows &spans, const gradient_columns &columns,
                               int64_t channel, int64_t channels, const needed_channels &needed,
                               const tile_gradient_scratch &scratch) {
@@ -151,22 +156,28 @@ static int64_t split_channels(const sc_gradient_task &task, const long_rows &spa
             }
             to += span_steps(span, columns) * TILE_POSITIONS;
         }
-        uint32_t *tiles = scratch.channel_tiles + first * PARTS * steps * PAIRS;
+        uint32_t *tiles = scratch.channel_tiles + first * Format::PARTS * steps * PAIRS;
         for (int64_t c = 0; c < count; ++c) {
             const float *from = scratch.channels + c * pitch;
-            bits16 tops = {};
-            for (int64_t step = 0; step < steps; ++step, from += TILE_POSITIONS) {
-                split_pairs<PARTS>(from, from + PAIRS, tiles + step * TILE_PAIRS + c * PAIRS, steps * TILE_PAIRS, tops);
+            uint32_t top = 0;
+            if constexpr (Format::SCALED) {
+                top = largest_of(from, 1, steps * TILE_POSITIONS, 0);
+                set_unscale(scratch.channel_unscale + first + c, top);
             }
-            uint32_t &top = scratch.channel_tops[first + c];
-            for (int i = 0; i < PAIRS; ++i) top = tops[i] > top ? tops[i] : top;
+            splitter<Format> lanes(all_lanes(top));
+            for (int64_t step = 0; step < steps; ++step, from += TILE_POSITIONS) {
+                split_pairs(from, from + PAIRS, tiles + step * TILE_PAIRS + c * PAIRS, steps * TILE_PAIRS, lanes);
+            }
+            uint32_t &tops = scratch.channel_tops[first + c];
+            top = lanes.loses() ? (uint32_t)UNFIT : largest_lane(lanes.top);
+            tops = top > tops ? top : tops;
         }
     }
     return steps;
 }
 
 // B's lanes [lane, lane + lanes) of the chunk; returns the number of positions that have lines.
-template <int PARTS>
+template <class Format>
 static int64_t split_lanes(const sc_gradient_task &task, const long_rows &spans, const gradient_columns &columns,
                            int64_t lane, int64_t lanes, int64_t vectors, uint32_t *tops,
                            const tile_gradient_scratch &scratch) {
@@ -190,14 +201,24 @@ static int64_t split_lanes(const sc_gradient_task &task, const long_rows &spans,
     const int64_t floats = (lines + PAIRS) * pitch;
     for (int64_t i = spans.slots * window * pitch; i < floats; i += 16) store(scratch.lanes + i, zero());
     for (int64_t vector = 0; vector < vectors; ++vector) {
-        bits16 top;
-        __builtin_memcpy(&top, tops + vector * PAIRS, sizeof top);
-        uint32_t *to = scratch.lines + vector * PARTS * lines * PAIRS;
+        bits16 top = {}, all;
+        uint32_t *to = scratch.lines + vector * Format::PARTS * lines * PAIRS;
         const float *from = scratch.lanes + vector * 16;
-        for (int64_t i = 0; i < lines; ++i, from += pitch, to += PAIRS) {
-            split_pairs<PARTS>(from, from + PAIRS * pitch, to, lines * PAIRS, top);
+        if constexpr (Format::SCALED) {
+            for (int64_t i = 0; i < spans.slots * window; ++i) {
+                bits16 bits;
+                __builtin_memcpy(&bits, from + i * pitch, sizeof bits);
+                largest(top, bits & 0x7fffffffu);
+            }
+            for (int i = 0; i < PAIRS; ++i) set_unscale(scratch.lane_unscale + vector * PAIRS + i, top[i]);
         }
-        __builtin_memcpy(tops + vector * PAIRS, &top, sizeof top);
+        splitter<Format> values(top);
+        for (int64_t i = 0; i < lines; ++i, from += pitch, to += PAIRS) {
+            split_pairs(from, from + PAIRS * pitch, to, lines * PAIRS, values);
+        }
+        __builtin_memcpy(&all, tops + vector * PAIRS, sizeof all);
+        largest(all, values.fit_tops());
+        __builtin_memcpy(tops + vector * PAIRS, &all, sizeof all);
     }
     return lines;
 }
@@ -213,10 +234,11 @@ struct tap_place {
     int64_t outer, offset;
 };
 
-template <int PARTS, class Multiply>
+template <class Format, class Multiply>
 SC_INLINE void for_each_step(const long_rows &spans, const gradient_columns &columns, const split_chunk &split,
                              const tap_place &tap, int64_t tile, int64_t vector, const tile_gradient_scratch &scratch,
                              Multiply multiply) {
+    enum { PARTS = Format::PARTS };
     const uint32_t *a = scratch.channel_tiles + tile * PARTS * split.steps * TILE_PAIRS;
     const uint32_t *b = scratch.lines + vector * PARTS * split.lines * PAIRS;
     for (int64_t index = 0; index < spans.count; ++index) {
@@ -234,20 +256,20 @@ SC_INLINE void for_each_step(const long_rows &spans, const gradient_columns &col
 }
 
 // The sums of 2 x 2 tiles over the chunk for one tap, to scratch.sums.
-template <int PARTS, int P, int Q>
+template <class Format, int P, int Q>
 SC_ALONE static void sum_chunk(const long_rows &spans, const gradient_columns &columns, const split_chunk &split,
                                const tap_place &tap, int64_t tile, int64_t vector,
                                const tile_gradient_scratch &scratch) {
     zero_sums<P, Q>();
-    if constexpr (PARTS > 1) {
-        for_each_step<PARTS>(spans, columns, split, tap, tile, vector, scratch, multiply_rest<PARTS, P, Q>);
+    if constexpr (Format::SWEEPS > 1) {
+        for_each_step<Format>(spans, columns, split, tap, tile, vector, scratch, multiply_rest<Format, P, Q>);
     }
-    for_each_step<PARTS>(spans, columns, split, tap, tile, vector, scratch, multiply_high<P, Q>);
+    for_each_step<Format>(spans, columns, split, tap, tile, vector, scratch, multiply_last<Format, P, Q>);
     store_sums<P, Q>(scratch.sums, 2 * PAIRS, 2 * TILE_PAIRS);
 }
 
 // One tap of one lane block over the chunk, for 32s of channels of which it needs any.
-template <int PARTS>
+template <class Format>
 static void add_tap(const long_rows &spans, const gradient_columns &columns, const split_chunk &split,
                     const tap_place &tap, const weight_tile &shape, const uint64_t *needed, float *gradient,
                     int64_t channel_pitch, const tile_gradient_scratch &scratch) {
@@ -257,14 +279,19 @@ static void add_tap(const long_rows &spans, const gradient_columns &columns, con
         if (!(uint32_t)(needed[tile * PAIRS / 64] >> tile * PAIRS % 64)) continue;
         for (int64_t vector = 0; vector < shape.vectors; vector += 2) {
             const bool two_tiles = tile + 1 < tiles, two_vectors = vector + 1 < shape.vectors;
-            if (two_tiles && two_vectors) sum_chunk<PARTS, 2, 2>(spans, columns, split, tap, tile, vector, scratch);
-            else if (two_tiles) sum_chunk<PARTS, 2, 1>(spans, columns, split, tap, tile, vector, scratch);
-            else if (two_vectors) sum_chunk<PARTS, 1, 2>(spans, columns, split, tap, tile, vector, scratch);
-            else sum_chunk<PARTS, 1, 1>(spans, columns, split, tap, tile, vector, scratch);
+            if (two_tiles && two_vectors) sum_chunk<Format, 2, 2>(spans, columns, split, tap, tile, vector, scratch);
+            else if (two_tiles) sum_chunk<Format, 2, 1>(spans, columns, split, tap, tile, vector, scratch);
+            else if (two_vectors) sum_chunk<Format, 1, 2>(spans, columns, split, tap, tile, vector, scratch);
+            else sum_chunk<Format, 1, 1>(spans, columns, split, tap, tile, vector, scratch);
             for (int64_t c = 0; c < channels; ++c) {
                 float *to = gradient + (tile * PAIRS + c) * channel_pitch + vector * 16;
                 for (int64_t lane = 0; lane < (two_vectors ? 32 : 16); lane += 16) {
-                    store(to + lane, add(load(to + lane), load(scratch.sums + c * 2 * PAIRS + lane)));
+                    f32x16 sum = load(scratch.sums + c * 2 * PAIRS + lane);
+                    if constexpr (Format::SCALED) {  // one after the other: their product could be flushed
+                        sum = multiply(sum, splat(scratch.channel_unscale + tile * PAIRS + c));
+                        sum = multiply(sum, load(scratch.lane_unscale + vector * 16 + lane));
+                    }
+                    store(to + lane, add(load(to + lane), sum));
                 }
             }
         }
@@ -272,13 +299,13 @@ static void add_tap(const long_rows &spans, const gradient_columns &columns, con
 }
 
 // Passes [first, end), which have the same columns, over one segment of a chunk. False: interrupted.
-template <int PARTS>
+template <class Format>
 static bool add_strands(const sc_gradient_task &task, const gradient_share &share, const needed_channels &needed,
                        const long_rows &spans, const gradient_columns &columns, int64_t first, int64_t end,
                        const tile_gradient_scratch &scratch) {
     const sc_map &map = task.map;
     split_chunk split;
-    split.steps = split_channels<PARTS>(task, spans, columns, share.group * task.channels + share.channel,
+    split.steps = split_channels<Format>(task, spans, columns, share.group * task.channels + share.channel,
                                         share.channels, needed, scratch);
     for (int64_t block = share.first_block; block < share.end_block; ++block) {
         if (task.interrupt.poll(task.interrupt.context)) return false;
@@ -286,7 +313,7 @@ static bool add_strands(const sc_gradient_task &task, const gradient_share &shar
         const uint64_t *some = needed.words + (block - share.first_block) * needed.pitch;
         const weight_tile shape = share.shape(task, block);
         const int64_t vectors = shape.vectors, lane = share.blocks.begin(block) * 16;
-        split.lines = split_lanes<PARTS>(task, spans, columns, share.group * task.lanes + lane,
+        split.lines = split_lanes<Format>(task, spans, columns, share.group * task.lanes + lane,
                                          smaller(vectors * 16, task.lanes - lane), vectors,
                                          scratch.lane_tops + (block - share.first_block) * task.lane_vectors * 16,
                                          scratch);
@@ -298,7 +325,7 @@ static bool add_strands(const sc_gradient_task &task, const gradient_share &shar
                     float *gradient = share.tile(scratch.gradient, block) +
                                       shape.strand_offset(outer, strand.taps_before) + tap * vectors * 16;
                     const tap_place place = {outer, strand.window_shift - strand.shift + tap};
-                    add_tap<PARTS>(spans, columns, split, place, shape, some, gradient, strand.taps * vectors * 16,
+                    add_tap<Format>(spans, columns, split, place, shape, some, gradient, strand.taps * vectors * 16,
                                    scratch);
                 }
             }
@@ -334,7 +361,7 @@ static void repair_with_vectors(const sc_gradient_task &task, const gradient_sha
     }
 }
 
-template <int PARTS>
+template <class Format>
 static void tile_gradient_item(const sc_gradient_task &task, int64_t item, long_rows &spans,
                                const tile_gradient_scratch &scratch) {
     const sc_map &map = task.map;
@@ -356,7 +383,7 @@ static void tile_gradient_item(const sc_gradient_task &task, int64_t item, long_
                 segment_range(task, {first, 0, segment}, strand, begin, end);
                 if (begin >= end) continue;
                 const gradient_columns columns = {strand, begin, end - begin, end - begin + strand.window};
-                if (!add_strands<PARTS>(task, share, needed, spans, columns, p, next, scratch)) return;
+                if (!add_strands<Format>(task, share, needed, spans, columns, p, next, scratch)) return;
             }
             sums.added();
         }
@@ -366,18 +393,20 @@ static void tile_gradient_item(const sc_gradient_task &task, int64_t item, long_
     repair_with_vectors(task, share, scratch);
 }
 
+template <class Two>
 static void tile_gradient(const sc_gradient_task *task, int64_t begin, int64_t end, void *memory) {
     const tile_gradient_scratch scratch(*task, memory);
     long_rows spans(task->map, long_rows::measure(task->map, task->batch, task->chunk_rows), scratch.tables);
     for (int64_t item = begin; item < end; ++item) {
-        if (task->parts == 3) tile_gradient_item<3>(*task, item, spans, scratch);
-        else if (task->parts == 2) tile_gradient_item<2>(*task, item, spans, scratch);
-        else tile_gradient_item<1>(*task, item, spans, scratch);
+        with_format<Two>(*task, [&](auto format) {
+            tile_gradient_item<decltype(format)>(*task, item, spans, scratch);
+        });
     }
 }
 
+template <class Two>
 static constexpr sc_gradient_table tile_gradient_table = {
-    {tile_gradient, gradient_items, tile_gradient_scratch_bytes}, nullptr,
+    {tile_gradient<Two>, gradient_items, tile_gradient_scratch_bytes}, nullptr,
 };
 
 SC_CLOSE

@@ -1,5 +1,6 @@
-// The input rows of a chunk as amx/rows.h reads them: split into bf16 parts, one plane for each, in which all
-// rows are one long row. And the scratch memory that planes, weights and sums have.
+// The input rows of a chunk as amx/rows.h reads them: split into parts, one plane for each, in which all rows are one
+// long row. Where parts are scaled, a chunk has one scale, so its rows are read twice. And the scratch memory that
+// planes, weights and sums have.
 //
 // Rows stand `in_pitch` columns apart, with zeros between them that serve as the padding of both neighbours, so
 // positions between two rows are computed too, and dropped.
@@ -107,19 +108,41 @@ struct tile_row_scratch {
 };
 
 // Splits `columns` pixels of all channels. `to`: the first pixel in the first plane.
-template <int PARTS>
+template <class Format>
 static void split_pixels(const float *pixels, int64_t pitch, int64_t columns, int64_t channels, uint32_t *to,
-                         int64_t plane, magnitudes &range) {
+                         int64_t plane, splitter<Format> &lanes, magnitudes &range) {
     for (int64_t column = 0; column < columns; ++column, pixels += pitch, to += PAIRS) {
-        bits16 tops = {};
+        lanes.top = bits16{};
         for (int64_t channel = 0; channel < channels; channel += TILE_CHANNELS) {
-            uint32_t *place = to + channel / TILE_CHANNELS * PARTS * plane;
-            split_pairs<PARTS>(pixels + channel, pixels + channel + PAIRS, place, plane, tops);
+            uint32_t *place = to + channel / TILE_CHANNELS * Format::PARTS * plane;
+            split_pairs(pixels + channel, pixels + channel + PAIRS, place, plane, lanes);
         }
-        uint32_t top = 0;
-        for (int i = 0; i < PAIRS; ++i) top = tops[i] > top ? tops[i] : top;
-        range.add(top);
+        range.add(largest_lane(lanes.top));
     }
+}
+
+// The largest |x| of all input rows of the chunk, as its bits.
+static uint32_t largest_of_rows(const sc_rows_task &task, int64_t group, const row_pitches &pitch,
+                                const long_rows &spans) {
+    const sc_view &in = task.in;
+    const int64_t begin = group * task.channels, columns = pitch.end - pitch.first;
+    uint32_t top = 0;
+    for (int64_t slot = 0; slot < spans.slots; ++slot) {
+        const int64_t row = spans.order[slot];
+        if (row < 0) continue;
+        const float *from = row_of(in, row / task.map.in_rows, row % task.map.in_rows);
+        from += pitch.first * in.column_stride;
+        if (channels_contiguous(in)) {
+            for (int64_t i = 0; i < columns; ++i) {
+                top = largest_of(from + begin + i * in.column_stride, 1, task.channels, top);
+            }
+        } else {
+            for (int64_t channel = begin; channel < begin + task.channels; ++channel) {
+                top = largest_of(from + channel_offset(in, channel), in.column_stride, columns, top);
+            }
+        }
+    }
+    return top;
 }
 
 static void clear_columns(const sc_rows_task &task, const tile_row_scratch &scratch, int64_t column, int64_t columns) {
@@ -128,14 +151,20 @@ static void clear_columns(const sc_rows_task &task, const tile_row_scratch &scra
     }
 }
 
-// All input rows of the chunk as planes; returns what is known of their pixels.
-template <int PARTS>
-static magnitudes split_rows(const sc_rows_task &task, int64_t group, const row_pitches &pitch,
-                             const long_rows &spans,
-                             const tile_row_scratch &scratch) {
+// What splitting the input rows of a chunk has found.
+struct split_input {
+    uint32_t top;      // the largest |x|, where parts are scaled
+    magnitudes range;  // of pixels
+};
+
+// All input rows of the chunk as planes.
+template <class Format>
+static split_input split_rows(const sc_rows_task &task, int64_t group, const row_pitches &pitch,
+                              const long_rows &spans, const tile_row_scratch &scratch) {
     const int64_t channels = channel_tiles(task) * TILE_CHANNELS, channel = group * task.channels;
     const bool direct = channels_contiguous(task.in) && channels == task.channels;
-    magnitudes range;
+    split_input found = {Format::SCALED ? largest_of_rows(task, group, pitch, spans) : 0, {}};
+    splitter<Format> lanes(all_lanes(found.top));
     if (!direct) {
         for (int64_t i = 0; i < 16 * channels; i += 16) store(scratch.pixels + i, zero());
     }
@@ -149,17 +178,21 @@ static magnitudes split_rows(const sc_rows_task &task, int64_t group, const row_
         const float *from = row_of(task.in, row / task.map.in_rows, row % task.map.in_rows);
         if (direct) {
             const int64_t step = task.in.column_stride;
-            split_pixels<PARTS>(from + pitch.first * step + channel, step, columns, channels, to, scratch.plane, range);
+            split_pixels(from + pitch.first * step + channel, step, columns, channels, to, scratch.plane, lanes,
+                         found.range);
             continue;
         }
         for (int64_t done = 0; done < columns; done += 16) {
             const int64_t count = smaller(16, columns - done);
             load_pixels(scratch.pixels, channels, task.in, from, channel, channel + task.channels,
                         pitch.first + done, 1, count);
-            split_pixels<PARTS>(scratch.pixels, channels, count, channels, to + done * PAIRS, scratch.plane, range);
+            split_pixels(scratch.pixels, channels, count, channels, to + done * PAIRS, scratch.plane, lanes,
+                         found.range);
         }
     }
-    return range;
+    // Pixels share the scale, so sums of small ones alone would lose bits, too.
+    if (lanes.loses() || (Format::SCALED && found.range.most() - found.range.least() > 16)) found.range.add(UNFIT);
+    return found;
 }
 
 SC_CLOSE

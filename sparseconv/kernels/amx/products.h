@@ -1,12 +1,14 @@
 // Products of tiles whose values are split (amx/split.h): the innermost step of both tile drivers.
 //
 // Of the nine products of three parts by three, six are above 2^-24 of the whole: high x high, high x middle, middle x
-// high, middle x middle, high x low, low x high. Two parts make three products (about 16 bits), one part one (8 bits).
+// high, middle x middle, high x low, low x high. Two parts make three products (about 16 bits; with fp16 those of f32),
+// one part one (8 bits).
 //
 // A sum takes all its small products first, then high x high in a second sweep: every addition rounds to 2^-24 of what
 // the sum has become, and five of six additions happen while it is still 2^-8 of that. (One sweep over all six rounds
 // six times as often; maximum errors were twice as large.) 16 tile loads feed 24 tile products where two row tiles meet
-// two lane tiles; one sweep would have 14.
+// two lane tiles; one sweep would have 14. Of fp16 the small products are 2^-11 of the large one, and two of three: one
+// sweep, 8 tile loads for 12 tile products, whose errors were those of f32 in a prototype (0.4 of them and less).
 //
 // Registers: sums 0..3 (row tile p, lane tile q: 2 p + q), row tiles 4 and 5, lane tiles 6 and 7.
 #pragma once
@@ -30,32 +32,44 @@ SC_INLINE void load_part(const tile_operand &from, int part) {
     if constexpr (COUNT > 1) tile_load<FIRST + 1>(pairs + from.tile, from.row_bytes);
 }
 
-template <int P, int Q>
+template <class Format, int C, int A, int B>
+SC_INLINE void multiply_tiles() {
+    if constexpr (Format::SCALED) tile_multiply_fp16<C, A, B>();
+    else tile_multiply<C, A, B>();
+}
+
+template <class Format, int P, int Q>
 SC_INLINE void multiply_part() {
-    tile_multiply<0, 4, 6>();
-    if constexpr (Q > 1) tile_multiply<1, 4, 7>();
-    if constexpr (P > 1) tile_multiply<2, 5, 6>();
-    if constexpr (P > 1 && Q > 1) tile_multiply<3, 5, 7>();
+    multiply_tiles<Format, 0, 4, 6>();
+    if constexpr (Q > 1) multiply_tiles<Format, 1, 4, 7>();
+    if constexpr (P > 1) multiply_tiles<Format, 2, 5, 6>();
+    if constexpr (P > 1 && Q > 1) multiply_tiles<Format, 3, 5, 7>();
 }
 
-// sums += rows x lanes, over 32 values of what is summed: high x high.
-template <int P, int Q>
-SC_INLINE void multiply_high(const tile_operand &rows, const tile_operand &lanes) {
-    load_part<4, P>(rows, 0), load_part<6, Q>(lanes, 0), multiply_part<P, Q>();
+// sums += rows x lanes, over 32 values of what is summed, in the only sweep or the last one.
+template <class Format, int P, int Q>
+SC_INLINE void multiply_last(const tile_operand &rows, const tile_operand &lanes) {
+    if constexpr (Format::SWEEPS == 1 && Format::PARTS == 2) {
+        load_part<4, P>(rows, 1), load_part<6, Q>(lanes, 0), multiply_part<Format, P, Q>();
+        load_part<4, P>(rows, 0), multiply_part<Format, P, Q>();
+        load_part<6, Q>(lanes, 1), multiply_part<Format, P, Q>();
+    } else {
+        load_part<4, P>(rows, 0), load_part<6, Q>(lanes, 0), multiply_part<Format, P, Q>();
+    }
 }
 
-// The same for all other products. Consecutive ones share an operand.
-template <int PARTS, int P, int Q>
+// The same of two sweeps in the first one: all products but high x high. Consecutive ones share an operand.
+template <class Format, int P, int Q>
 SC_INLINE void multiply_rest(const tile_operand &rows, const tile_operand &lanes) {
-    if constexpr (PARTS == 3) {
-        load_part<4, P>(rows, 2), load_part<6, Q>(lanes, 0), multiply_part<P, Q>();
-        load_part<4, P>(rows, 1), multiply_part<P, Q>();
-        load_part<6, Q>(lanes, 1), multiply_part<P, Q>();
-        load_part<4, P>(rows, 0), multiply_part<P, Q>();
-        load_part<6, Q>(lanes, 2), multiply_part<P, Q>();
-    } else if constexpr (PARTS == 2) {
-        load_part<4, P>(rows, 1), load_part<6, Q>(lanes, 0), multiply_part<P, Q>();
-        load_part<4, P>(rows, 0), load_part<6, Q>(lanes, 1), multiply_part<P, Q>();
+    if constexpr (Format::PARTS == 3) {
+        load_part<4, P>(rows, 2), load_part<6, Q>(lanes, 0), multiply_part<Format, P, Q>();
+        load_part<4, P>(rows, 1), multiply_part<Format, P, Q>();
+        load_part<6, Q>(lanes, 1), multiply_part<Format, P, Q>();
+        load_part<4, P>(rows, 0), multiply_part<Format, P, Q>();
+        load_part<6, Q>(lanes, 2), multiply_part<Format, P, Q>();
+    } else {
+        load_part<4, P>(rows, 1), load_part<6, Q>(lanes, 0), multiply_part<Format, P, Q>();
+        load_part<4, P>(rows, 0), load_part<6, Q>(lanes, 1), multiply_part<Format, P, Q>();
     }
 }
 

@@ -142,7 +142,7 @@ typedef struct {
     float threshold;   // skipping kernels take magnitudes of up to this for zeros
     int64_t kernel;    // SC_ROWS_*
     // blocking
-    int64_t parts;             // bf16 parts of an f32 on tile registers; 0 for other kernels
+    int64_t parts;             // of an f32 on tile registers, bf16 but for sc_tile_table.fp16; 0 for other kernels
     int64_t lane_vectors;      // at most so many 16-lane vectors in a lane block
     int64_t channel_block;     // channels in a weight tile
     int64_t chunk_rows;        // output rows that are finished before the next ones are begun

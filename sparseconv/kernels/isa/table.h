@@ -10,6 +10,7 @@ struct sc_tile_table {
     int64_t (*works)();  // nonzero if a product of known result comes out right
     sc_rows_table rows;
     sc_gradient_table gradient;
+    int64_t fp16;  // 1: two parts of an f32 are fp16 numbers and as accurate as f32; 0: bf16
 };
 
 // What fits into the registers, and what follows from that.

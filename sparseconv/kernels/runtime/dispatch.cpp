@@ -11,7 +11,7 @@
 namespace sparseconv {
 
 #if !defined(SC_WITHOUT_AMX)  // setup.py: the compiler cannot make it
-namespace amx { extern const sc_tile_table tiles; }
+namespace amx { extern const sc_tile_table tiles, fp16_tiles; }
 #endif
 namespace avx512 { extern const sc_table table; }
 namespace avx2 { extern const sc_table table; }
@@ -43,18 +43,41 @@ constexpr sc_table named(const char *name) {
     return table;
 }
 
-// The kernels of avx512, and dense ones on tile registers. `has_amx` fills it: nothing runs when the library is loaded.
-sc_table amx_table = named("amx");
+// The kernels of avx512, and dense ones on tile registers. Who asks for them fills them: nothing runs when the library
+// is loaded.
+sc_table amx_table = named("amx"), amx_fp16_table = named("amx_fp16");
+
+void fill(sc_table &to, const sc_tile_table &tiles) {
+    const char *name = to.name;
+    to = avx512::table;
+    to.name = name, to.tiles = &tiles;
+}
 
 // Asked once, and not before somebody wants to know: the permission is for the whole process, for good. The product
 // is tried because hypervisors are known to offer what they do not have.
 bool has_amx() {
     static const bool usable = [] {
         if (!has_v4() || !amx_permitted() || !amx::tiles.works()) return false;
-        amx_table = avx512::table;
-        amx_table.name = "amx", amx_table.tiles = &amx::tiles;
+        fill(amx_table, amx::tiles);
         return true;
     }();
+    return usable;
+}
+
+// The product of AMX-FP16 is tried, whatever the CPU tells of it.
+bool tries_amx_fp16() {
+    static const bool usable = [] {
+        if (!has_amx()) return false;
+        const fp16_guard guard;
+        if (!amx::fp16_tiles.works()) return false;
+        fill(amx_fp16_table, amx::fp16_tiles);
+        return true;
+    }();
+    return usable;
+}
+
+bool has_amx_fp16() {
+    static const bool usable = amx_fp16_told() && tries_amx_fp16();
     return usable;
 }
 #endif
@@ -64,17 +87,18 @@ sc_table simulated = {};
 bool is_simulated() { return simulated.tiles != nullptr; }
 
 const isa all[] = {
-    {&simulated, is_simulated},
+    {&simulated, is_simulated, is_simulated},
 #if defined(__x86_64__)
 #if !defined(SC_WITHOUT_AMX)
-    {&amx_table, has_amx},
+    {&amx_fp16_table, has_amx_fp16, tries_amx_fp16},
+    {&amx_table, has_amx, has_amx},
 #endif
-    {&avx512::table, has_v4},
-    {&avx2::table, has_v3},
+    {&avx512::table, has_v4, has_v4},
+    {&avx2::table, has_v3, has_v3},
 #elif defined(__aarch64__)
-    {&neon::table, always},
+    {&neon::table, always, always},
 #endif
-    {&scalar::table, always},
+    {&scalar::table, always, always},
 };
 constexpr int total = sizeof all / sizeof *all;
 
@@ -130,7 +154,7 @@ int64_t l1_bytes() {
 bool simulate_tiles(const sc_tile_table *tiles) {
     if (active()->tiles || best()->tiles) return false;
     simulated = *best();
-    simulated.name = "amx", simulated.tiles = tiles;
+    simulated.name = tiles->fp16 ? "amx_fp16" : "amx", simulated.tiles = tiles;
     return true;
 }
 

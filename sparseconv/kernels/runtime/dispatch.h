@@ -7,6 +7,7 @@ namespace sparseconv {
 struct isa {
     const sc_table *table;
     bool (*supported)();  // by the CPU and by the operating system, which must save the registers
+    bool (*by_name)();    // the same, or found by trying what a hypervisor hides: only for those who name it
 };
 
 // All compiled instruction sets, best first.
@@ -25,8 +26,8 @@ int family();
 // Bytes of a core's first data cache, as an x86 CPU or its hypervisor tells; 0 where nothing tells.
 int64_t l1_bytes();
 
-// For tests: from now on there is an instruction set "amx", the best vector kernels here with these dense ones. False,
-// and nothing done, where there is one anyway.
+// For tests: from now on there is an instruction set "amx" or "amx_fp16", the best vector kernels here with these dense
+// ones. False, and nothing done, where there is one anyway.
 bool simulate_tiles(const sc_tile_table *tiles);
 
 }  // namespace sparseconv
