@@ -187,6 +187,7 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, parts
     return {
         "parts": parts,
         "outer_group": 1,
+        "listed": 0,
         "lane_vectors": lane_vectors,
         "lane_blocks": lane_blocks,
         "channel_block": units * SUMMED,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from math import ceil, inf
+from math import ceil, inf, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +25,17 @@ from .problem import Problem
 from .reduction import Reduced
 
 SPARSE = 0.15  # density from which on the kernels take more lanes and fewer positions
+LISTED_SPARSE = 0.04  # the same with lists
+# Density up to which gradient/points.h is faster than lists, times sqrt(channels x lanes): its sums are the whole
+# gradient, which has to stay in L2. Emerald Rapids, density at which both take equally long: 256,64,56 and 64,256,56
+# 0.3, 512,128,28 0.2, 128,512,28 0.13, 1024,256,14 0.08, 256,1024,14 0.015.
+LISTED_POINTS = 40
+LISTING = 1.3  # time to list an element, over that of a multiply-add of a dense kernel
 UNMASKED = 0.07  # of a kernel's time no mask saves: packing; Zen 4 0.05 (256,256,14) to 0.12 (512,512,7)
 LANE_TILE_BYTES = 28 * 1024  # most of L1
+# The same where kernels read lists of nonzeros (Intel, 48 KB of L1): little else streams through it. Emerald Rapids,
+# 64,64,56, 3 and 4 rows (36 and 44 KB), GF/s at 80, 90 and 99% zeros: 428 686 1176, 451 698 1271.
+LISTED_TILE_BYTES = 44 * 1024
 MIN_CHANNELS = 8  # of a work item
 LANE_BLOCKS = 8  # lane blocks that a work item has at least, if there are as many
 WORD = 64  # channels that gradient/points.h takes together
@@ -231,11 +240,18 @@ def bound(sides: Sides, threads: int, by_grad: bool, kernel: str, sparse: bool) 
     # of points and skip: 64 lanes at 70% zeros 138 and 126, at 80% 187 and 144; 128 lanes at 80% 190 and 202, at 90%
     # 322 and 260; 512 lanes at 90% 318 and 314, at 95% 454 and 370; the same, stride 2, 80%: 181 and 173, 90%: 272 and
     # 203.
-    few = min(0.4, (0.05 + 1.2 / ceil(lanes / 16)) * (1 if flat.pointwise else 1.7)) if can_be_points else SPARSE
-    slope = processor.nonzero_slope(taps * sizes["lane_vectors"], processor.GRADIENT_CYCLES)
+    listed = bool(sizes["listed"])
+    few = LISTED_SPARSE if listed else SPARSE
+    if can_be_points:
+        few = LISTED_POINTS / sqrt(channels * lanes) - 0.02 if listed else 0.05 + 1.2 / ceil(lanes / 16)
+        few = min(0.4, few * (1 if flat.pointwise else 1.7))
+    cycles = processor.LISTED_CYCLES if listed else processor.GRADIENT_CYCLES
+    slope = processor.nonzero_slope(taps * sizes["lane_vectors"], cycles)
     if can_be_points:  # sums in memory wait for nothing
         slope = min(slope, POINTS_SLOPE * processor.slope())
     each, fixed = work * slope, work * (0.05 + 100 / run)
+    if listed:
+        each, fixed = each * processor.LISTED_SLOPE, work * (0.05 + 60 / run) + LISTING * channels / pairing.all_taps
     dense = work * processor.one_vector_cost() if narrow else work / max(tile_gain, group_gain)
     return Bound(
         "gradient_dense" if narrow else kernel, threads, task, sizes, each, fixed, dense, few, amx.note(sizes["parts"]),
@@ -283,10 +299,15 @@ def blocking(
         )
     # Chunks decide where chains of additions end, so dense kernels have those of most lanes.
     chunk_vectors = even(vectors, dense_vectors) if dense else lane_vectors
-    segment, chunk_rows = _chunk(pairing, LANE_TILE_BYTES // (chunk_vectors * VECTOR_BYTES), span)
+    listed = kernel == "gradient_skip" and processor.prefers_lists()
+    if listed:
+        segment, chunk_rows = _even_chunk(pairing, LISTED_TILE_BYTES // (chunk_vectors * VECTOR_BYTES), span)
+    else:
+        segment, chunk_rows = _chunk(pairing, LANE_TILE_BYTES // (chunk_vectors * VECTOR_BYTES), span)
     return {
         "parts": 0,
         "outer_group": outer_group,
+        "listed": int(listed),
         "lane_vectors": lane_vectors,
         "lane_blocks": lane_blocks,
         "channel_block": channel_block,
@@ -348,6 +369,7 @@ def points_blocking(
     return {
         "parts": 0,
         "outer_group": 1,
+        "listed": 0,
         "lane_vectors": lane_vectors,
         "lane_blocks": lane_blocks,
         "channel_block": channel_block,
@@ -368,5 +390,31 @@ def _chunk(pairing: _conv.Map, positions: int, span: int) -> tuple[int, int]:
         rows = int((positions / (segment + window) - span) / images) if span else positions // (segment + window)
         if rows >= 1 and segment * rows > 1.05 * best[0] * best[1]:
             best = (segment, rows)
+        parts = ceil_div(columns, segment - 1) if segment > 1 else parts + 1  # of the next shorter segment
+    return best
+
+
+def _even_chunk(pairing: _conv.Map, positions: int, span: int) -> tuple[int, int]:
+    """The same for lists: whole images, or equal parts of one, and whole rows, unless half as many positions more fit.
+
+    A chunk that ends within an image repeats `span` rows, and its lists are read in two runs. Emerald Rapids, GF/s at
+    80, 90 and 99% zeros: 256,256,14, 10 and 14 rows 520 819 1535, 566 892 1868; 17 rows 532 830 1771. 64,64,56, 8 rows
+    of half the columns, and 4 whole ones: 420 632 1234, 451 698 1271.
+    """
+    columns, window = pairing.most_columns, pairing.most_window
+    image = max(1, pairing.most_rows)
+    best, most = (min(columns, max(8, positions // (span + 1) - window)), 1), 0.0
+    parts = max(1, ceil_div(columns, max(8, positions)))
+    while parts <= ceil_div(columns, 8):
+        segment = ceil_div(columns, parts)
+        fit = positions // (segment + window)  # rows of the tile
+        if fit >= image + span:
+            rows = fit // (image + span) * image
+        else:
+            rows = max((part for part in range(1, fit - span + 1) if image % part == 0), default=0)
+            if rows < 0.6 * (fit - span):
+                rows = fit - span
+        if rows > 0 and segment * rows > most:
+            best, most = (segment, rows), 1.5 * segment * rows
         parts = ceil_div(columns, segment - 1) if segment > 1 else parts + 1  # of the next shorter segment
     return best

@@ -33,11 +33,23 @@ ONE_VECTOR_COST, TWO_UNITS_ONE_VECTOR_COST = 1.08, 1.35
 # of one and two accumulators 1.6 and 2.2 cycles, of three (three taps) 3.0; gradients of two and four 3.9 and 4.1.
 # Before this was known, "auto" took twice the dense time for 1x1 layers of 16 and 32 filters at 40% zeros.
 ONE_TAP_CYCLES, TAPS_CYCLES, GRADIENT_CYCLES = 2.0, 3.0, 4.0
+# The last one, and what is left of slope(), where a gradient is summed from lists (Emerald Rapids, 2026-12-01, avx512):
+# 256,256,14 and 64,64,56 at 99 to 50% zeros over the dense kernel: 0.09 and 0.1 + 1.2 x density, 1x1 with 64 lanes
+# 0.38 + 1.65 x density, with 512 lanes 0.25 + 1.19 x density.
+LISTED_CYCLES, LISTED_SLOPE = 3.0, 0.8
 
 
 def prefers_long_words() -> bool:
     """Whether words of 64 channels pay at any number of nonzeros, and not only where these are few."""
     return _cpu.vendor() == "intel" and _cpu.l1_bytes() >= LONG_WORD_L1_BYTES
+
+
+def prefers_lists() -> bool:
+    """Whether gradients are faster from lists of nonzeros than from words of bits, and L1 holds the blocks for them.
+
+    Measured on Intel Emerald Rapids, 2026-12-01, avx512: kernels/gradient/skip.h.
+    """
+    return prefers_long_words() and _cpu.current() in ("amx_fp16", "amx", "avx512")
 
 
 def slope() -> float:

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from cases import GEOMETRIES, TRANSPOSED
+from cases import GEOMETRIES, TRANSPOSED, Case
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -325,3 +325,16 @@ def test_blocking(isa, kernel, sparse, backward, problem, batch, channels, lanes
         assert 1 <= sizes["lane_blocks"] <= -(-vectors // sizes["lane_vectors"])
         assert sizes["segments"] == -(-made.most_columns // sizes["segment"])
         assert sizes["segments"] == 1 or sizes["chunk_rows"] == 1
+
+
+@pytest.mark.parametrize("image", [1, 7, 14, 28, 56, 113, 224])
+@pytest.mark.parametrize("taps", [1, 3])
+def test_even_chunks_fit(image, taps):
+    """Chunks of whole images, of equal parts of them, or as many rows as there is room for."""
+    case = Case(16, 16, (image, image), (taps, taps), padding=taps // 2)
+    pairing = geometry.backward_map(problem_of(case))
+    for positions in (64, 352, 704):
+        segment, rows = gradient._even_chunk(pairing, positions, taps - 1)
+        assert 1 <= segment <= image
+        assert rows == 1 or (rows + taps - 1) * (segment + pairing.most_window) <= positions
+        assert rows <= 2 or rows % image == 0 or image % rows == 0 or segment * rows > 0.3 * positions

@@ -185,6 +185,7 @@ typedef struct {
     int64_t kernel;         // SC_GRADIENT_*, but for that of narrow groups
     int64_t parts;          // as above
     int64_t outer_group;    // outer taps that are swept together, those of an outer strand; 1: one after the other
+    int64_t listed;         // 1: SC_GRADIENT_SKIP reads lists of nonzeros, 0: words of bits, and values where they are
     int64_t lane_vectors;   // vectors in a lane block
     int64_t lane_blocks;    // lane blocks in a work item
     int64_t channel_block;  // channels of a in a work item
@@ -196,10 +197,10 @@ constexpr sc_field SC_GRADIENT_FIELDS[] = {
     SC_FIELD(sc_gradient_task, batch), SC_FIELD(sc_gradient_task, groups), SC_FIELD(sc_gradient_task, channels),
     SC_FIELD(sc_gradient_task, lanes), SC_FIELD(sc_gradient_task, pair_group), SC_FIELD(sc_gradient_task, pair_lane),
     SC_FIELD(sc_gradient_task, pair_channel), SC_FIELD(sc_gradient_task, parts),
-    SC_FIELD(sc_gradient_task, outer_group), SC_FIELD(sc_gradient_task, lane_vectors),
-    SC_FIELD(sc_gradient_task, lane_blocks), SC_FIELD(sc_gradient_task, channel_block),
-    SC_FIELD(sc_gradient_task, chunk_rows), SC_FIELD(sc_gradient_task, segment),
-    SC_FIELD(sc_gradient_task, segments), {},
+    SC_FIELD(sc_gradient_task, outer_group), SC_FIELD(sc_gradient_task, listed),
+    SC_FIELD(sc_gradient_task, lane_vectors), SC_FIELD(sc_gradient_task, lane_blocks),
+    SC_FIELD(sc_gradient_task, channel_block), SC_FIELD(sc_gradient_task, chunk_rows),
+    SC_FIELD(sc_gradient_task, segment), SC_FIELD(sc_gradient_task, segments), {},
 };
 
 struct sc_gradient_table {

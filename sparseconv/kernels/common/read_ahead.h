@@ -40,19 +40,22 @@ struct read_ahead {
     SC_INLINE_MEMBER void spread(int64_t calls) {
         int64_t all = 0;
         for (int64_t i = 0; i < count; ++i) {
+            pixels &stream = streams[i];
+            if (stream.column_step == stream.width) stream.width *= stream.columns, stream.columns = 1;
             all += streams[i].rows * streams[i].columns * ceil_div(streams[i].width, 16);
         }
         lines = ceil_div(all, larger(1, calls));
     }
     __attribute__((noinline)) void some() {
-        for (int64_t done = 0; done < lines && count > 0;) {
+        for (int64_t left = lines; left > 0 && count > 0;) {
             pixels &stream = streams[count - 1];
             if (stream.rows == 0) {
                 --count;
                 continue;
             }
-            __builtin_prefetch(stream.row + column * stream.column_step + line, 0, 2);
-            ++done, line += 16;
+            const float *next = stream.row + column * stream.column_step + line;
+            const int64_t end = smaller(stream.width, line + 16 * left);
+            for (; line < end; line += 16, next += 16, --left) __builtin_prefetch(next, 0, 2);
             if (line < stream.width) continue;
             line = 0;
             if (++column < stream.columns) continue;

@@ -55,7 +55,7 @@ static void gradient_taps(const sc_gradient_task &task, const sc_strand *outer, 
     sweep.channels = scratch.needed_list, sweep.channel_count = channels, sweep.taps = strand.taps;
     sweep.window = window, sweep.columns = end - begin;
     sweep.b_first = strand.shift - begin, sweep.b_end = strand.in_count + strand.shift - begin;
-    sweep.live_pitch = scratch.live_pitch, sweep.ahead = &ahead;
+    sweep.live_pitch = scratch.live_pitch, sweep.lists = scratch.lists, sweep.ahead = &ahead;
     sweep.sums = tile + shape.strand_offset(outer ? outer->first_tap : tap, strand.taps_before);
     sweep.outer = outer ? outer->taps : 1;
     sweep.b_outer_pitch = window * shape.vectors * 16;
@@ -71,8 +71,9 @@ static void gradient_taps(const sc_gradient_task &task, const sc_strand *outer, 
     }
     if (sweep.run_count == 0) return;
     if (careful) gradient_careful(sweep, shape.vectors, spikes(task));
-    else if (spikes(task)) gradient_spikes_kernel(shape.vectors)(sweep);
-    else if (skips(task)) gradient_skip_kernel(shape.vectors)(sweep);
+    else if (spikes(task)) gradient_skip_kernel<nonzeros::ones>(shape.vectors)(sweep);
+    else if (reads_lists(task)) gradient_skip_kernel<nonzeros::lists>(shape.vectors)(sweep);
+    else if (skips(task)) gradient_skip_kernel<nonzeros::words>(shape.vectors)(sweep);
     else gradient_dense_kernel(shape.vectors)(sweep);
 }
 
@@ -109,6 +110,7 @@ static bool gradient_over(const sc_gradient_task &task, const gradient_share &sh
                 if (begin >= end) continue;
                 const int64_t window = end - begin + strand.window;
                 const auto pack = spikes(task)                     ? find_masked_words
+                                  : reads_lists(task)                    ? pack_lists
                                   : gradient_scratch::pixels(task) ? pack_pixels
                                                                    : pack_channels;
                 for (int64_t first, last = 0; needed.next(first, last, channels);) {
@@ -143,7 +145,7 @@ static void repair_not_finite(const sc_gradient_task &task, const gradient_share
                               const gradient_scratch &scratch) {
     needed.keep_not_finite(task, share, scratch.gradient);
     sc_gradient_task careful = task;
-    careful.outer_group = 1, careful.chunk_rows = gradient_scratch::careful_rows(task);
+    careful.outer_group = 1, careful.listed = 0, careful.chunk_rows = gradient_scratch::careful_rows(task);
     long_sums sums(scratch.gradient, scratch.long_gradient, scratch.long_floats, share.floats(), SHORT_CHAIN);
     if (!gradient_over(careful, share, needed, gradient_rows(careful, 0), scratch, true, sums)) return;
     sums.finish();

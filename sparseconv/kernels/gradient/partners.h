@@ -101,6 +101,27 @@ static read_ahead next_reads(const sc_gradient_task &task, const gradient_rows &
         }
         ahead.add(task.b, row_of(task.b, 0, 0) + in * task.b.column_stride, (end - begin) * strand.in_step, lane,
                   lanes);
+    } else if (task.listed && task.segments > 1 && map.strand_count == 1 && rows.strand && rows.regular(map)) {
+        // Segments of several rows. Emerald Rapids, GF/s at 50, 90 and 99% zeros without and with it: 64,64,224
+        // 211 503 727, 215 559 836; 128,128,112 233 697 1321, 248 794 1590. Not measured where lists are not read.
+        const bool same = chunk.segment + 1 < task.segments;  // rows
+        const gradient_chunk then = {same ? chunk.first : next, smaller(task.chunk_rows, all_rows - next),
+                                     same ? chunk.segment + 1 : 0};
+        const int64_t some = same ? chunk.rows : then.rows;
+        const sc_strand &strand = map.strands[0];
+        int64_t begin, end;
+        segment_range(task, then, strand, begin, end);
+        if (begin >= end || some <= 0) return ahead;
+        const int64_t out = strand.out_start + begin * strand.out_step;
+        ahead.add_rows(task.a, {rows.start, rows.step, rows.count}, then.first, some, (end - begin) * strand.out_step,
+                       channel + out * task.a.column_stride, channels);
+        const partner_rows partners(map, rows);
+        const int64_t met = larger(0, partners.met(map, rows, then.first) - (rows.strand->taps - 1));
+        const int64_t first = larger(0, begin - strand.window_shift);
+        const int64_t columns = smaller(end - begin + strand.window, strand.in_count - first);
+        ahead.add_rows(task.b, {partners.start, partners.step, partners.count}, met,
+                       partners.met(map, rows, then.first + some) - met, columns * strand.in_step,
+                       lane + (strand.in_start + first * strand.in_step) * task.b.column_stride, lanes);
     }
     return ahead;
 }

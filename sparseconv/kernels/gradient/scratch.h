@@ -10,6 +10,7 @@ SC_OPEN
 
 SC_INLINE bool spikes(const sc_gradient_task &task) { return task.kernel == SC_GRADIENT_SPIKES; }
 SC_INLINE bool skips(const sc_gradient_task &task) { return task.kernel == SC_GRADIENT_SKIP || spikes(task); }
+SC_INLINE bool reads_lists(const sc_gradient_task &task) { return task.kernel == SC_GRADIENT_SKIP && task.listed; }
 
 // The rows m of an outer strand that meet any row.
 SC_INLINE int64_t first_met(const sc_strand &outer) { return larger(0, outer.shift - outer.taps + 1); }
@@ -70,15 +71,16 @@ struct gradient_scratch {
     float *long_gradient;       // of long_sums
     float *channels;            // A: [channel][row][window], or [row][window][channel] where pixels() says so
     uint64_t *live;             // A: [channel][position / 64]: nonzero positions as bits, for the skipping kernels
+    gradient_lists lists;       // A, for the kernel that reads them; then `channels` is there for repair_not_finite()
     float *lanes;               // B: [slot][window][lane]
     int64_t channel_pitch, pixel_pitch, live_pitch, long_floats;
 
     struct sizes {
-        int64_t slots, order, partner, runs, needed, needed_list, gradient, long_gradient, channels, live, lanes;
-        int64_t channel_pitch, pixel_pitch, live_pitch;
+        int64_t slots, order, partner, runs, needed, needed_list, gradient, long_gradient, channels, live, lists;
+        int64_t lanes, channel_pitch, pixel_pitch, live_pitch, list_pitch;
         int64_t total() const {
             return slots + order + partner + runs + needed + needed_list + gradient + long_gradient + channels + live +
-                   lanes;
+                   lists + lanes;
         }
     };
     // Whether the channels of a position stay side by side, as they are in memory.
@@ -118,6 +120,9 @@ struct gradient_scratch {
         else size.channels = task.channel_block * pitch;
         if (spikes(task)) size.channels = 0;
         size.live = skips(task) ? line(2 * task.channel_block * words) : 0;
+        // Whole vectors are stored. An odd number of lines: the first ones of all lists are in all sets of L1.
+        size.list_pitch = reads_lists(task) ? ((task.chunk_rows * window + 17 + 15) / 16 | 1) * 16 : 0;
+        size.lists = 2 * task.channel_block * size.list_pitch;
         size.lanes = line(slots * window * task.lane_vectors * 16 + 16);
         return size;
     }
@@ -134,6 +139,7 @@ struct gradient_scratch {
         long_gradient = next, next += size.long_gradient, long_floats = size.long_gradient;
         channels = next, next += size.channels;
         live = (uint64_t *)next, next += size.live;
+        lists = {next, next + size.lists / 2, size.list_pitch}, next += size.lists;
         lanes = next;
         channel_pitch = size.channel_pitch, pixel_pitch = size.pixel_pitch, live_pitch = size.live_pitch;
     }
