@@ -47,6 +47,7 @@ def count(
     weight = 4 * taps * channels * lanes
     vectors, block = ceil_div(lanes, 16), min(channels, blocks["channel_block"])
     lane_blocks, channel_blocks = ceil_div(vectors, blocks["lane_vectors"]), ceil_div(channels, block)
+    word = min(channels, blocks["word"])
     chunks = ceil_div(problem.batch * out_size[0], blocks["chunk_rows"]) * blocks["segments"]
 
     # Each row is swept once for each outer tap that it meets, strand by strand: pixels of the source are read and
@@ -59,7 +60,7 @@ def count(
         read += sweeps * columns
         multiplied += sweeps * columns * strand.taps
         moved += sweeps * (end - begin)
-    sums, words = moved * channel_blocks * vectors, read * channel_blocks * lane_blocks
+    sums, words = moved * channel_blocks * vectors, read * ceil_div(channels, word) * lane_blocks
 
     # Rows of the source that any result meets are looked at, those between two chunks twice.
     table = geometry.row_table(problem, backward)
@@ -79,7 +80,7 @@ def count(
         madds = density * multiplied * channels * vectors
         most = max(strand.taps for strand in strands)
         held = block * most * blocks["lane_vectors"] * LINE + 6e3  # and what a row has of inputs and sums
-        touched = words * block / 16 * (1 - (1 - density) ** 16)  # lines of the source with a nonzero
+        touched = words * word / 16 * (1 - (1 - density) ** 16)  # lines of the source with a nonzero
         far += touched * beyond(seen * overlap / chunks, processor.l2)
         counts = {
             "skip_madds": madds,

@@ -24,6 +24,19 @@ PACK_CYCLES = (0.75, 0.9, 2.5)
 # and 2.47, 2.84 and 3.62; at 50% the same. Zen 5 has as much L1 and loses: a multiply-add with such a tile takes 0.9
 # cycles there in the place of 0.53 (bench/cost_model).
 LONG_WORD_L1_BYTES = 48 * 1024
+# What skipping row kernels do on Intel's cores, where what streams through L1 is dear: a multiply-add with weights from
+# L1 takes 0.64 cycles, from L2 1.3 (Emerald Rapids, 2026-12-01; kernels/rows/skip.h has the figures). They read values
+# packed side by side from so many uses of a word on: with one, packing costs what it saves. And a sweep takes several
+# words of 64 channels where nonzeros are so few that loads and stores of sums outweigh weights from L2: (density,
+# words). Time with one word over that with 2 and 4, mean of six layers: 93% zeros 1.01 and 0.95, 95% 1.04 and 1.02, 97%
+# 1.10 and 1.13, 99% 1.17 and 1.32; the three of three taps alone 0.99 and 0.97 at 95%, 1.05 and 1.06 at 97%.
+PACKED_USES = 2
+# Inputs of a chunk, up to half of 2 MB of L2, that are asked for while the chunk before it is computed, in layers of
+# one tap and at most two lane blocks: before over after at 50, 90 and 99% zeros 64,64,56 1.08, 1.11, 1.16; 256,64,56
+# 1.02, 1.06, 1.24; 64,256,56 1.06, 1.06, 1.01. With chunks of 2 MB 512,128,28 lost, 0.74, 0.82 and 0.94; layers of
+# three taps, or of eight lane blocks, had 0.91 to 1.04.
+AHEAD_BYTES = 1 << 20
+WORDS_TOGETHER = ((0.03, 4), (0.055, 2))
 # The dense kernel of backward_weight with one vector of lanes over that with four, on AVX-512 (elsewhere it has one
 # anyway), for masks of its result. Zen 4: 1.08, 0.99 and 1.01 (256,256,14, 64,64,56, 128,128,28). Two multiply-adds a
 # cycle with a latency of 4 want 8 sums under way, and six channels are 6: 1.33 by this count, not measured.
@@ -50,6 +63,23 @@ def prefers_lists() -> bool:
     Measured on Intel Emerald Rapids, 2026-12-01, avx512: kernels/gradient/skip.h.
     """
     return prefers_long_words() and _cpu.current() in ("amx_fp16", "amx", "avx512")
+
+
+def packs_values(uses: int) -> bool:
+    """Whether skipping row kernels read copies of what is not zero, where so many sweeps read each word."""
+    return _cpu.vendor() == "intel" and uses >= PACKED_USES
+
+
+def reads_ahead(chunk_bytes: int) -> bool:
+    """Whether skipping row kernels ask for the inputs of the next chunk, of that size, instead of the next columns'."""
+    return _cpu.vendor() == "intel" and chunk_bytes <= AHEAD_BYTES
+
+
+def words_together(density: float) -> int:
+    """How many words of channels one sweep of a skipping row kernel takes."""
+    if _cpu.vendor() != "intel":
+        return 1
+    return next((words for most, words in WORDS_TOGETHER if density <= most), 1)
 
 
 def slope() -> float:

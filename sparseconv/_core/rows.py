@@ -34,6 +34,7 @@ MAX_CHANNEL_BLOCK = 256  # SC_MAX_CHANNEL_BLOCK
 WEIGHT_TILE_BYTES, SPARSE_WEIGHT_TILE_BYTES, ONE_TAP_WEIGHT_TILE_BYTES = 24 * 1024, 48 * 1024, 32 * 1024
 WORD_CYCLES = 6  # to read 16 floats and find which are nonzero
 ALL_TAPS_BYTES = 16 * 1024 * 1024  # of a lane block and channel block with all outer taps, which are packed together
+WORD = 64  # bits of a word: at most so many channels
 WITHOUT_BITS = ("rows_tiles", "rows_output")  # kernels that write no mask of the result
 MIN_SEGMENT = 64  # columns that are worth an item of their own
 CHUNK_COLUMNS = 1024  # outputs that are finished together
@@ -96,7 +97,10 @@ class Rows:
             return choice, kernel if self.source is SPIKES else kernels("rows_dense", False)
         if choice.skip == "output":
             return choice, kernels("rows_output", False)
-        return choice, kernels(self.skipping, True) if choice.density[name] <= kernel.sparse else kernel
+        density = choice.density[name]
+        if density > kernel.sparse:
+            return choice, kernel
+        return choice, kernels(self.skipping, True, processor.words_together(density))
 
     def _weights_candidate(self, density: float, operands: Operands, kernels: Kernels) -> Candidate:
         """What `choose` asks of skipping zero weights."""
@@ -232,8 +236,10 @@ def flat(sides: Sides, *, only_drop: bool) -> Flat:
     )  # fmt: skip
 
 
-def bound(sides: Sides, threads: int, kernel: str, sparse: bool) -> Bound:
+def bound(sides: Sides, threads: int, kernel: str, sparse: bool, words: int = 1) -> Bound:
     """A kernel for these arrays; with `sparse` blocks are for few nonzeros: SPARSE, or that of weights.py.
+
+    A sweep of a skipping kernel takes `words` words of channels at most.
 
     "rows_dense" stands for the dense kernel that is the fastest one: it can be "rows_tiles" or "groups_dense".
     """
@@ -256,7 +262,7 @@ def bound(sides: Sides, threads: int, kernel: str, sparse: bool) -> Bound:
         parts = amx.parts(sides.precision, amx.row_terms(layer.simplified, backward))
         sizes = amx.rows(problem, layer.geometry, channels, lanes, parts, backward, threads)
     else:
-        sizes = blocking(problem, layer.geometry, channels, lanes, kernel, sparse, backward, threads)
+        sizes = blocking(problem, layer.geometry, channels, lanes, kernel, sparse, backward, threads, words)
     numbers = {name: size for name, size in sizes.items() if name != "stream"}
     task = _conv.Rows(
         kernel, layer.geometry, *layer.views, layer.weight, needed=layer.needed, known=layer.known,
@@ -273,7 +279,7 @@ def bound(sides: Sides, threads: int, kernel: str, sparse: bool) -> Bound:
     accumulators = max(1, layer.geometry.most_taps) * sizes["lane_vectors"]
     least = processor.TAPS_CYCLES if layer.geometry.most_taps > 1 else processor.ONE_TAP_CYCLES
     fed = max(1.0, layer.geometry.mean_taps) * sizes["lane_vectors"]  # 3 taps, stride 2: 2 and 1; 7 taps: 3, 2 and 2
-    tile = min(channels, sizes["channel_block"]) * fed * processor.vector_cycles()
+    tile = min(channels, sizes["word"]) * fed * processor.vector_cycles()
     floats = problem.batch * channels * problem.groups * prod(problem.out_size if backward else problem.in_size)
     finding = 0.0 if kernel == "rows_spikes" else WORD_CYCLES * floats / (problem.macs * processor.vector_cycles())
     masking = masking_cost(layer.simplified, backward) if layer.needed else 0.0
@@ -301,7 +307,7 @@ def masking_cost(problem: Problem, backward: bool) -> float:
 
 def blocking(
     problem: Problem, rows_map: _conv.Map, channels: int, lanes: int, kernel: str, sparse: bool, backward: bool,
-    threads: int,
+    threads: int, words: int = 1,
 ) -> dict[str, int]:  # fmt: skip
     """Blocks of rows/rows.h and outputs/outputs.h; `channels` and `lanes` are one group's."""
     accumulators, _, dense_vectors = _cpu.registers()
@@ -318,10 +324,16 @@ def blocking(
             fits = (room if taps > 1 else ONE_TAP_WEIGHT_TILE_BYTES) // (taps * lane_vectors * VECTOR_BYTES)
             channel_block = channels if channels <= 16 else min(64, max(16, fits // 16 * 16))
         # Kernels can have thousands of taps.
-        channel_block = min(channel_block, max(1, ALL_TAPS_BYTES // (rows_map.all_taps * lane_vectors * VECTOR_BYTES)))
+        most_channels = max(1, ALL_TAPS_BYTES // (rows_map.all_taps * lane_vectors * VECTOR_BYTES))
+        channel_block = min(channel_block, most_channels)
     out_rows, out_columns, _, width = rows_map.shape
     all_rows = problem.batch * out_rows
     lane_blocks = ceil_div(vectors, lane_vectors)
+    word, packs, ahead = min(channel_block, WORD), False, False
+    if kernel in ("rows_skip", "rows_spikes") and word == WORD:
+        channel_block = WORD * max(1, min(words, ceil_div(channels, WORD), most_channels // WORD))
+    if kernel == "rows_skip" and (word % 16 == 0 or word == channels):  # whole vectors but for the last word
+        packs = processor.packs_values(lane_blocks * prod(problem.kernel[:-1]))
     wanted = 4 * threads if threads > 1 else 1
     heavy = packed_share(problem) > PACKED_SHARE  # each chunk packs the weights: threads share lane blocks, not rows
     together = HEAVY_COLUMNS if heavy else wide
@@ -341,12 +353,17 @@ def blocking(
         pieces = ceil_div(threads, problem.groups * lane_blocks) if heavy else ceil_div(wanted, problem.groups)
         most = max(1, all_rows // pieces)
         segment, chunk_rows = out_columns, shared(all_rows, min(ceil_div(together, out_columns), most), pieces)
+    if kernel == "rows_skip" and taps == 1 and lane_blocks <= 2:
+        ahead = processor.reads_ahead(4 * chunk_rows * segment * channels)
     segments = ceil_div(out_columns, segment)
     chunks = problem.groups * ceil_div(all_rows, chunk_rows) * segments
     return {
         "parts": 0,
         "lane_vectors": lane_vectors,
         "channel_block": channel_block,
+        "word": word,
+        "packs_values": int(packs),
+        "reads_ahead": int(ahead),
         "chunk_rows": chunk_rows,
         "segment": segment,
         "segments": segments,

@@ -284,7 +284,7 @@ def test_words_follow_from_the_first_cache(isa, vendor):
         x = to_layout(sparse_floats((2, 128, 14, 14), zeros, 1), "NHWC")
         plan = sc.plan("conv2d", x, weight, padding=1, layout="NHWC", skip="input")
         assert plan.kernel == "rows_skip"
-        words[zeros] = plan.blocking["channel_block"]
+        words[zeros] = plan.blocking["word"]
     four_vectors = plan.blocking["lane_vectors"] == 4  # registers of AVX2 hold fewer, so their tiles are small
     assert words == {0.5: 32 if four_vectors and vendor != "intel" else 64, 0.95: 64}
 

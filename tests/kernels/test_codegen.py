@@ -30,8 +30,9 @@ EXPORTED = {
 }
 INNER_KERNEL = re.compile(r"::(rows|gradient|weights)_(skip|dense|points)\w*<|::outputs_(held<|careful\()")
 VECTOR = re.compile(r"%[xyz]mm\d")
-# GCC 12 spills nothing in any inner kernel. A few accesses more are no reason to stop, but one to look.
-MOST_STACK_ACCESSES = 8
+# GCC 12 spills nothing in any inner kernel but rows_skip<1, 6, finish> of AVX2, where one of 12 sums goes through the
+# stack as an output leaves: three accesses in each of its three forms. A few more are no reason to stop, but to look.
+MOST_STACK_ACCESSES = 12
 
 pytestmark = [
     pytest.mark.skipif(

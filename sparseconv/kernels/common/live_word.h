@@ -20,6 +20,33 @@ SC_INLINE uint64_t live_word(const float *x, int count, f32x16 threshold) {
     return word;
 }
 
+// The same, and these elements side by side: `values` takes whole vectors.
+SC_INLINE uint64_t packed_word(const float *x, int count, f32x16 threshold, float *values) {
+    uint64_t word = 0;
+    const auto pack = [&](f32x16 elements, int i) {
+        const uint32_t bits = above(elements, threshold);
+        compress(values, elements, bits);
+        values += __builtin_popcount(bits), word |= (uint64_t)bits << i;
+    };
+    if (count == 64) {
+        SC_UNROLL for (int i = 0; i < 64; i += 16) pack(load(x + i), i);
+        return word;
+    }
+    int i = 0;
+    for (; i + 16 <= count; i += 16) pack(load(x + i), i);
+    if (i < count) pack(load_partial(x + i, count - i), i);
+    return word;
+}
+
+// Those of the elements of x[0 .. count), count <= 64, whose bits are set, side by side, as above.
+SC_INLINE void pack_word(const float *x, int count, uint64_t word, float *values) {
+    for (int i = 0; i < count; i += 16) {
+        const uint32_t bits = word >> i & 0xffff;
+        compress(values, count - i >= 16 ? load(x + i) : load_partial(x + i, count - i), bits);
+        values += __builtin_popcount(bits);
+    }
+}
+
 // Bit j of row i becomes bit i of row j: blocks of 32, 16, .. 1 bits on either side of the diagonal change places.
 SC_INLINE void transpose_bits(uint64_t (&rows)[64]) {
     uint64_t mask = 0x00000000ffffffff;

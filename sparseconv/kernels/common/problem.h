@@ -145,6 +145,10 @@ typedef struct {
     int64_t parts;             // of an f32 on tile registers, bf16 but for sc_tile_table.fp16; 0 for other kernels
     int64_t lane_vectors;      // at most so many 16-lane vectors in a lane block
     int64_t channel_block;     // channels in a weight tile
+    int64_t word;              // channels of a word of bits in skipping kernels: channel_block, or a part of it
+    int64_t packs_values;      // 1: what is not zero is copied, side by side for each word; only whole vectors but for
+                               // the last word
+    int64_t reads_ahead;       // 1: skipping kernels ask for what the next chunk reads, not for what they read soon
     int64_t chunk_rows;        // output rows that are finished before the next ones are begun
     int64_t segment, segments; // long rows are cut into segments of so many columns; then chunk_rows is 1
     int64_t in_segment;        // at most so many columns of `in` are made ready for one segment
@@ -157,7 +161,8 @@ typedef struct {
 constexpr sc_field SC_ROWS_FIELDS[] = {
     SC_FIELD(sc_rows_task, batch), SC_FIELD(sc_rows_task, groups), SC_FIELD(sc_rows_task, channels),
     SC_FIELD(sc_rows_task, lanes), SC_FIELD(sc_rows_task, parts), SC_FIELD(sc_rows_task, lane_vectors),
-    SC_FIELD(sc_rows_task, channel_block), SC_FIELD(sc_rows_task, chunk_rows), SC_FIELD(sc_rows_task, segment),
+    SC_FIELD(sc_rows_task, channel_block), SC_FIELD(sc_rows_task, word), SC_FIELD(sc_rows_task, packs_values),
+    SC_FIELD(sc_rows_task, reads_ahead), SC_FIELD(sc_rows_task, chunk_rows), SC_FIELD(sc_rows_task, segment),
     SC_FIELD(sc_rows_task, segments), SC_FIELD(sc_rows_task, in_segment), SC_FIELD(sc_rows_task, lane_groups),
     SC_FIELD(sc_rows_task, pack_ahead), {},
 };

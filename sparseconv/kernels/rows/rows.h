@@ -67,11 +67,19 @@ SC_INLINE int64_t packed_pitch(const sc_rows_task &task) {
     return only_needed(task) ? ceil_div(task.channels, 16) * 16 : task.channels;
 }
 
+// Whether what is not zero is copied; and floats of a column, in which all of its words have room.
+SC_INLINE bool packs_values(const sc_rows_task &task) { return task.kernel == SC_ROWS_SKIP && task.packs_values; }
+SC_INLINE int64_t packed_values(const sc_rows_task &task) {
+    return packs_values(task) ? ceil_div(task.channels, task.word) * task.word : 0;
+}
+
 // An input row: its first ready column (or, if it is read in place, column 0), and the bits of the first ready column
 // in the first channel block. Null where no row meets.
 struct row_source {
     const float *pixels;
     const uint64_t *live;
+    const float *values;  // the values of its words, which begin at `begins`, if they are packed
+    const int32_t *begins;
 };
 
 // Input columns start + i * step, low <= i < high, which are made ready one after the other from place `first` on.
@@ -99,17 +107,20 @@ struct row_scratch {
     ready_columns *ready; // of all input rows alike
     ready_place *places;  // [strand]
     int64_t *slots;       // where an input row has been put, by its distance from the lowest one of the chunk
-    float *pixels;        // [slot][place][channel]: inputs whose pixels are not contiguous
-    uint64_t *live;       // [slot][channel block][place]: nonzero channels as bits, for the skipping kernels
+    float *pixels;        // [slot][place][channel]: inputs whose pixels are not contiguous, or what is not zero of them
+    uint64_t *live;       // [slot][word][place]: nonzero channels as bits, for the skipping kernels
+    float *values;        // [slot][block of channels]: what is not zero, word after word, if values are packed
+    int32_t *begins;      // [slot][block of channels][place]: where the values of a word begin
     uint64_t *needed;     // channels of `out` that are needed as bits, see needed_words
     float *tile;          // weights of one lane block and channel block, unless packed ahead
     float *sums;          // [row][column][lane]; for outputs/outputs.h of all lane blocks of the item
 
     // floats of each part, rounded to cache lines
     struct sizes {
-        int64_t sources, met, met_count, ends, ready, places, slots, pixels, live, needed, tile, sums;
+        int64_t sources, met, met_count, ends, ready, places, slots, pixels, live, values, begins, needed, tile, sums;
         int64_t total() const {
-            return sources + met + met_count + ends + ready + places + slots + pixels + live + needed + tile + sums;
+            return sources + met + met_count + ends + ready + places + slots + pixels + live + values + begins +
+                   needed + tile + sums;
         }
     };
     static sizes measure(const sc_rows_task &task) {  // upper bounds: memory that is not touched costs nothing
@@ -120,10 +131,12 @@ struct row_scratch {
         const int64_t all = lane_blocks(task.lanes, task.lane_vectors).count;
         const int64_t share = ceil_div(all, task.lane_groups), blocks = only_needed(task) ? share : 1;
         const int64_t outputs = task.chunk_rows * task.segment;
-        return {line(4 * pairs), line(2 * pairs), line(2 * map.outer_taps), line(4 * task.chunk_rows),
+        return {line(8 * pairs), line(2 * pairs), line(2 * map.outer_taps), line(4 * task.chunk_rows),
                 line(10 * larger(1, map.strand_count)), line(4 * map.strand_count), line(2 * in_rows),
                 packs_pixels(task) ? line(columns * packed_pitch(task)) : 0,
-                skips(task) ? line(2 * columns * ceil_div(task.channels, task.channel_block)) : 0,
+                skips(task) ? line(2 * columns * ceil_div(task.channels, task.word)) : 0,
+                packs_values(task) ? line(columns * packed_values(task) + 16) : 0,
+                packs_values(task) ? line(columns * ceil_div(task.channels, task.word)) : 0,
                 only_needed(task) || task.needed.data ? line(2 * outputs * share * ceil_div(task.lane_vectors, 4)) : 0,
                 task.pack_ahead ? 0 : smaller(task.channel_block, packed_pitch(task)) * weights + 16,
                 line(outputs * blocks * task.lane_vectors * 16 + 16)};
@@ -141,6 +154,8 @@ struct row_scratch {
         slots = (int64_t *)next, next += size.slots;
         pixels = next, next += size.pixels;
         live = (uint64_t *)next, next += size.live;
+        values = next, next += size.values;
+        begins = (int32_t *)next, next += size.begins;
         needed = (uint64_t *)next, next += size.needed;
         tile = next, next += size.tile;
         sums = next;
@@ -206,17 +221,52 @@ struct ready_rows {
     }
 };
 
-// The nonzero channels of `count` pixels, [block of channels][pixel], `pitch` words a block. A function of its own, in
-// which nothing that a word might overwrite is read again: within find_sources, 256,64,56 1x1 at 80% zeros took 1.17
-// times as long.
-SC_ALONE static void find_words(const float *pixel, int64_t step, int64_t count, int64_t channels, int64_t block,
-                                f32x16 threshold, uint64_t *words, int64_t pitch) {
-    for (int64_t i = 0; i < count; ++i, pixel += step) {
-        uint64_t *word = words + i;
+// Some pixels and what is found in them: words, [block of channels][pixel].
+struct found_pixels {
+    const float *pixel;
+    int64_t step, count, channels, block;
+    uint64_t *words;
+    int64_t pitch;  // words a block
+    // Where values are packed: those of a block of channels lie side by side, `first` pixels before these at most; and
+    // where those of each word begin.
+    float *values;
+    int64_t first;
+    int32_t *begins;
+
+    // Calls pack(channel, channels, word, values) for each word.
+    template <class Pack>
+    SC_INLINE_MEMBER void each(Pack pack) const {
+        const float *from = pixel;
+        for (int64_t i = 0; i < count; ++i, from += step) {
+            for (int64_t channel = 0, at = i; channel < channels; channel += block, at += pitch) {
+                int32_t begin = (int32_t)(channel * pitch + first * block);
+                if (i) begin = begins[at - 1] + __builtin_popcountll(words[at - 1]);
+                begins[at] = begin;
+                pack(from + channel, (int)smaller(block, channels - channel), words[at], values + begin);
+            }
+        }
+    }
+};
+
+// The nonzero channels of `count` pixels, and their values. Functions of their own, in which nothing that a word might
+// overwrite is read again: within find_sources, 256,64,56 1x1 at 80% zeros took 1.17 times as long.
+SC_ALONE static void find_words(const found_pixels pixels, f32x16 threshold) {
+    const float *pixel = pixels.pixel;
+    const int64_t channels = pixels.channels, block = pixels.block, pitch = pixels.pitch;
+    for (int64_t i = 0; i < pixels.count; ++i, pixel += pixels.step) {
+        uint64_t *word = pixels.words + i;
         for (int64_t first = 0; first < channels; first += block, word += pitch) {
             *word = live_word(pixel + first, (int)smaller(block, channels - first), threshold);
         }
     }
+}
+SC_ALONE static void find_values(const found_pixels pixels, f32x16 threshold) {
+    pixels.each([&](const float *x, int count, uint64_t &word, float *values) {
+        word = packed_word(x, count, threshold, values);
+    });
+}
+SC_ALONE static void find_known_values(const found_pixels pixels) {
+    pixels.each([&](const float *x, int count, uint64_t word, float *values) { pack_word(x, count, word, values); });
 }
 
 // Makes the chunk's input rows ready: packs those whose pixels are not contiguous and finds their nonzero channels.
@@ -226,7 +276,7 @@ static ready_rows find_sources(const sc_rows_task &task, const row_chunk &chunk,
                                const row_scratch &scratch) {
     const sc_map &map = task.map;
     const bool packed = packs_pixels(task);
-    const int64_t channel = group * task.channels, blocks = ceil_div(task.channels, task.channel_block);
+    const int64_t channel = group * task.channels, blocks = skips(task) ? ceil_div(task.channels, task.word) : 0;
     const int64_t pitch = packed ? packed_pitch(task) : task.in.column_stride;
     const f32x16 threshold = splat(&task.threshold);
     const row_span span(map, chunk.first, chunk.rows);
@@ -239,7 +289,7 @@ static ready_rows find_sources(const sc_rows_task &task, const row_chunk &chunk,
         scratch.ends[i] = {-1, -1};
         for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
             row_source &source = scratch.sources[i * map.outer_taps + tap];
-            source = {nullptr, nullptr};
+            source = {};
             const int64_t in = map.row_table[row * map.outer_taps + tap];
             if (in < 0) continue;
             scratch.met[tap * task.chunk_rows + scratch.met_count[tap]++] = i;
@@ -252,25 +302,32 @@ static ready_rows find_sources(const sc_rows_task &task, const row_chunk &chunk,
             uint64_t *live = scratch.live + slot * columns * blocks;
             if (spikes(task)) source.pixels = pixels;  // nobody reads them
             else source.pixels = packed ? pixels : row_of(task.in, image, in) + channel;
-            source.live = live;
+            int32_t *begins = scratch.begins + slot * columns * blocks;
+            float *values = scratch.values + slot * columns * packed_values(task);
+            source.live = live, source.begins = begins, source.values = values;
             if (seen) continue;
             for (const ready_columns *piece = scratch.ready; piece < scratch.ready + pieces; ++piece) {
                 const int64_t column = piece->start + piece->low * piece->step, count = piece->count();
+                float *copies = pixels + piece->first * pitch;
                 if (packed) {
-                    load_pixels(pixels + piece->first * pitch, pitch, task.in, row_of(task.in, image, in), channel,
-                                channel + task.channels, column, piece->step, count);
+                    load_pixels(copies, pitch, task.in, row_of(task.in, image, in), channel, channel + task.channels,
+                                column, piece->step, count);
                 }
                 if (!skips(task)) continue;
-                const float *pixel = source.pixels + (packed ? piece->first : column) * pitch;
-                const int64_t step = (packed ? 1 : piece->step) * pitch;
-                uint64_t *words = live + piece->first;
+                const float *memory = row_of(task.in, image, in) + channel + column * task.in.column_stride;
+                const int64_t step = packed ? pitch : piece->step * task.in.column_stride;
+                const found_pixels found = {packed ? copies : memory, step, count, task.channels, task.word,
+                                            live + piece->first, columns, values, piece->first, begins + piece->first};
                 if (task.known.data) {
                     known_words(task.known, mask_columns(task.known, image, in, column, piece->step, count),
-                                {channel, task.channels, task.channel_block}, spikes(task) ? nullptr : pixel, step,
-                                words, columns);
-                    continue;
+                                {channel, task.channels, task.word}, spikes(task) ? nullptr : found.pixel, step,
+                                found.words, columns);
+                    if (packs_values(task)) find_known_values(found);
+                } else if (packs_values(task)) {
+                    find_values(found, threshold);
+                } else {
+                    find_words(found, threshold);
                 }
-                find_words(pixel, step, count, task.channels, task.channel_block, threshold, words, columns);
             }
         }
     }
@@ -349,15 +406,28 @@ SC_INLINE void open_and_close(const sc_rows_task &task, const row_chunk &chunk, 
 }
 
 SC_INLINE row_kernel kernel_of(const sc_rows_task &task, const lane_block &block) {
-    if (spikes(task)) return spikes_kernel(block.vectors);
-    return skips(task) ? skip_kernel(block.vectors) : dense_kernel(block.vectors);
+    if (spikes(task)) return skip_kernel<scalars::ones>(block.vectors);
+    if (packs_values(task)) return skip_kernel<scalars::packed>(block.vectors);
+    return skips(task) ? skip_kernel<scalars::in_place>(block.vectors) : dense_kernel(block.vectors);
+}
+
+// What the next chunk reads where this one reads column 0 of a strand, for a row and an outer tap; null: nothing.
+SC_INLINE const float *next_reads(const sc_rows_task &task, const row_chunk &chunk, const sc_strand &strand,
+                                  int64_t row, int64_t tap) {
+    const sc_map &map = task.map;
+    const int64_t next = chunk.first + row + (task.segments > 1 ? 0 : chunk.rows);
+    if (next >= task.batch * map.out_rows) return nullptr;
+    const int64_t in = map.row_table[next % map.out_rows * map.outer_taps + tap];
+    if (in < 0) return nullptr;
+    const int64_t moved = task.segments > 1 ? chunk.columns * strand.in_step / strand.out_step : 0;
+    return row_of(task.in, next / map.out_rows, in) + (strand.in_start + moved) * task.in.column_stride;
 }
 
 // Sweeps the weights of one channel block, outer tap and strand over all rows of the chunk that the tap meets. Columns
 // that meet padding with all taps of the strand are swept only to begin or to complete them.
 static void sweep_chunk(const sc_rows_task &task, const row_chunk &chunk, const row_scratch &scratch,
                         const ready_rows &ready, const lane_block &block, const float *bias, const uint64_t *needed,
-                        const float *tile, int64_t channel, int64_t tap, int64_t p) {
+                        const float *tile, int64_t channel, int64_t tap, int64_t p, bool asks) {
     const sc_strand &strand = task.map.strands[p];
     const weight_tile shape = tile_shape(task, block, channel);
     const row_kernel kernel = kernel_of(task, block);
@@ -369,7 +439,10 @@ static void sweep_chunk(const sc_rows_task &task, const row_chunk &chunk, const 
     row_sweep sweep = {};
     sweep.shift = strand.shift, sweep.taps = strand.taps, sweep.channels = (int)shape.channels;
     sweep.weights = tile + shape.strand_offset(tap, strand.taps_before);
-    sweep.live_pitch = scratch.places[p].step;
+    sweep.live_pitch = scratch.places[p].step, sweep.ahead_pitch = strand.in_step * task.in.column_stride;
+    sweep.near = !task.reads_ahead;
+    sweep.word = (int)task.word, sweep.words = (int)ceil_div(shape.channels, larger(1, task.word));
+    sweep.word_pitch = ready.columns;
     for (int64_t i = 0; i < scratch.met_count[tap]; ++i) {
         const int64_t row = scratch.met[tap * task.chunk_rows + i];
         const bool opens = channel == 0 && tap == scratch.ends[row].open && strand.opens;
@@ -379,8 +452,12 @@ static void sweep_chunk(const sc_rows_task &task, const row_chunk &chunk, const 
         if (sweep.begin >= sweep.end) continue;
         const row_source &source = scratch.sources[row * task.map.outer_taps + tap];
         ready.point(sweep, strand, scratch.places[p], source);
-        sweep.in += channel;
-        sweep.live = source.live + channel / task.channel_block * ready.columns + scratch.places[p].first;
+        const int64_t word = channel / larger(1, task.word) * ready.columns + scratch.places[p].first;
+        sweep.live = source.live + word, sweep.begins = source.begins + word;
+        sweep.ahead = asks ? next_reads(task, chunk, strand, row, tap) : nullptr;
+        if (sweep.ahead) sweep.ahead += block.group * task.channels + channel;
+        if (packs_values(task)) sweep.in = source.values;
+        else sweep.in += channel;
         if (first_met >= end_met) sweep.in_count = 0;
         open_and_close(task, chunk, scratch, block, bias, needed, row, strand.out_start, strand.out_step, opens, closes,
                        sweep);
@@ -406,7 +483,7 @@ static void fill_unmet(const sc_rows_task &task, const row_chunk &chunk, const r
 
 // One lane block of the chunk, from its bias to its place in memory. Returns false if the call was interrupted.
 static bool finish_block(const sc_rows_task &task, const row_chunk &chunk, const row_scratch &scratch,
-                         const ready_rows &ready, const lane_block &block, const uint64_t *needed) {
+                         const ready_rows &ready, const lane_block &block, const uint64_t *needed, bool asks) {
     const sc_map &map = task.map;
     const int64_t lane = block.group * task.lanes + block.vector * 16, pitch = block.vectors * 16;
     float bias[SC_MAX_LANE_VECTORS * 16] = {};
@@ -419,7 +496,8 @@ static bool finish_block(const sc_rows_task &task, const row_chunk &chunk, const
         for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
             if (scratch.met_count[tap] == 0) continue;
             for (int64_t p = 0; p < map.strand_count; ++p) {
-                sweep_chunk(task, chunk, scratch, ready, block, bias, needed, tile, channel, tap, p);
+                sweep_chunk(task, chunk, scratch, ready, block, bias, needed, tile, channel, tap, p,
+                            asks && tap == map.outer_taps - 1);
             }
         }
     }
@@ -445,7 +523,8 @@ static void rows_item(const sc_rows_task &task, int64_t item, const row_scratch 
     for (int64_t index = begin; index < end; ++index) {
         const lane_block block = lane_block_of(task, blocks, group, index);
         const uint64_t *words = task.needed.data ? needed.of(index, 0) : nullptr;
-        if (!finish_block(task, chunk, scratch, ready, block, words)) return;
+        const bool asks = task.reads_ahead && skips(task) && index == begin && channels_contiguous(task.in);
+        if (!finish_block(task, chunk, scratch, ready, block, words, asks)) return;
     }
 }
 

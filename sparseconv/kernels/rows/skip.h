@@ -40,21 +40,44 @@
 // - a weight tile of 48 KB adds 20 a word for reads from L2, and halves the words.
 // At 90% zeros that is 75% of the peak for 32-channel words in L1 and 64-channel words in L2 alike; 28 columns with 2
 // of padding, finding words, and inputs from beyond L2 leave 60%. A larger L1 would help, more registers would not.
+//
+// What bounds it on Intel (Emerald Rapids, AVX-512, one thread, 2026-12-01; this kernel called alone, 64 channels x 3
+// taps x 4 vectors, sums and inputs in L2, in cycles):
+// - a multiply-add takes 0.64 with weights from L1, 1.3 from L2, so what streams through L1 beside a tile of 48 KB is
+//   dear; a word without bits takes 20: 16 for its four sums, and what is asked for ahead;
+// - mispredicted branches take nothing here, either: 80.5 a word of 6.4 random bits, 76.8 of six bits each.
+// So where each word is read more than once, what is not zero is packed side by side when words are found: one or two
+// lines a word instead of four, and nothing to ask for. Expected by counting lines: a fifth. This kernel alone,
+// dense-equivalent GF/s at 50, 70, 80, 90, 95 and 99% zeros: before 220, 353, 504, 883, 1356, 2487, packed 264, 418,
+// 618, 1006, 1668, 3304; not asking for lines ahead has 226, 363, 521, 948, 1462, 3205 of that. Whole calls, pairs in
+// turns, batch 16, time before over after at 50, 90 and 99%: 64,64,56 0.99, 1.04, 1.06; 128,128,28 1.02, 1.09, 1.16;
+// 256,256,14 1.08, 1.16, 1.69; 512,512,7 1.05, 1.08, 1.15; 128,256,28/2 1.00, 1.11, 1.22; 256,1024,14 1x1 1.04, 1.08,
+// 1.11. AVX2: 1.05, 1.09, 1.26 on the mean of six layers.
+// Tried there and lost:
+// - values of all words of a pixel one behind the other: at 50% nothing is gained, since a word's begin anywhere;
+// - values of a word at the place of its first channel: 0.90 at 50% for 256,256,14, whose lines share few sets of L1;
+// - one tap and one lane block, packed: 0.93 to 0.98 for 256,64,56 and 64,64,56 1x1, since each word is read once;
+// - asking for the next chunk's inputs, into L2, in bursts of 64 columns: within 3% in eight layers; column by column
+//   it pays in some layers of one tap (_core/processor.py);
+// - words of 128 channels at one sweep (weights from L2) at 90% zeros: 0.83 to 0.92 for three taps, 1.00 for one.
 #pragma once
 #include "common/live_word.h"
 #include "rows/sweep.h"
 
 SC_OPEN
 
-// Of zeros and ones (SC_ROWS_SPIKES) only the words are read, and weights are added: the same bits, since 1 w + s is
-// rounded once as w + s is.
-//
+// Where the scalars of a word's bits are: each at its channel, side by side, or nowhere. Of zeros and ones
+// (SC_ROWS_SPIKES) only the words are read, and weights are added: the same bits, since 1 w + s is rounded once as
+// w + s is.
+enum class scalars { in_place, packed, ones };
+
 // acc[tap][vector] for the S taps of one column; the output of tap 0 is in slot `turn`, that of tap j in turn - j.
-template <int S, int Q, bool SPIKES>
+template <int S, int Q, scalars FROM>
 SC_INLINE void skip_column(f32x16 (&acc)[S][Q], int turn, const float *x, const float *weights, uint64_t live) {
+    constexpr bool SPIKES = FROM == scalars::ones;
     for (; live; live &= live - 1) {
-        const int channel = __builtin_ctzll(live);
-        const f32x16 xv = SPIKES ? zero() : splat(x + channel);
+        const int64_t channel = __builtin_ctzll(live);
+        const f32x16 xv = SPIKES ? zero() : splat(FROM == scalars::packed ? x++ : x + channel);
         const float *w = weights + channel * (S * Q * 16);
         SC_UNROLL for (int tap = 0; tap < S; ++tap) {
             SC_UNROLL for (int q = 0; q < Q; ++q) {
@@ -69,7 +92,7 @@ SC_INLINE void skip_column(f32x16 (&acc)[S][Q], int turn, const float *x, const 
 // How sums leave. PLAIN: as they are, in whole vectors, as in every sweep but the last one of a row.
 enum class leaving { plain, stream, finish };
 
-template <int S, int Q, leaving HOW, bool SPIKES>
+template <int S, int Q, leaving HOW, scalars FROM>
 static void rows_skip(const row_sweep &row) {
     static_assert(S * Q <= f32x16::accumulators, "the window must stay in registers");
     f32x16 acc[S][Q];  // of this sweep alone: sums of sums lose fewer digits than one long chain
@@ -80,7 +103,10 @@ static void rows_skip(const row_sweep &row) {
     const float *weights = row.weights, *from = row.from;
     int64_t in_offset = (begin - shift) * in_pitch, live_offset = (begin - shift) * live_pitch;
     float *to = row.to;
-    const int lines = row.channels;
+    const int near = FROM == scalars::in_place && row.near ? row.channels : 0, far = row.ahead ? row.channels : 0;
+    const int word = row.word, words = row.words;
+    int64_t ahead_offset = (begin - shift) * row.ahead_pitch;
+    const int64_t word_pitch = row.word_pitch;
     const bool amends = row.results.amends();
     for (int64_t entering = begin; entering < last; entering += S) {
         SC_UNROLL for (int turn = 0; turn < S; ++turn) {
@@ -89,10 +115,19 @@ static void rows_skip(const row_sweep &row) {
             SC_UNROLL for (int q = 0; q < Q; ++q) acc[turn][q] = zero();
             if ((uint64_t)(m - shift) < (uint64_t)in_count) {
                 const float *in = row.in + in_offset;
-                for (int line = 0; !SPIKES && line < lines; line += 16) __builtin_prefetch(in + 4 * in_pitch + line);
-                skip_column<S, Q, SPIKES>(acc, turn, in, weights, row.live[live_offset]);
+                for (int line = 0; line < near; line += 16) __builtin_prefetch(in + 4 * in_pitch + line);
+                for (int line = 0; line < far; line += 16) __builtin_prefetch(row.ahead + ahead_offset + line, 0, 2);
+                const uint64_t *live = row.live + live_offset;
+                const int32_t *begins = row.begins + live_offset;
+                if (FROM == scalars::packed) in = row.in + *begins;
+                skip_column<S, Q, FROM>(acc, turn, in, weights, *live);
+                for (int64_t next = 1; next < words; ++next) {
+                    const int64_t channel = next * word;
+                    const float *x = FROM == scalars::packed ? row.in + begins[next * word_pitch] : in + channel;
+                    skip_column<S, Q, FROM>(acc, turn, x, weights + channel * (S * Q * 16), live[next * word_pitch]);
+                }
             }
-            in_offset += in_pitch, live_offset += live_pitch;
+            in_offset += in_pitch, live_offset += live_pitch, ahead_offset += row.ahead_pitch;
             if (m - (S - 1) >= begin) {
                 f32x16 (&sum)[Q] = acc[(turn + 1) % S];
                 SC_UNROLL for (int q = 0; q < Q; ++q) sum[q] = add(sum[q], load(from + 16 * q));
@@ -112,29 +147,27 @@ static void rows_skip(const row_sweep &row) {
     }
 }
 
-template <int S, int Q, bool SPIKES>
+template <int S, int Q, scalars FROM>
 SC_INLINE void rows_skip_ends(const row_sweep &row) {
-    if (row.results.finishes()) rows_skip<S, Q, leaving::finish, SPIKES>(row);
-    else if (row.results.stream) rows_skip<S, Q, leaving::stream, SPIKES>(row);
-    else rows_skip<S, Q, leaving::plain, SPIKES>(row);
+    if (row.results.finishes()) rows_skip<S, Q, leaving::finish, FROM>(row);
+    else if (row.results.stream) rows_skip<S, Q, leaving::stream, FROM>(row);
+    else rows_skip<S, Q, leaving::plain, FROM>(row);
 }
 
-template <int Q, bool SPIKES>
+template <int Q, scalars FROM>
 static void rows_skip_taps(const row_sweep &row) {
     constexpr int most = f32x16::accumulators / Q;
-    if constexpr (most >= 1) { if (row.taps <= 1) rows_skip_ends<1, Q, SPIKES>(row); }
-    if constexpr (most >= 2) { if (row.taps == 2) rows_skip_ends<2, Q, SPIKES>(row); }
-    if constexpr (most >= 3) { if (row.taps == 3) rows_skip_ends<3, Q, SPIKES>(row); }
+    if constexpr (most >= 1) { if (row.taps <= 1) rows_skip_ends<1, Q, FROM>(row); }
+    if constexpr (most >= 2) { if (row.taps == 2) rows_skip_ends<2, Q, FROM>(row); }
+    if constexpr (most >= 3) { if (row.taps == 3) rows_skip_ends<3, Q, FROM>(row); }
 }
 
-template <bool SPIKES>
-SC_INLINE row_kernel skip_kernel_of(int64_t vectors) {
-    static constexpr row_kernel kernels[] = {
-        rows_skip_taps<1, SPIKES>, rows_skip_taps<2, SPIKES>, rows_skip_taps<3, SPIKES>, rows_skip_taps<4, SPIKES>,
-        rows_skip_taps<5, SPIKES>, rows_skip_taps<6, SPIKES>, rows_skip_taps<7, SPIKES>, rows_skip_taps<8, SPIKES>};
+template <scalars FROM>
+SC_INLINE row_kernel skip_kernel(int64_t vectors) {
+    static constexpr row_kernel kernels[] = {rows_skip_taps<1, FROM>, rows_skip_taps<2, FROM>, rows_skip_taps<3, FROM>,
+                                             rows_skip_taps<4, FROM>, rows_skip_taps<5, FROM>, rows_skip_taps<6, FROM>,
+                                             rows_skip_taps<7, FROM>, rows_skip_taps<8, FROM>};
     return kernels[vectors - 1];
 }
-SC_INLINE row_kernel skip_kernel(int64_t vectors) { return skip_kernel_of<false>(vectors); }
-SC_INLINE row_kernel spikes_kernel(int64_t vectors) { return skip_kernel_of<true>(vectors); }
 
 SC_CLOSE

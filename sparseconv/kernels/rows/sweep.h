@@ -9,6 +9,12 @@ struct row_sweep {
     const float *in;  // column 0 of the strand, first channel of the block
     const uint64_t *live;  // its nonzero channels as bits; for skipping kernels
     int64_t in_pitch, live_pitch, in_count;
+    const int32_t *begins;  // where in `in` the nonzero channels of a word lie side by side, if they do, as `live`
+    int word, words;     // skipping kernels: channels of a word, and words of a column
+    int64_t word_pitch;  // from a column's word to its next one
+    const float *ahead;  // skipping kernels: null, or what the next chunk has in the place of `in`, in memory
+    int64_t ahead_pitch;
+    bool near;           // whether they ask for `in` of later columns
     int64_t begin, end;  // output columns m of the strand
     int64_t shift, taps;
     int channels;
