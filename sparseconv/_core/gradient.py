@@ -240,10 +240,10 @@ def bound(sides: Sides, threads: int, by_grad: bool, kernel: str, sparse: bool) 
     # of points and skip: 64 lanes at 70% zeros 138 and 126, at 80% 187 and 144; 128 lanes at 80% 190 and 202, at 90%
     # 322 and 260; 512 lanes at 90% 318 and 314, at 95% 454 and 370; the same, stride 2, 80%: 181 and 173, 90%: 272 and
     # 203.
-    listed = bool(sizes["listed"])
-    few = LISTED_SPARSE if listed else SPARSE
+    listed, even = bool(sizes["listed"]), _even(kernel)
+    few = LISTED_SPARSE if even else SPARSE
     if can_be_points:
-        few = LISTED_POINTS / sqrt(channels * lanes) - 0.02 if listed else 0.05 + 1.2 / ceil(lanes / 16)
+        few = LISTED_POINTS / sqrt(channels * lanes) - 0.02 if even else 0.05 + 1.2 / ceil(lanes / 16)
         few = min(0.4, few * (1 if flat.pointwise else 1.7))
     cycles = processor.LISTED_CYCLES if listed else processor.GRADIENT_CYCLES
     slope = processor.nonzero_slope(taps * sizes["lane_vectors"], cycles)
@@ -299,15 +299,14 @@ def blocking(
         )
     # Chunks decide where chains of additions end, so dense kernels have those of most lanes.
     chunk_vectors = even(vectors, dense_vectors) if dense else lane_vectors
-    listed = kernel == "gradient_skip" and processor.prefers_lists()
-    if listed:
+    if _even(kernel):
         segment, chunk_rows = _even_chunk(pairing, LISTED_TILE_BYTES // (chunk_vectors * VECTOR_BYTES), span)
     else:
         segment, chunk_rows = _chunk(pairing, LANE_TILE_BYTES // (chunk_vectors * VECTOR_BYTES), span)
     return {
         "parts": 0,
         "outer_group": outer_group,
-        "listed": int(listed),
+        "listed": int(_even(kernel) and kernel == "gradient_skip"),
         "lane_vectors": lane_vectors,
         "lane_blocks": lane_blocks,
         "channel_block": channel_block,
@@ -392,6 +391,11 @@ def _chunk(pairing: _conv.Map, positions: int, span: int) -> tuple[int, int]:
             best = (segment, rows)
         parts = ceil_div(columns, segment - 1) if segment > 1 else parts + 1  # of the next shorter segment
     return best
+
+
+def _even(kernel: str) -> bool:
+    """Whether chunks are those for lists: also of spikes, which have none, since their bits are those of floats."""
+    return kernel in ("gradient_skip", "gradient_spikes") and processor.prefers_lists()
 
 
 def _even_chunk(pairing: _conv.Map, positions: int, span: int) -> tuple[int, int]:
