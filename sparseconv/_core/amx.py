@@ -163,6 +163,8 @@ def rows(
         "in_segment": min(width, in_columns(problem, segment, backward)),
         "lane_groups": min(ceil_div(vectors, lane_vectors), ceil_div(4 * threads if threads > 1 else 1, chunks)),
         "pack_ahead": int(chunks > 1 and not heavy),
+        "ahead": 0,
+        "joined": 0,
         "stream": 0,
     }
 

@@ -52,6 +52,11 @@ ONE_TAP_CYCLES, TAPS_CYCLES, GRADIENT_CYCLES = 2.0, 3.0, 4.0
 LISTED_CYCLES, LISTED_SLOPE = 3.0, 0.8
 
 
+# Emerald Rapids, 2026-12-01, 3x3: of 64 channels weights arrive in time (64,64,56 21.4 ms, asked for 21.7), of more
+# they do not (256,256,14 20.5 ms, asked for 18.9).
+MOST_CHANNELS_IN_TIME = 64
+
+
 def prefers_long_words() -> bool:
     """Whether words of 64 channels pay at any number of nonzeros, and not only where these are few."""
     return _cpu.vendor() == "intel" and _cpu.l1_bytes() >= LONG_WORD_L1_BYTES
@@ -80,6 +85,28 @@ def words_together(density: float) -> int:
     if _cpu.vendor() != "intel":
         return 1
     return next((words for most, words in WORDS_TOGETHER if density <= most), 1)
+
+
+def joins_taps() -> bool:
+    """Whether the dense kernel of rows adds all taps to an output before it takes the next one: the same sums.
+
+    kernels/rows/rows.h and dense.h have the figures. With 2 MB of L2 the weights of all taps have room there.
+    """
+    return _cpu.vendor() == "intel" and _cpu.current() in ("amx_fp16", "amx", "avx512")
+
+
+def dense_ahead(far: bool, channels: int) -> int:
+    """What the dense kernel of rows asks for before it is used, SC_AHEAD_*; `channels` of a block.
+
+    Pixels where they are `far`, in memory; weights where so many go through L1 that they come from L2 each time.
+    Emerald Rapids, 2026-12-01, weights and pixels, too, ms: 128,128,56/2 28.9 and 23.6, 64,128,56/2 13.5 and 12.4,
+    128,256,28/2 11.7 and 11.2; but 256,512,14/2 10.0 and 10.5, 256,256,14 18.9 and 19.8.
+    """
+    if not joins_taps():
+        return 0
+    if far:
+        return 2
+    return 1 if channels > MOST_CHANNELS_IN_TIME else 0
 
 
 def slope() -> float:

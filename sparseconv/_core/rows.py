@@ -27,6 +27,7 @@ from .problem import Problem
 SPARSE = 0.15  # density from which on the row kernels take longer words
 MAX_LANE_VECTORS = 8  # SC_MAX_LANE_VECTORS
 MAX_CHANNEL_BLOCK = 256  # SC_MAX_CHANNEL_BLOCK
+MAX_JOINED = 16  # SC_MAX_JOINED
 # The weight tile of a skipping row kernel: most of L1, and more where so few of its rows are used that longer words
 # (fewer loads and stores of sums) outweigh reads from L2, or always (processor.py). Zen 4 (32 KB of L1), 3 x 3 layers
 # of ResNet, dense-equivalent GF/s with 24 and 48 KB: 60% zeros 216 and 203, 80% 363 and 361, 90% 592 and 645,
@@ -357,6 +358,8 @@ def blocking(
         ahead = processor.reads_ahead(4 * chunk_rows * segment * channels)
     segments = ceil_div(out_columns, segment)
     chunks = problem.groups * ceil_div(all_rows, chunk_rows) * segments
+    # Pixels come from memory where few outputs take them.
+    far = rows_map.all_taps == 1 or (not backward and max(problem.stride) > 1 and not heavy)
     return {
         "parts": 0,
         "lane_vectors": lane_vectors,
@@ -371,6 +374,8 @@ def blocking(
         "in_segment": min(width, in_columns(problem, segment, backward), 2 * segment * problem.kernel[-1]),
         "lane_groups": _lane_groups(lane_blocks, chunks, threads),
         "pack_ahead": int(chunks > 1 and not heavy),
+        "ahead": processor.dense_ahead(far, channel_block) if kernel == "rows_dense" else 0,
+        "joined": int(kernel == "rows_dense" and processor.joins_taps() and 1 < rows_map.all_taps <= MAX_JOINED),
         "stream": int(4 * problem.batch * out_rows * out_columns * lanes * problem.groups >= STREAM_BYTES),
     }
 

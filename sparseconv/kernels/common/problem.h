@@ -78,7 +78,7 @@ typedef struct {
     int64_t start, width, step, count;
 } sc_gap;
 
-enum { SC_MAX_TAPS = 3, SC_MAX_LANE_VECTORS = 8, SC_MAX_CHANNEL_BLOCK = 256 };
+enum { SC_MAX_JOINED = 16, SC_MAX_TAPS = 3, SC_MAX_LANE_VECTORS = 8, SC_MAX_CHANNEL_BLOCK = 256 };
 
 // Where an inner tap lies in a weight tile: its group of taps (shared by all strands with these taps) and its place.
 typedef struct {
@@ -128,6 +128,9 @@ typedef struct {
                         // contiguous channels, whose pixels and groups begin at multiples of 16 elements
 } sc_epilogue;
 
+// What rows/dense.h asks of memory before it is used: nothing, weights, or weights and the next tile's pixels, too.
+enum { SC_AHEAD_NOTHING, SC_AHEAD_WEIGHTS, SC_AHEAD_PIXELS };
+
 // forward and backward_data
 typedef struct {
     sc_map map;
@@ -154,6 +157,8 @@ typedef struct {
     int64_t in_segment;        // at most so many columns of `in` are made ready for one segment
     int64_t lane_groups;       // work items per chunk, each with its share of lane blocks
     int64_t pack_ahead;        // 1: all weights are packed once before the first item, 0: tile by tile, where needed
+    int64_t ahead;             // SC_AHEAD_*, for the dense kernel
+    int64_t joined;            // 1: all taps are added to an output together; SC_MAX_JOINED strands x outer taps
     float *packed;             // where they are packed ahead
     sc_interrupt interrupt;
 } sc_rows_task;
@@ -164,7 +169,8 @@ constexpr sc_field SC_ROWS_FIELDS[] = {
     SC_FIELD(sc_rows_task, channel_block), SC_FIELD(sc_rows_task, word), SC_FIELD(sc_rows_task, packs_values),
     SC_FIELD(sc_rows_task, reads_ahead), SC_FIELD(sc_rows_task, chunk_rows), SC_FIELD(sc_rows_task, segment),
     SC_FIELD(sc_rows_task, segments), SC_FIELD(sc_rows_task, in_segment), SC_FIELD(sc_rows_task, lane_groups),
-    SC_FIELD(sc_rows_task, pack_ahead), {},
+    SC_FIELD(sc_rows_task, pack_ahead), SC_FIELD(sc_rows_task, ahead),
+    SC_FIELD(sc_rows_task, joined), {},
 };
 
 // Three families fill it: rows/rows.h, outputs/outputs.h (SC_ROWS_OUTPUT), amx/rows.h (SC_ROWS_TILES).

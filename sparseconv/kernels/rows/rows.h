@@ -20,6 +20,11 @@
 // block, outer tap, strand, column, channel) depends on channel_block alone, so neither chunks nor threads change a
 // bit.
 //
+// Joined (task.joined; the dense kernel, where processor.py says so): row comes before outer tap and strand, so that a
+// tile of sums stays in L1 over all of them, and input rows are swept over once for a channel block. The order of the
+// sum is the same. The weights of all taps then come from L2, but those of one outer tap and 256 channels are more than
+// L1, too.
+//
 // One file: one driver, whose loops share their scratch memory.
 #pragma once
 #include "common/live_word.h"
@@ -408,7 +413,7 @@ SC_INLINE void open_and_close(const sc_rows_task &task, const row_chunk &chunk, 
 SC_INLINE row_kernel kernel_of(const sc_rows_task &task, const lane_block &block) {
     if (spikes(task)) return skip_kernel<scalars::ones>(block.vectors);
     if (packs_values(task)) return skip_kernel<scalars::packed>(block.vectors);
-    return skips(task) ? skip_kernel<scalars::in_place>(block.vectors) : dense_kernel(block.vectors);
+    return skips(task) ? skip_kernel<scalars::in_place>(block.vectors) : dense_kernel(block.vectors, task.ahead);
 }
 
 // What the next chunk reads where this one reads column 0 of a strand, for a row and an outer tap; null: nothing.
@@ -443,8 +448,9 @@ static void sweep_chunk(const sc_rows_task &task, const row_chunk &chunk, const 
     sweep.near = !task.reads_ahead;
     sweep.word = (int)task.word, sweep.words = (int)ceil_div(shape.channels, larger(1, task.word));
     sweep.word_pitch = ready.columns;
+    const int64_t *met = scratch.met + tap * task.chunk_rows;
     for (int64_t i = 0; i < scratch.met_count[tap]; ++i) {
-        const int64_t row = scratch.met[tap * task.chunk_rows + i];
+        const int64_t row = met[i];
         const bool opens = channel == 0 && tap == scratch.ends[row].open && strand.opens;
         const bool last = channel + shape.channels == task.channels && tap == scratch.ends[row].close;
         const bool closes = last && strand.closes;
@@ -458,7 +464,49 @@ static void sweep_chunk(const sc_rows_task &task, const row_chunk &chunk, const 
         if (sweep.ahead) sweep.ahead += block.group * task.channels + channel;
         if (packs_values(task)) sweep.in = source.values;
         else sweep.in += channel;
+        const bool more = i + 1 < scratch.met_count[tap] && source.pixels;
+        if (more) sweep.next_row = scratch.sources[met[i + 1] * task.map.outer_taps + tap].pixels - source.pixels;
+        else sweep.next_row = 0;
         if (first_met >= end_met) sweep.in_count = 0;
+        open_and_close(task, chunk, scratch, block, bias, needed, row, strand.out_start, strand.out_step, opens, closes,
+                       sweep);
+        kernel(sweep);
+    }
+}
+
+// The same for all outer taps and all strands that have the outputs of strand p, the first of them, in one sweep.
+static void sweep_joined(const sc_rows_task &task, const row_chunk &chunk, const row_scratch &scratch,
+                         const ready_rows &ready, const lane_block &block, const float *bias, const uint64_t *needed,
+                         const float *tile, int64_t channel, int64_t p) {
+    const sc_map &map = task.map;
+    const sc_strand &strand = map.strands[p];
+    const weight_tile shape = tile_shape(task, block, channel);
+    const row_kernel kernel = kernel_of(task, block);
+    const bool opens = channel == 0, closes = channel + shape.channels == task.channels;
+    row_sweep sweep = {};
+    chunk.range(strand, sweep.begin, sweep.end);
+    if (sweep.begin >= sweep.end) return;
+    sweep.channels = (int)shape.channels;
+    row_input pieces[SC_MAX_JOINED];
+    alignas(64) float between[f32x16::accumulators * 16];
+    sweep.more = pieces + 1, sweep.between = between;
+    for (int64_t row = 0; row < chunk.rows; ++row) {
+        int64_t count = 0;
+        for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
+            const row_source &source = scratch.sources[row * map.outer_taps + tap];
+            for (int64_t i = p; i < map.strand_count && source.pixels; ++i) {
+                const sc_strand &other = map.strands[i];
+                if (other.out_start != strand.out_start) continue;
+                ready.point(sweep, other, scratch.places[i], source);
+                pieces[count++] = {sweep.in + channel, tile + shape.strand_offset(tap, other.taps_before),
+                                   sweep.in_pitch, sweep.in_count, other.shift, other.taps};
+                if (other.closes) break;
+            }
+        }
+        if (count == 0) continue;
+        sweep.in = pieces[0].in, sweep.in_pitch = pieces[0].in_pitch, sweep.in_count = pieces[0].in_count;
+        sweep.weights = pieces[0].weights, sweep.shift = pieces[0].shift, sweep.taps = pieces[0].taps;
+        sweep.more_count = count - 1;
         open_and_close(task, chunk, scratch, block, bias, needed, row, strand.out_start, strand.out_step, opens, closes,
                        sweep);
         kernel(sweep);
@@ -493,7 +541,11 @@ static bool finish_block(const sc_rows_task &task, const row_chunk &chunk, const
         const float *tile = scratch.tile;
         if (task.pack_ahead) tile = packed_tile(task, block, channel);
         else pack_tile(task, block, channel, scratch.tile);
-        for (int64_t tap = 0; tap < map.outer_taps; ++tap) {
+        for (int64_t p = 0; p < map.strand_count && task.joined; ++p) {
+            if (!map.strands[p].opens) continue;
+            sweep_joined(task, chunk, scratch, ready, block, bias, needed, tile, channel, p);
+        }
+        for (int64_t tap = 0; tap < map.outer_taps && !task.joined; ++tap) {
             if (scratch.met_count[tap] == 0) continue;
             for (int64_t p = 0; p < map.strand_count; ++p) {
                 sweep_chunk(task, chunk, scratch, ready, block, bias, needed, tile, channel, tap, p,

@@ -4,6 +4,12 @@
 
 SC_OPEN
 
+// What row_sweep says of one input row and strand.
+struct row_input {
+    const float *in, *weights;
+    int64_t in_pitch, in_count, shift, taps;
+};
+
 // One sweep of a weight tile over one row.
 struct row_sweep {
     const float *in;  // column 0 of the strand, first channel of the block
@@ -17,8 +23,12 @@ struct row_sweep {
     bool near;           // whether they ask for `in` of later columns
     int64_t begin, end;  // output columns m of the strand
     int64_t shift, taps;
+    int64_t next_row;  // floats from `in` to that of the row that is swept next, or 0
     int channels;
     const float *weights;
+    const row_input *more;  // for dense kernels: what is added to the same outputs then, piece by piece
+    int64_t more_count;
+    float *between;  // the sums of a tile meanwhile
     const float *from;  // what the sums of m = begin are added to: partial ones, or the bias with from_pitch 0
     int64_t from_pitch;
     float *to;

@@ -10,6 +10,7 @@ SC_OPEN
 
 struct f32x16 {
     static constexpr int accumulators = 6, dense_pixels = 6, dense_vectors = 1, point_vectors = 4;
+    static constexpr int registers = 8, row_pixels = 6;
     static constexpr double slope = 1.07;
     __m256 low, high;
 };
@@ -46,6 +47,7 @@ SC_INLINE f32x16 add(f32x16 a, f32x16 b) { return {_mm256_add_ps(a.low, b.low), 
 SC_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
     return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
 }
+SC_INLINE f32x16 fma_from(f32x16 a, const float *p, f32x16 c) { return fma(a, load(p), c); }
 SC_INLINE f32x16 maximum(f32x16 a, f32x16 b) {
     return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
 }

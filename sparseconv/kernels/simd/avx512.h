@@ -2,6 +2,8 @@
 //
 // Every simd/<isa>.h defines the same names; nothing else in kernels/ knows an instruction set. What they mean:
 //   accumulators   f32x16 values that stay in registers beside one broadcast (avx512: 32 registers, 28 + spare)
+//   registers      how many f32x16 values all vector registers hold
+//   row_pixels     columns of a tile of rows/dense.h, beside dense_vectors; dense_pixels are those of gradient/dense.h
 //   point_vectors  of a lane block of gradient/points.h: sums of 64 channels stay in L1 beside what streams through
 //   slope          time of a multiply-add in a skipping kernel, one of whose operands is in memory, over that in a
 //                  dense one. 1.16, and avx2's 1.07: both kernels in turn in one process on Zen 4; others are guesses
@@ -9,6 +11,7 @@
 //   store_stream   past the caches, for results that no cache would hold; p is 64-byte aligned. end_streams() before
 //                  other threads may read them
 //   spread<M>(p, c)  lane i gets p[i / M * M + c], M a power of two: of each M lanes the c-th. 16 floats may be read
+//   fma_from(a, p, c)  a * load(p) + c, which GCC would make a register of for all multiply-adds that use it
 //   hold           a stays in its register: GCC would rather load it once more for each multiply-add that uses it
 //   splat          one float from memory in all lanes
 //   nonzero        bit i set if lane i is not zero: -0.0 is zero, NaN is not (unordered compare)
@@ -40,6 +43,7 @@ SC_OPEN
 
 struct f32x16 {
     static constexpr int accumulators = 28, dense_pixels = 6, dense_vectors = 4, point_vectors = 6;
+    static constexpr int registers = 32, row_pixels = 7;
     static constexpr double slope = 1.16;
     __m512 v;
 };
@@ -64,6 +68,10 @@ SC_INLINE f32x16 spread(const float *p, int c) {
 SC_INLINE void hold(f32x16 &a) { asm("" : "+v"(a.v)); }
 SC_INLINE f32x16 add(f32x16 a, f32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
 SC_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+SC_INLINE f32x16 fma_from(f32x16 a, const float *p, f32x16 c) {
+    asm("vfmadd231ps %2, %1, %0" : "+v"(c.v) : "v"(a.v), "m"(*(const __m512_u *)p));
+    return c;
+}
 SC_INLINE f32x16 maximum(f32x16 a, f32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 SC_INLINE uint32_t nonzero(f32x16 a) { return _mm512_cmp_ps_mask(a.v, _mm512_setzero_ps(), _CMP_NEQ_UQ); }
 SC_INLINE uint32_t above(f32x16 a, f32x16 t) { return _mm512_cmp_ps_mask(_mm512_abs_ps(a.v), t.v, _CMP_NLE_UQ); }

@@ -10,6 +10,7 @@ SC_OPEN
 
 struct f32x16 {
     static constexpr int accumulators = 6, dense_pixels = 6, dense_vectors = 1, point_vectors = 4;
+    static constexpr int registers = 8, row_pixels = 6;
     static constexpr double slope = 1.2;
     float32x4_t q[4];
 };
@@ -61,6 +62,7 @@ SC_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
     SC_UNROLL for (int i = 0; i < 4; ++i) c.q[i] = vfmaq_f32(c.q[i], a.q[i], b.q[i]);
     return c;
 }
+SC_INLINE f32x16 fma_from(f32x16 a, const float *p, f32x16 c) { return fma(a, load(p), c); }
 SC_INLINE f32x16 maximum(f32x16 a, f32x16 b) {  // fmax gives NaN if either is: for a = zero that is b
     SC_UNROLL for (int i = 0; i < 4; ++i) a.q[i] = vmaxq_f32(a.q[i], b.q[i]);
     return a;

@@ -11,6 +11,7 @@ SC_OPEN
 
 struct f32x16 {
     static constexpr int accumulators = 6, dense_pixels = 2, dense_vectors = 1, point_vectors = 4;
+    static constexpr int registers = 4, row_pixels = 2;
     static constexpr double slope = 1.1;
     float lane[16];
 };
@@ -48,6 +49,7 @@ SC_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
     for (int i = 0; i < 16; ++i) c.lane[i] += a.lane[i] * b.lane[i];
     return c;
 }
+SC_INLINE f32x16 fma_from(f32x16 a, const float *p, f32x16 c) { return fma(a, load(p), c); }
 SC_INLINE f32x16 maximum(f32x16 a, f32x16 b) {
     for (int i = 0; i < 16; ++i) a.lane[i] = a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i];
     return a;
