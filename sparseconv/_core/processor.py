@@ -11,6 +11,15 @@ from . import _cpu
 # In place of the instruction set's: Intel's cores do two 512-bit multiply-adds a cycle, so the loads of a skipping
 # kernel cost, which Zen 4 hides. The prototypes on Granite Rapids had 0.63 of dense speed at no zeros.
 INTEL_SLOPE = 1.5
+# The same of row kernels on AVX-512, with what else a nonzero takes: of one tap, and of several, times the root of the
+# longest strand over the mean one, since a nonzero feeds fewer multiply-adds where strands differ (stride 2). Cycles to
+# read 16 floats, find what is not zero and pack it. Emerald Rapids, skipping over dense time at 30 to 60% zeros, as
+# slope x density + fixed: 3x3 layers 1.27 to 1.45 and 0.07 to 0.16, stride 2 1.57 and 0.2, one tap 1.0 to 1.3 and 0.12
+# to 0.23 with values packed, of 128 and 64 filters 1.13 and 0.32, 1.43 and 0.58 (four accumulators: a nonzero takes 3
+# cycles). With AVX2, where multiply-adds load less, speed-ups were 1.24 times what INTEL_SLOPE promised.
+INTEL_ONE_TAP_SLOPE, INTEL_TAPS_SLOPE, INTEL_AVX2_SLOPE = 1.1, 1.33, 1.2
+INTEL_ONE_TAP_CYCLES, INTEL_WORD_CYCLES = 3.0, 12.0
+WORD_CYCLES = 6.0  # Zen 4
 # The kernel that skips zero weights has its costs in its blocking, in cycles; this is what a dense kernel takes. With
 # it, the choices for nine layers at 30 to 90% zeros are within 2% of the best (Zen 4, oneDNN's peak being 1 cycle).
 DENSE_CYCLES = 0.95
@@ -112,6 +121,31 @@ def dense_ahead(far: bool, channels: int) -> int:
 def slope() -> float:
     """Time of one multiply-add in a skipping kernel over that in a dense one."""
     return INTEL_SLOPE if _cpu.vendor() == "intel" else _cpu.slope()
+
+
+def rows_slope(accumulators: int, most_taps: int, mean_taps: float) -> float:
+    """Time of a skipping row kernel's multiply-adds for a nonzero over a dense kernel's."""
+    if _cpu.vendor() != "intel":
+        return nonzero_slope(accumulators, TAPS_CYCLES if most_taps > 1 else ONE_TAP_CYCLES)
+    waiting = nonzero_slope(accumulators, TAPS_CYCLES if most_taps > 1 else INTEL_ONE_TAP_CYCLES) / INTEL_SLOPE
+    if vector_cycles() == 1:
+        return waiting * INTEL_AVX2_SLOPE
+    apart = (most_taps / max(1.0, mean_taps)) ** 0.5
+    return waiting * (INTEL_TAPS_SLOPE * apart if most_taps > 1 else INTEL_ONE_TAP_SLOPE)
+
+
+def word_cycles() -> float:
+    """Cycles in which a skipping row kernel reads 16 floats and finds which are nonzero."""
+    return INTEL_WORD_CYCLES if _cpu.vendor() == "intel" else WORD_CYCLES
+
+
+def word_costs(alone: bool) -> bool:
+    """Whether a word costs something beside its multiply-adds; `alone`, it is all that its results need.
+
+    Emerald Rapids, 64,64,56 1x1: skipping over dense time 0.78 and 0.91 at 60 and 50% zeros; 256,64,56, whose sums are
+    moved, 1.15 and 1.29.
+    """
+    return not (alone and _cpu.vendor() == "intel")
 
 
 def vector_cycles() -> float:

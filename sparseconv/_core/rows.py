@@ -33,7 +33,6 @@ MAX_JOINED = 16  # SC_MAX_JOINED
 # of ResNet, dense-equivalent GF/s with 24 and 48 KB: 60% zeros 216 and 203, 80% 363 and 361, 90% 592 and 645,
 # 95% 792 and 1037. One tap: 64 channels x 8 vectors are 32 KB; 24 KB (48 channels, broken words) lose 5 to 20%.
 WEIGHT_TILE_BYTES, SPARSE_WEIGHT_TILE_BYTES, ONE_TAP_WEIGHT_TILE_BYTES = 24 * 1024, 48 * 1024, 32 * 1024
-WORD_CYCLES = 6  # to read 16 floats and find which are nonzero
 ALL_TAPS_BYTES = 16 * 1024 * 1024  # of a lane block and channel block with all outer taps, which are packed together
 WORD = 64  # bits of a word: at most so many channels
 WITHOUT_BITS = ("rows_tiles", "rows_output")  # kernels that write no mask of the result
@@ -278,16 +277,19 @@ def bound(sides: Sides, threads: int, kernel: str, sparse: bool, words: int = 1)
     # multiply-adds; measured (Zen 4) 0.09 for a tile of 384 vectors, 0.23 for 96, 0.55 for 18. To find it takes about 6
     # for each vector of floats, which are read for that alone (Zen 5: 3 to 11, from L2 and from memory).
     accumulators = max(1, layer.geometry.most_taps) * sizes["lane_vectors"]
-    least = processor.TAPS_CYCLES if layer.geometry.most_taps > 1 else processor.ONE_TAP_CYCLES
+    slope = processor.rows_slope(accumulators, layer.geometry.most_taps, layer.geometry.mean_taps)
     fed = max(1.0, layer.geometry.mean_taps) * sizes["lane_vectors"]  # 3 taps, stride 2: 2 and 1; 7 taps: 3, 2 and 2
     tile = min(channels, sizes["word"]) * fed * processor.vector_cycles()
     floats = problem.batch * channels * problem.groups * prod(problem.out_size if backward else problem.in_size)
-    finding = 0.0 if kernel == "rows_spikes" else WORD_CYCLES * floats / (problem.macs * processor.vector_cycles())
+    finding = processor.word_cycles() * floats / (problem.macs * processor.vector_cycles())
+    if kernel == "rows_spikes":
+        finding = 0.0
     masking = masking_cost(layer.simplified, backward) if layer.needed else 0.0
-    fixed = 0.03 + 25 / (tile + 20) + finding + masking + packs
+    alone = layer.geometry.all_taps == 1 and channels <= sizes["channel_block"]  # sums are never moved
+    fixed = 0.03 + (25 / (tile + 20) if processor.word_costs(alone) else 0.0) + finding + masking + packs
     dense = masking + ((1 + packs) / group_gain if group_gain > tile_gain else 1 / tile_gain + packs)
     return Bound(
-        kernel, threads, task, sizes, processor.nonzero_slope(accumulators, least), fixed, dense, SPARSE,
+        kernel, threads, task, sizes, slope, fixed, dense, SPARSE,
         amx.note(sizes["parts"]),
         spread=layer.spread,
     )  # fmt: skip
