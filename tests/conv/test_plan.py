@@ -329,7 +329,7 @@ def test_text():
         assert f"{name} {value}" in text
     assert f"{plan.scratch_bytes / 2**20:.2f} MB" in text
     assert "not measured" in str(sc.plan("conv2d", x, w, skip="none"))
-    assert all(len(line) <= 200 for line in lines)
+    assert all(len(line) <= 280 for line in lines)
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])

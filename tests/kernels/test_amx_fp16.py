@@ -186,15 +186,17 @@ def test_bias_relu_residual_and_masks(fp16):
 def test_as_accurate_as_float32(fp16, case, name, make):
     """The errors are within float32's bound, and the largest one is beside that of PyTorch's float32 on the same data.
 
-    With long sums of numbers of one size it was 0.28 to 0.69 of PyTorch's; where one product makes most of the largest
-    sum, or sums are short, 0.15 to 1.4.
+    With long sums of numbers of one size it was 0.28 to 0.69 of PyTorch's on one thread; where one product makes most
+    of the largest sum, or sums are short, 0.15 to 1.4.
     """
     first, second, exact = floats(case, name, make)
     magnitude = floats_magnitude(case, name, first, second)
     actual = call(sc, case, name, *in_layout(case, name, first, second), skip="none")
     actual = actual if name == "backward_weight" else np.moveaxis(actual, -1, 1)
     assert_within_bound(np.ascontiguousarray(actual), exact, magnitude, case.terms(name))
-    most = 1.0 if case.terms(name) > 500 and make in (sparse_floats, relu) else 1.6
+    # PyTorch adds parts of a long sum over positions on several threads, which loses less: 1.2 of it on two.
+    long_sums = case.terms(name) > 500 and make in (sparse_floats, relu) and name != "backward_weight"
+    most = 1.0 if long_sums else 1.6
     assert np.abs(actual - exact).max() / np.abs(exact).max() <= most * error_of_torch(case, name, make)
 
 

@@ -46,7 +46,7 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("rows/rows.h", "const bool wide = task.needed.kind == SC_MASK_FLOATS && (end - begin) * parts > 1;",
      "const bool wide = task.needed.kind != SC_MASK_FLOATS && (end - begin) * parts > 1;"):
         "how many pixels of a mask are read together",
-    ("rows/rows.h", "if (!finish_block(task, chunk, scratch, ready, block, words)) return;",
+    ("rows/rows.h", "if (!finish_block(task, chunk, scratch, ready, block, words, asks)) return;",
      "if (false) return;"): "every further block asks as well, and ends at once",
     ("simd/avx2.h", "__m256d v[4];", "__m256d v[5];"): "an array is longer than needed",
     ("simd/avx2.h", "__m256 a[8], b[8];", "__m256 a[9], b[8];"): "an array is longer than needed",

@@ -76,6 +76,7 @@ struct task_of {
         task.lane_vectors = skip ? std::min({vectors, limits.accumulators / l.size, most})
                                  : std::min(vectors, limits.dense_vectors);
         task.channel_block = std::min<int64_t>(l.channels, skip ? 64 : SC_MAX_CHANNEL_BLOCK);
+        task.word = std::min<int64_t>(l.channels, 64);
         task.segment = task.in_segment = pointwise ? std::min<int64_t>(columns, 128) : columns;
         task.segments = ceil_div(columns, task.segment);
         task.chunk_rows = pointwise ? 1 : std::min(l.batch * rows, ceil_div(128, columns));
