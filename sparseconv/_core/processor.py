@@ -66,6 +66,11 @@ LISTED_CYCLES, LISTED_SLOPE = 3.0, 0.8
 MOST_CHANNELS_IN_TIME = 64
 
 
+def _wide() -> bool:
+    """Whether vectors are of 512 bits."""
+    return _cpu.current() in ("amx_fp16", "amx", "avx512")
+
+
 def prefers_long_words() -> bool:
     """Whether words of 64 channels pay at any number of nonzeros, and not only where these are few."""
     return _cpu.vendor() == "intel" and _cpu.l1_bytes() >= LONG_WORD_L1_BYTES
@@ -76,7 +81,7 @@ def prefers_lists() -> bool:
 
     Measured on Intel Emerald Rapids, 2026-12-01, avx512: kernels/gradient/skip.h.
     """
-    return prefers_long_words() and _cpu.current() in ("amx_fp16", "amx", "avx512")
+    return prefers_long_words() and _wide()
 
 
 def packs_values(uses: int) -> bool:
@@ -96,23 +101,33 @@ def words_together(density: float) -> int:
     return next((words for most, words in WORDS_TOGETHER if density <= most), 1)
 
 
-def joins_taps() -> bool:
+def joins_taps(lane_vectors: int, channels: int) -> bool:
     """Whether the dense kernel of rows adds all taps to an output before it takes the next one: the same sums.
 
-    kernels/rows/rows.h and dense.h have the figures. With 2 MB of L2 the weights of all taps have room there.
+    kernels/rows/rows.h and dense.h have the figures of Intel's CPUs, with 2 MB of L2 for the weights of all taps.
+    Zen 4 (32 KB of L1), one thread, ms, rows by themselves and joined: with few channels sums are most of what moves,
+    3,32,112/2 2.70 and 1.60 (avx2 3.25 and 1.75), 3,64,56 2.49 and 2.16, 16,16,56 2.64 and 2.40; with several vectors
+    128,128,56/2 35.8 and 33.8, 64,128,56/2 18.8 and 17.6, 32,32,56 8.79 and 8.43, others within 2%. One vector of 64
+    channels loses: 64,16,56 9.1 and 9.7, backward_data of 3,64,112 36.6 and 38.8.
     """
-    return _cpu.vendor() == "intel" and _cpu.current() in ("amx_fp16", "amx", "avx512")
+    if _cpu.vendor() == "intel" and _wide():
+        return True
+    return lane_vectors > 1 or channels <= 16
 
 
-def dense_ahead(far: bool, channels: int) -> int:
-    """What the dense kernel of rows asks for before it is used, SC_AHEAD_*; `channels` of a block.
+def dense_ahead(far: bool, taps: int, channels: int) -> int:
+    """What the dense kernel of rows asks for before it is used, SC_AHEAD_*; all taps, and channels of a block.
 
     Pixels where they are `far`, in memory; weights where so many go through L1 that they come from L2 each time.
     Emerald Rapids, 2026-12-01, weights and pixels, too, ms: 128,128,56/2 28.9 and 23.6, 64,128,56/2 13.5 and 12.4,
-    128,256,28/2 11.7 and 11.2; but 256,512,14/2 10.0 and 10.5, 256,256,14 18.9 and 19.8.
+    128,256,28/2 11.7 and 11.2; but 256,512,14/2 10.0 and 10.5, 256,256,14 18.9 and 19.8. Zen 4, nothing and pixels:
+    256,64,56 1x1 17.3 and 15.0, backward_data of 64,256,56 17.6 and 15.0, 512,128,28 16.1 and 15.4, twelve others 1.00
+    to 1.09 times as fast; nothing is gained by weights, by pixels of 3x3 layers, or on avx2.
     """
-    if not joins_taps():
+    if not _wide():
         return 0
+    if _cpu.vendor() != "intel":
+        return 2 if taps == 1 else 0
     if far:
         return 2
     return 1 if channels > MOST_CHANNELS_IN_TIME else 0
@@ -151,7 +166,7 @@ def word_costs(alone: bool) -> bool:
 def vector_cycles() -> float:
     """Cycles of a multiply-add of 16 floats with one operand in L1: half of one on CPUs that do two 512-bit ones."""
     two = _cpu.vendor() == "intel" or (_cpu.vendor() == "amd" and _cpu.family() >= 26)
-    return 0.55 if two and _cpu.current() in ("amx_fp16", "amx", "avx512") else 1.0
+    return 0.55 if two and _wide() else 1.0
 
 
 def nonzero_slope(accumulators: int, least_cycles: float) -> float:

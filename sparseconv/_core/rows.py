@@ -376,8 +376,12 @@ def blocking(
         "in_segment": min(width, in_columns(problem, segment, backward), 2 * segment * problem.kernel[-1]),
         "lane_groups": _lane_groups(lane_blocks, chunks, threads),
         "pack_ahead": int(chunks > 1 and not heavy),
-        "ahead": processor.dense_ahead(far, channel_block) if kernel == "rows_dense" else 0,
-        "joined": int(kernel == "rows_dense" and processor.joins_taps() and 1 < rows_map.all_taps <= MAX_JOINED),
+        "ahead": processor.dense_ahead(far, rows_map.all_taps, channel_block) if kernel == "rows_dense" else 0,
+        "joined": int(
+            kernel == "rows_dense"
+            and 1 < rows_map.all_taps <= MAX_JOINED
+            and processor.joins_taps(lane_vectors, channel_block)
+        ),
         "stream": int(4 * problem.batch * out_rows * out_columns * lanes * problem.groups >= STREAM_BYTES),
     }
 
