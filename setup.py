@@ -20,14 +20,15 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 # Adding an instruction set: a row here, one in kernels/runtime/dispatch.cpp, files in kernels/simd/ and kernels/isa/.
+# -O2 where simd/scalar.h spells vectors out: -O3 adds 190 KB, compiles half as long again, and runs as fast within 2%.
 ISA_FLAGS = {
     "x86_64": {
         "amx": ["-march=x86-64-v4", "-mprefer-vector-width=512", "-mamx-tile", "-mamx-bf16"],
         "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
         "avx2": ["-march=x86-64-v3"],
-        "scalar": [],
+        "scalar": ["-O2"],
     },
-    "aarch64": {"neon": ["-march=armv8-a"], "scalar": []},
+    "aarch64": {"neon": ["-march=armv8-a"], "scalar": ["-O2"]},
 }
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 KERNELS = "sparseconv/kernels"
@@ -52,7 +53,7 @@ if sys.platform == "win32":
     )
 
 target = sysconfig.get_platform().rsplit("-", 1)[-1].lower() if sys.platform == "darwin" else platform.machine().lower()
-isa_flags = ISA_FLAGS.get(MACHINES.get(target, target), {"scalar": []})
+isa_flags = ISA_FLAGS.get(MACHINES.get(target, target), {"scalar": ["-O2"]})
 free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 limited = [] if free_threaded else [("Py_LIMITED_API", "0x030B0000")]
 
