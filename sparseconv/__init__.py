@@ -23,7 +23,8 @@ rows, gradient, without_kernel      prepared operations: which kernel and why, i
 spiking                             those of an x of zeros and ones, which add, or have it as floats
 outputs, weights, groups, amx       families that these bind too: needed outputs, zero weights, narrow groups, tiles
 bound, blocking                     what families share: bound kernels and their costs; how blocks are cut
-choice, processor                   densities and the decision; what multiply-adds cost on this CPU
+choice, processor, tuned            densities and the decision; what multiply-adds cost on this CPU, and factors on it
+                                    that ``sparseconv tune`` found
 reduction                           simpler problems of the same memory
 geometry, lines, layout             rows and columns that meet; strides
 caches                              what is kept for later calls, within 64 MB
@@ -37,7 +38,7 @@ kernels/                            C++: one source per kernel, compiled once pe
 ==================================  ===================================================================================
 
 Beside them: pruning (sparsity made on purpose), training and data (``sparseconv train``), benchmark (``sparseconv
-bench``), typing (the types in public signatures), _startup (imports that fail).
+bench`` and ``tune``), typing (the types in public signatures), _startup (imports that fail).
 """
 
 import importlib

@@ -12,7 +12,7 @@ import sys
 import sparseconv
 from sparseconv import cpu
 from sparseconv._core import machine
-from sparseconv.benchmark import command
+from sparseconv.benchmark import command, tuning
 from sparseconv.training import methods
 
 __all__ = ["main"]
@@ -123,6 +123,16 @@ def _parser():
     command.add_arguments(bench, _number)
     bench.set_defaults(run=command.run)
 
+    tune = commands.add_parser(
+        "tune",
+        help='fit to this CPU what "auto" chooses by (not needed)',
+        description='Time kernels on this computer for about a minute, and fit to them the constants by which "auto" '
+        "chooses. Prints what its choices lose before and after, and keeps what is better in a file of the user's "
+        "cache, for this CPU, instruction set and version. Best done while the machine has nothing else to do.",
+    )
+    tuning.add_arguments(tune, _number)
+    tune.set_defaults(run=tuning.run)
+
     report = commands.add_parser(
         "torch-report",
         help="show what skipping zeros would gain in a PyTorch model",
@@ -178,8 +188,9 @@ def _info(arguments):
 
     import numpy as np
 
-    from sparseconv._core import _cpu
+    from sparseconv._core import _cpu, tuned
 
+    factors = {family: pair._asdict() for family, pair in tuned.in_use().items()}
     facts = {
         "version": sparseconv.__version__,
         "isa": cpu.isa(),
@@ -192,12 +203,14 @@ def _info(arguments):
         "python": platform.python_version(),
         "numpy": np.__version__,
         "torch": machine.installed("torch"),
+        "tuned": {"file": tuned.file(), "factors": factors} if factors else None,
         "platform": platform.platform(),
         "build": _cpu.build_info(),
     }
     if arguments.json:
         print(json.dumps(facts, indent=2, default=str))
         return
+    facts["tuned"] = f"by {facts['tuned']['file']}" if facts["tuned"] else "no"
     facts |= {f"build {key}": value for key, value in facts.pop("build").items()}
     width = max(map(len, facts))
     for key, value in facts.items():

@@ -2,7 +2,7 @@
 
 ``SPARSECONV_ISA`` in the environment forces an instruction set when the package is imported;
 ``SPARSECONV_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the CPUs that this process may use set the thread count;
-``SPARSECONV_THREADS`` says whose threads they are.
+``SPARSECONV_THREADS`` says whose threads they are. ``SPARSECONV_TUNE=0`` leaves out what ``sparseconv tune`` found.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 from types import TracebackType
 from typing import Literal, TypeAlias
 
-from ._core import _cpu, cgroups
+from ._core import _cpu, cgroups, tuned
 
 # Held by whoever switches the instruction set, or binds a kernel to it (_core/bound.py): a fork waits for both.
 switching = threading.RLock()
@@ -200,6 +200,13 @@ def _team_from_environment() -> str | None:
     return text or None
 
 
+def _tuned_from_environment() -> bool:
+    text = os.environ.get("SPARSECONV_TUNE", "").strip()
+    if text not in ("", "0", "1"):
+        raise ValueError(f"SPARSECONV_TUNE: got {text!r}, expected 0 or 1")
+    return text != "0"
+
+
 def _usable_cpus() -> int:
     """CPUs in this process's affinity mask, or fewer if a cgroup quota says so."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -247,6 +254,7 @@ _cpu.set_num_threads(_count)
 if _team := _team_from_environment():
     _cpu.borrow(_team == "openmp")
     _team_chosen = True
+tuned.enabled = _tuned_from_environment()
 _register_with_threadpoolctl()
 if os.environ.get("SPARSECONV_ISA"):
     try:

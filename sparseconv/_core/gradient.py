@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import masks
-from . import _conv, _cpu, amx, geometry, groups, layout, processor, reduction
+from . import _conv, _cpu, amx, geometry, groups, layout, processor, reduction, tuned
 from .arrays import Form
 from .blocking import GRADIENT_BYTES, VECTOR_BYTES, ceil_div, even
 from .bound import AllKernels, Bound, Kernels, Mask, merged
@@ -252,6 +252,8 @@ def bound(sides: Sides, threads: int, by_grad: bool, kernel: str, sparse: bool) 
     each, fixed = work * slope, work * (0.05 + 100 / run)
     if listed:
         each, fixed = each * processor.LISTED_SLOPE, work * (0.05 + 60 / run) + LISTING * channels / pairing.all_taps
+    factors = tuned.factors("gradient_one_tap" if pairing.all_taps == 1 else "gradient")
+    each, fixed = factors.each * each, factors.fixed * fixed
     dense = work * processor.one_vector_cost() if narrow else work / max(tile_gain, group_gain)
     return Bound(
         "gradient_dense" if narrow else kernel, threads, task, sizes, each, fixed, dense, few, amx.note(sizes["parts"]),

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import masks
 from ..packed import PackedWeight
-from . import _conv, _cpu, amx, geometry, groups, layout, outputs, processor, reduction, weights
+from . import _conv, _cpu, amx, geometry, groups, layout, outputs, processor, reduction, tuned, weights
 from .arrays import Form
 from .blocking import PACKED_SHARE, STREAM_BYTES, VECTOR_BYTES, ceil_div, even, in_columns, packed_share, shared
 from .bound import AllKernels, Bound, Epilogue, Kernels, Mask, Place, merged, moved, packing, strides_of
@@ -277,7 +277,8 @@ def bound(sides: Sides, threads: int, kernel: str, sparse: bool, words: int = 1)
     # multiply-adds; measured (Zen 4) 0.09 for a tile of 384 vectors, 0.23 for 96, 0.55 for 18. To find it takes about 6
     # for each vector of floats, which are read for that alone (Zen 5: 3 to 11, from L2 and from memory).
     accumulators = max(1, layer.geometry.most_taps) * sizes["lane_vectors"]
-    slope = processor.rows_slope(accumulators, layer.geometry.most_taps, layer.geometry.mean_taps)
+    factors = tuned.factors("rows_one_tap" if layer.geometry.all_taps == 1 else "rows")
+    each = factors.each * processor.rows_slope(accumulators, layer.geometry.most_taps, layer.geometry.mean_taps)
     fed = max(1.0, layer.geometry.mean_taps) * sizes["lane_vectors"]  # 3 taps, stride 2: 2 and 1; 7 taps: 3, 2 and 2
     tile = min(channels, sizes["word"]) * fed * processor.vector_cycles()
     floats = problem.batch * channels * problem.groups * prod(problem.out_size if backward else problem.in_size)
@@ -286,10 +287,11 @@ def bound(sides: Sides, threads: int, kernel: str, sparse: bool, words: int = 1)
         finding = 0.0
     masking = masking_cost(layer.simplified, backward) if layer.needed else 0.0
     alone = layer.geometry.all_taps == 1 and channels <= sizes["channel_block"]  # sums are never moved
-    fixed = 0.03 + (25 / (tile + 20) if processor.word_costs(alone) else 0.0) + finding + masking + packs
+    fixed = 0.03 + (25 / (tile + 20) if processor.word_costs(alone) else 0.0) + finding
+    fixed = factors.fixed * fixed + masking + packs  # the last two are the dense kernel's, too
     dense = masking + ((1 + packs) / group_gain if group_gain > tile_gain else 1 / tile_gain + packs)
     return Bound(
-        kernel, threads, task, sizes, slope, fixed, dense, SPARSE,
+        kernel, threads, task, sizes, each, fixed, dense, SPARSE,
         amx.note(sizes["parts"]),
         spread=layer.spread,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseconv import cpu
+from sparseconv._core import tuned
 from sparseconv._core.progress import Progress
 from sparseconv.benchmark import activations, regret, report
 from sparseconv.benchmark.layers import SETS, select
@@ -139,7 +140,7 @@ def run(arguments: argparse.Namespace) -> None:
         peer = prepare_torch(cpu.isa()) if settings.against == "torch" else 'our dense kernels (skip="none")'
         setting = (
             f"{cpu.isa()}, {settings.threads} thread(s), batch {settings.batch}, {settings.layout}, "
-            f"skip {settings.skip}{_zeros_text(settings)}"
+            f"skip {settings.skip}{_zeros_text(settings)}{_tuned_text()}"
         )
         print(f"time of {peer} / ours: above 1, we are faster; {setting}")
         print(f"malloc {'keeps freed memory: no' if kept else 'may return memory:'} page faults in the times")
@@ -194,7 +195,7 @@ def _run_regret(arguments: argparse.Namespace) -> None:
     with cpu.use_isa(arguments.isa or cpu.isa()), Progress(quiet=arguments.quiet) as progress:
         print(
             f'time of skip="auto" / the fastest choice; {cpu.isa()}, {settings.threads} thread(s), batch '
-            f"{settings.batch}, {settings.layout}{_zeros_text(settings)}"
+            f"{settings.batch}, {settings.layout}{_zeros_text(settings)}{_tuned_text()}"
         )
         rows = regret.measure_regret(layers, passes, arguments.sparsities, settings)
         try:
@@ -294,6 +295,11 @@ def _zeros_text(settings: Settings) -> str:
     if settings.zeros_in in _WEIGHTS:
         return f", zeros in {settings.zeros_in} ({'packed before' if settings.packed else 'packed in the call'})"
     return ""
+
+
+def _tuned_text() -> str:
+    """What the first line says where "auto" chooses by other constants than everywhere."""
+    return ", constants of 'sparseconv tune'" if tuned.in_use() else ""
 
 
 def _print_tables(

@@ -13,6 +13,24 @@ CPUINFO = {
 }  # fmt: skip
 
 
+SIGNATURES = {
+    "processor: 0\nvendor_id : V\ncpu family\t: 25\nmodel : 17\nmodel name : C\nflags : a\n\nmodel : 2\n":
+        "V, 25, 17, C",
+    "processor: 0\nBogoMIPS : 50\nCPU implementer : 0x41\nCPU part : 0xd40\n\nCPU part : 0\n": "0x41, 0xd40",
+}  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="asks sysctl")
+@pytest.mark.parametrize("text", SIGNATURES)
+def test_signature(monkeypatch, tmp_path, text):
+    """Of the first CPU alone."""
+    (tmp_path / "cpuinfo").write_text(text + 300 * text)
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
+    assert machine.cpu_signature() == SIGNATURES[text]
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "missing")
+    assert machine.cpu_signature() == machine.platform.machine()
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="asks sysctl")
 @pytest.mark.parametrize("kind", CPUINFO)
 def test_cpu_model(monkeypatch, kind):

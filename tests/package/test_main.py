@@ -67,6 +67,9 @@ def test_module_runs():
         (["train", "--sparsity", "nan"], "--sparsity: got 'nan', expected a number in [0, 1)"),
         (["train", "--method", "foo"], "--method: invalid choice: 'foo' (choose from"),
         (["train", "--method"], "--method: expected at least one argument"),
+        (["tune", "--isa", "mmx"], "--isa: invalid choice: 'mmx' (choose from"),
+        (["tune", "--seconds", "-1"], "--seconds: got '-1', expected a number of at least 0"),
+        (["tune", "--dry-run", "--remove"], "--remove: not allowed with argument --dry-run"),
         (["train", "--learning-rate", "0"], "--learning-rate: got '0', expected a positive number"),
     ],
 )
@@ -79,7 +82,7 @@ def test_wrong_usage(capsys, arguments, message):
     assert captured.out == ""
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["info", "--help"], ["train", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["info", "--help"], ["train", "--help"], ["tune", "--help"]])
 def test_help(capsys, arguments):
     with pytest.raises(SystemExit) as exit_:
         main(arguments)

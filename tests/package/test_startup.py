@@ -86,6 +86,7 @@ def test_source_folder_that_is_newer_than_its_modules(sources, tmp_path):
 WRONG = {
     "SPARSECONV_ISA": ("foo", "SPARSECONV_ISA: isa: got 'foo', expected one of"),
     "SPARSECONV_NUM_THREADS": ("lots", "SPARSECONV_NUM_THREADS: got 'lots', expected a whole number of at least 1"),
+    "SPARSECONV_TUNE": ("no", "SPARSECONV_TUNE: got 'no', expected 0 or 1"),
 }
 
 
