@@ -30,9 +30,16 @@ LISTED_SPARSE = 0.04  # the same with lists
 # gradient, which has to stay in L2. Emerald Rapids, density at which both take equally long: 256,64,56 and 64,256,56
 # 0.3, 512,128,28 0.2, 128,512,28 0.13, 1024,256,14 0.08, 256,1024,14 0.015.
 LISTED_POINTS = 40
+NARROW_SLOPE = 1.17  # what is left of slope() in 3x3 layers with six accumulators: 1.25 on Zen 4, avx2
 LISTING = 1.3  # time to list an element, over that of a multiply-add of a dense kernel
 UNMASKED = 0.07  # of a kernel's time no mask saves: packing; Zen 4 0.05 (256,256,14) to 0.12 (512,512,7)
 LANE_TILE_BYTES = 28 * 1024  # most of L1
+# The same of a dense kernel with one vector of lanes, whose channels come in lines of their own, one for each position:
+# as many bytes as the lanes. Both leave a few KB of L1 free. Zen 4 (32 KB of L1), avx2, GF/s with 28 and 14 KB:
+# 512,512,7 82 104, 256,512,14/2 68 85, 256,256,14 90 108, 256,64,56 1x1 84 91, 128,128,28 103 109; but 64,64,56 106
+# 100, so not with up to 64 channels. Four vectors (avx512) have 7 KB of channels beside 28: 24 KB and less are 0 to
+# 10% slower.
+L1_BYTES, L1_FREE_BYTES = 32 * 1024, 4 * 1024  # the first where the CPU does not say
 # The same where kernels read lists of nonzeros (Intel, 48 KB of L1): little else streams through it. Emerald Rapids,
 # 64,64,56, 3 and 4 rows (36 and 44 KB), GF/s at 80, 90 and 99% zeros: 428 686 1176, 451 698 1271.
 LISTED_TILE_BYTES = 44 * 1024
@@ -250,6 +257,13 @@ def bound(sides: Sides, threads: int, by_grad: bool, kernel: str, sparse: bool) 
     if can_be_points:  # sums in memory wait for nothing
         slope = min(slope, POINTS_SLOPE * processor.slope())
     each, fixed = work * slope, work * (0.05 + 100 / run)
+    if _cpu.registers()[2] == 1 and pairing.all_taps > 1:
+        # Six accumulators are one outer tap's. Strands of one tap, at stride 2, are visited as often as those of two,
+        # for half of the multiply-adds. Zen 4, avx2, 70 and 50% zeros, time over the dense kernel's and, in brackets,
+        # as expected without and with this: 128,128,28 0.47 0.73 (0.45 0.68, 0.49 0.76), 64,128,56/2 0.72 0.91 (0.49
+        # 0.71, 0.65 0.90), 128,256,28/2 0.89 1.14 (0.50 0.72, 0.68 0.93), 256,512,14/2 1.04 1.28 (0.55 0.76, 0.76 1.00).
+        apart = pairing.most_taps / max(1.0, pairing.mean_taps)
+        each, fixed = each * NARROW_SLOPE, work * (0.05 + 80 * apart**3 / run)
     if listed:
         each, fixed = each * processor.LISTED_SLOPE, work * (0.05 + 60 / run) + LISTING * channels / pairing.all_taps
     factors = tuned.factors("gradient_one_tap" if pairing.all_taps == 1 else "gradient")
@@ -304,7 +318,9 @@ def blocking(
     if _even(kernel):
         segment, chunk_rows = _even_chunk(pairing, LISTED_TILE_BYTES // (chunk_vectors * VECTOR_BYTES), span)
     else:
-        segment, chunk_rows = _chunk(pairing, LANE_TILE_BYTES // (chunk_vectors * VECTOR_BYTES), span)
+        halves = dense and dense_vectors == 1 and channels > 64  # not of a block: threads may not change chunks
+        tile_bytes = ((_cpu.l1_bytes() or L1_BYTES) - L1_FREE_BYTES) // 2 if halves else LANE_TILE_BYTES
+        segment, chunk_rows = _chunk(pairing, tile_bytes // (chunk_vectors * VECTOR_BYTES), span)
     return {
         "parts": 0,
         "outer_group": outer_group,
