@@ -35,7 +35,7 @@ MAX_JOINED = 16  # SC_MAX_JOINED
 WEIGHT_TILE_BYTES, SPARSE_WEIGHT_TILE_BYTES, ONE_TAP_WEIGHT_TILE_BYTES = 24 * 1024, 48 * 1024, 32 * 1024
 ALL_TAPS_BYTES = 16 * 1024 * 1024  # of a lane block and channel block with all outer taps, which are packed together
 WORD = 64  # bits of a word: at most so many channels
-WITHOUT_BITS = ("rows_tiles", "rows_output")  # kernels that write no mask of the result
+WITHOUT_BITS = ("rows_output",)  # kernels that write no mask of the result
 MIN_SEGMENT = 64  # columns that are worth an item of their own
 CHUNK_COLUMNS = 1024  # outputs that are finished together
 HEAVY_COLUMNS = 4096  # where each chunk packs the weights again; backward_data of 512,512,14/2 at 90%: 2.1 -> 3.2
@@ -384,6 +384,7 @@ def blocking(
             and 1 < rows_map.all_taps <= MAX_JOINED
             and processor.joins_taps(lane_vectors, channel_block)
         ),
+        "pieces": 0,
         "stream": int(4 * problem.batch * out_rows * out_columns * lanes * problem.groups >= STREAM_BYTES),
     }
 

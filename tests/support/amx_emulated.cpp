@@ -8,7 +8,7 @@
 #include "runtime/run.h"
 
 extern "C" {
-int64_t emulated_products = 0, emulated_users = 0;
+int64_t emulated_products = 0, emulated_loads = 0, emulated_sums = 0, emulated_users = 0;
 int emulated_fault = 0;   // tile products come out wrong
 int emulated_stop = 0;    // what a signal handler says
 int emulated_fp16 = 0;    // calls are those of AMX-FP16

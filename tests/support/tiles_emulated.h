@@ -22,8 +22,12 @@
 
 #include "common/base.h"
 
-// What the tests ask: tile products since the library was loaded, and threads that hold configured registers.
-extern "C" { extern int64_t emulated_products, emulated_users; extern int emulated_fault; }
+// What the tests ask: tile products since the library was loaded, loads of their operands (registers 4 to 7), loads and
+// stores of sums (0 to 3), and threads that hold configured registers.
+extern "C" {
+extern int64_t emulated_products, emulated_loads, emulated_sums, emulated_users;
+extern int emulated_fault;
+}
 
 SC_OPEN
 
@@ -57,10 +61,12 @@ template <int T>
 static void tile_zero() { memset(tiles_checked().tile[T], 0, 1024); }
 template <int T>
 static void tile_load(const void *from, int64_t stride) {
+    __atomic_add_fetch(T < 4 ? &emulated_sums : &emulated_loads, 1, __ATOMIC_RELAXED);
     for (int i = 0; i < 16; ++i) memcpy(tiles_checked().tile[T][i], (const char *)from + i * stride, 64);
 }
 template <int T>
 static void tile_store(void *to, int64_t stride) {
+    __atomic_add_fetch(&emulated_sums, 1, __ATOMIC_RELAXED);
     for (int i = 0; i < 16; ++i) memcpy((char *)to + i * stride, tiles_checked().tile[T][i], 64);
 }
 

@@ -262,9 +262,9 @@ SC_ALONE static void sum_chunk(const long_rows &spans, const gradient_columns &c
                                const tile_gradient_scratch &scratch) {
     zero_sums<P, Q>();
     if constexpr (Format::SWEEPS > 1) {
-        for_each_step<Format>(spans, columns, split, tap, tile, vector, scratch, multiply_rest<Format, P, Q>);
+        for_each_step<Format>(spans, columns, split, tap, tile, vector, scratch, multiply_rest<Format, 0, P, Q>);
     }
-    for_each_step<Format>(spans, columns, split, tap, tile, vector, scratch, multiply_last<Format, P, Q>);
+    for_each_step<Format>(spans, columns, split, tap, tile, vector, scratch, multiply_last<Format, 0, P, Q>);
     store_sums<P, Q>(scratch.sums, 2 * PAIRS, 2 * TILE_PAIRS);
 }
 

@@ -25,11 +25,12 @@ struct tile_operand {
     int64_t row_bytes;
 };
 
-template <int FIRST, int COUNT>
+// Tiles [BEGIN, END) of the two, into the registers FIRST + tile.
+template <int FIRST, int BEGIN, int END>
 SC_INLINE void load_part(const tile_operand &from, int part) {
     const uint32_t *pairs = from.pairs + part * from.part;
-    tile_load<FIRST>(pairs, from.row_bytes);
-    if constexpr (COUNT > 1) tile_load<FIRST + 1>(pairs + from.tile, from.row_bytes);
+    if constexpr (BEGIN == 0) tile_load<FIRST>(pairs, from.row_bytes);
+    if constexpr (END > 1) tile_load<FIRST + 1>(pairs + from.tile, from.row_bytes);
 }
 
 template <class Format, int C, int A, int B>
@@ -38,38 +39,45 @@ SC_INLINE void multiply_tiles() {
     else tile_multiply<C, A, B>();
 }
 
-template <class Format, int P, int Q>
-SC_INLINE void multiply_part() {
-    multiply_tiles<Format, 0, 4, 6>();
-    if constexpr (Q > 1) multiply_tiles<Format, 1, 4, 7>();
-    if constexpr (P > 1) multiply_tiles<Format, 2, 5, 6>();
-    if constexpr (P > 1 && Q > 1) multiply_tiles<Format, 3, 5, 7>();
-}
+// The row tiles [BEGIN, END) of two, by Q lane tiles.
+template <class Format, int BEGIN, int END, int Q>
+struct tile_product {
+    SC_INLINE_MEMBER static void rows(const tile_operand &from, int part) { load_part<4, BEGIN, END>(from, part); }
+    SC_INLINE_MEMBER static void lanes(const tile_operand &from, int part) { load_part<6, 0, Q>(from, part); }
+    SC_INLINE_MEMBER static void multiply() {
+        if constexpr (BEGIN == 0) multiply_tiles<Format, 0, 4, 6>();
+        if constexpr (BEGIN == 0 && Q > 1) multiply_tiles<Format, 1, 4, 7>();
+        if constexpr (END > 1) multiply_tiles<Format, 2, 5, 6>();
+        if constexpr (END > 1 && Q > 1) multiply_tiles<Format, 3, 5, 7>();
+    }
+};
 
 // sums += rows x lanes, over 32 values of what is summed, in the only sweep or the last one.
-template <class Format, int P, int Q>
+template <class Format, int BEGIN, int END, int Q>
 SC_INLINE void multiply_last(const tile_operand &rows, const tile_operand &lanes) {
+    typedef tile_product<Format, BEGIN, END, Q> tiles;
     if constexpr (Format::SWEEPS == 1 && Format::PARTS == 2) {
-        load_part<4, P>(rows, 1), load_part<6, Q>(lanes, 0), multiply_part<Format, P, Q>();
-        load_part<4, P>(rows, 0), multiply_part<Format, P, Q>();
-        load_part<6, Q>(lanes, 1), multiply_part<Format, P, Q>();
+        tiles::rows(rows, 1), tiles::lanes(lanes, 0), tiles::multiply();
+        tiles::rows(rows, 0), tiles::multiply();
+        tiles::lanes(lanes, 1), tiles::multiply();
     } else {
-        load_part<4, P>(rows, 0), load_part<6, Q>(lanes, 0), multiply_part<Format, P, Q>();
+        tiles::rows(rows, 0), tiles::lanes(lanes, 0), tiles::multiply();
     }
 }
 
 // The same of two sweeps in the first one: all products but high x high. Consecutive ones share an operand.
-template <class Format, int P, int Q>
+template <class Format, int BEGIN, int END, int Q>
 SC_INLINE void multiply_rest(const tile_operand &rows, const tile_operand &lanes) {
+    typedef tile_product<Format, BEGIN, END, Q> tiles;
     if constexpr (Format::PARTS == 3) {
-        load_part<4, P>(rows, 2), load_part<6, Q>(lanes, 0), multiply_part<Format, P, Q>();
-        load_part<4, P>(rows, 1), multiply_part<Format, P, Q>();
-        load_part<6, Q>(lanes, 1), multiply_part<Format, P, Q>();
-        load_part<4, P>(rows, 0), multiply_part<Format, P, Q>();
-        load_part<6, Q>(lanes, 2), multiply_part<Format, P, Q>();
+        tiles::rows(rows, 2), tiles::lanes(lanes, 0), tiles::multiply();
+        tiles::rows(rows, 1), tiles::multiply();
+        tiles::lanes(lanes, 1), tiles::multiply();
+        tiles::rows(rows, 0), tiles::multiply();
+        tiles::lanes(lanes, 2), tiles::multiply();
     } else {
-        load_part<4, P>(rows, 1), load_part<6, Q>(lanes, 0), multiply_part<Format, P, Q>();
-        load_part<4, P>(rows, 0), load_part<6, Q>(lanes, 1), multiply_part<Format, P, Q>();
+        tiles::rows(rows, 1), tiles::lanes(lanes, 0), tiles::multiply();
+        tiles::rows(rows, 0), tiles::lanes(lanes, 1), tiles::multiply();
     }
 }
 

@@ -147,7 +147,7 @@ typedef struct {
     // blocking
     int64_t parts;             // of an f32 on tile registers, bf16 but for sc_tile_table.fp16; 0 for other kernels
     int64_t lane_vectors;      // at most so many 16-lane vectors in a lane block
-    int64_t channel_block;     // channels in a weight tile
+    int64_t channel_block;     // channels in a weight tile; on tile registers those that a sweep takes
     int64_t word;              // channels of a word of bits in skipping kernels: channel_block, or a part of it
     int64_t packs_values;      // 1: what is not zero is copied, side by side for each word; only whole vectors but for
                                // the last word
@@ -159,6 +159,8 @@ typedef struct {
     int64_t pack_ahead;        // 1: all weights are packed once before the first item, 0: tile by tile, where needed
     int64_t ahead;             // SC_AHEAD_*, for the dense kernel
     int64_t joined;            // 1: all taps are added to an output together; SC_MAX_JOINED strands x outer taps
+    int64_t pieces;            // on tile registers: images are cut into so many pieces of equal numbers of rows, and 16
+                               // pieces share a tile; 0: 16 neighbouring positions of long rows do
     float *packed;             // where they are packed ahead
     sc_interrupt interrupt;
 } sc_rows_task;
@@ -170,7 +172,7 @@ constexpr sc_field SC_ROWS_FIELDS[] = {
     SC_FIELD(sc_rows_task, reads_ahead), SC_FIELD(sc_rows_task, chunk_rows), SC_FIELD(sc_rows_task, segment),
     SC_FIELD(sc_rows_task, segments), SC_FIELD(sc_rows_task, in_segment), SC_FIELD(sc_rows_task, lane_groups),
     SC_FIELD(sc_rows_task, pack_ahead), SC_FIELD(sc_rows_task, ahead),
-    SC_FIELD(sc_rows_task, joined), {},
+    SC_FIELD(sc_rows_task, joined), SC_FIELD(sc_rows_task, pieces), {},
 };
 
 // Three families fill it: rows/rows.h, outputs/outputs.h (SC_ROWS_OUTPUT), amx/rows.h (SC_ROWS_TILES).
