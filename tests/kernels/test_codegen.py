@@ -248,14 +248,16 @@ def test_tile_instructions(objects):
     assert used == {"ldtilecfg", "tilerelease", "tilezero", "tileloadd", "tilestored", "tdpbf16ps", "tdpfp16ps"}
     products = {"tdpbf16ps", "tdpfp16ps"}
     inner = {name: names for name, names in users.items() if products & set(names) and "ldtilecfg" not in names}
-    for kind in ("sum_block", "sum_chunk"):
-        for parts, product, count, loads in (("bf16<3>", "tdpbf16ps", 24, 16), ("fp16", "tdpfp16ps", 12, 8)):
-            found = [names for name, names in inner.items() if re.search(rf"::{kind}<[\w:() ]*{parts}, 2, 2>", name)]
+    # Six products, or three, of 2 x 2 tiles. In rows either row tile also goes alone, and sums are loaded, too.
+    for kind, shape, rows in (("sum_block", "2", True), ("sum_chunk", "2, 2", False)):
+        of_parts = ("bf16<3>", "tdpbf16ps", 6, 16, 12), ("fp16", "tdpfp16ps", 3, 8, 6)
+        for parts, product, kinds, loads, alone in of_parts:
+            found = [names for name, names in inner.items() if re.search(rf"::{kind}<[\w:() ]*{parts}, {shape}>", name)]
             assert len(found) == 1, f"{kind} for 2 x 2 tiles of {parts}: {sorted(inner)}"
-            assert found[0].count(product) == count  # six products, or three, of 2 x 2 tiles
+            assert found[0].count(product) == kinds * (8 if rows else 4)
             assert not (products - {product}) & set(found[0])
-            assert found[0].count("tilestored") == 4
-            assert found[0].count("tileloadd") in (loads, loads + 4)  # and sums, where passes take turns
+            assert found[0].count("tilestored") == (6 if rows else 4)
+            assert found[0].count("tileloadd") == loads + (2 * alone + 6 if rows else 0)
     for name, names in users.items():
         if "ldtilecfg" in names:
             assert "tilerelease" in names, name

@@ -66,8 +66,6 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "the next item expands that block to the same values; the block behind the last one has no elements",
     ("common/long_sums.h", "return all_chunks > chunks ? 2 * floats : 0;",
      "return all_chunks >= chunks ? 2 * floats : 0;"): "one sum is moved to a second place, which held zero, and back",
-    ("common/mask_words.h", "const uint32_t bits = words[i] >> c & 0xffff;",
-     "const uint32_t bits = words[i] << c & 0xffff;"): "of `keep_needed`, which only kernels of AMX call",
     ("common/weight_tile.h", "if (axes[dimension].outside(axes[order[place + 1]])) continue;",
      "if (axes[dimension].outside(axes[order[place + 0]])) continue;"):
         "axes are never sorted: elements are moved in another order, runs are shorter",

@@ -127,28 +127,4 @@ SC_INLINE void known_words(const sc_mask &mask, const mask_columns &columns, con
     }
 }
 
-// Zeros in those of the channels [channel, channel + channels) of these columns that do not count. `pixels` is where
-// the first of them lies.
-SC_INLINE void keep_needed(const sc_mask &mask, const mask_columns &columns, int64_t channel, int64_t channels,
-                        float *pixels, int64_t pitch) {
-    uint64_t words[64];
-    for (int64_t done = 0; done < columns.count; done += 64) {
-        mask_columns some = columns;
-        some.place += done * columns.step, some.count = smaller(64, columns.count - done);
-        for (int64_t first = 0; first < channels; first += 64) {
-            const int64_t end = smaller(64, channels - first);
-            mask_words(mask, some, channel + first, (int)end, words);
-            for (int64_t i = 0; i < some.count; ++i) {
-                if (words[i] == low_bits((int)end)) continue;
-                float *to = pixels + (done + i) * pitch + first;
-                for (int64_t c = 0; c < end; c += 16) {
-                    const uint32_t bits = words[i] >> c & 0xffff;
-                    if (end - c >= 16) store(to + c, keep(load(to + c), bits));
-                    else store_partial(to + c, keep(load_partial(to + c, (int)(end - c)), bits), (int)(end - c));
-                }
-            }
-        }
-    }
-}
-
 SC_CLOSE
