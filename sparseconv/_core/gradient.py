@@ -261,7 +261,8 @@ def bound(sides: Sides, threads: int, by_grad: bool, kernel: str, sparse: bool) 
         # Six accumulators are one outer tap's. Strands of one tap, at stride 2, are visited as often as those of two,
         # for half of the multiply-adds. Zen 4, avx2, 70 and 50% zeros, time over the dense kernel's and, in brackets,
         # as expected without and with this: 128,128,28 0.47 0.73 (0.45 0.68, 0.49 0.76), 64,128,56/2 0.72 0.91 (0.49
-        # 0.71, 0.65 0.90), 128,256,28/2 0.89 1.14 (0.50 0.72, 0.68 0.93), 256,512,14/2 1.04 1.28 (0.55 0.76, 0.76 1.00).
+        # 0.71, 0.65 0.90), 128,256,28/2 0.89 1.14 (0.50 0.72, 0.68 0.93), 256,512,14/2 1.04 1.28 (0.55 0.76, 0.76
+        # 1.00).
         apart = pairing.most_taps / max(1.0, pairing.mean_taps)
         each, fixed = each * NARROW_SLOPE, work * (0.05 + 80 * apart**3 / run)
     if listed:
