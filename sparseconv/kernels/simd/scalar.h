@@ -9,10 +9,11 @@
 
 SC_OPEN
 
-// Four lanes, in the vector notation of GCC and clang: SSE2's registers on baseline x86-64, plain floats where a CPU has
-// none. Before, they were loops over 16 lanes, which GCC 12 made vectors of with -O3 only, and then of shuffles: 1.80 MB
-// of code instead of 0.93, 109 s to compile instead of 31. Times on Zen 4, one thread, before over after: forward
-// 64,64,28 4.9 dense, 2.6 at 50% zeros, 2.3 at 90%; backward_weight there 4.3, 4.2, 3.5; 128,64,28 1x1 1.4 to 4.6.
+// Four lanes, in the vector notation of GCC and clang: SSE2's registers on baseline x86-64, plain floats where a CPU
+// has none. Before, they were loops over 16 lanes, which GCC 12 made vectors of with -O3 only, and then of shuffles:
+// 1.80 MB of code instead of 0.93, 109 s to compile instead of 31. Times on Zen 4, one thread, before over after:
+// forward 64,64,28 4.9 dense, 2.6 at 50% zeros, 2.3 at 90%; backward_weight there 4.3, 4.2, 3.5; 128,64,28 1x1 1.4 to
+// 4.6.
 typedef float quad __attribute__((vector_size(16)));
 typedef int32_t quad_bits __attribute__((vector_size(16)));
 
