@@ -232,13 +232,19 @@ def test_what_lies_between_windows_is_not_read(isa, name, skip, layout, monkeypa
 
 
 def test_padding_costs_tile_registers_what_it_costs_them():
-    """A kernel as large as its map: of 49 x 49 products a tile multiplies, 49 count. Then vectors are faster."""
+    """A kernel as large as its map: of 49 x 49 products that tiles of long rows multiply, 49 count: vectors are faster.
+
+    Tiles of 16 images, on small maps, leave out taps that meet padding.
+    """
     usual = Problem(16, 1, 512, 512, (14, 14), (14, 14), (3, 3), (1, 1), (1, 1), (1, 1))
     whole = Problem(16, 1, 512, 512, (7, 7), (1, 1), (7, 7), (1, 1), (0, 0), (1, 1))
     assert whole.pairs(0) == 7
     assert whole.met_macs == 16 * 512 * 512 * 49
     assert amx.rows_gain(usual, True, "highest") > 1.2
-    assert amx.rows_gain(whole, True, "highest") < 0.1
+    assert amx.rows_gain(whole, True, "highest") > 1.2
+    wide = Problem(16, 1, 512, 512, (28, 28), (1, 1), (28, 28), (1, 1), (0, 0), (1, 1))
+    assert wide.pairs(0) == 28
+    assert amx.rows_gain(wide, True, "highest") < 0.1
     assert amx.gradient_gain(whole, "highest") > 0
     few = Problem(16, 1, 512, 25088, (1,), (1,), (1,), (1,), (0,), (1,))
     assert amx.rows_gain(few, False, "highest") < 1, "weights are split for 16 positions"
