@@ -20,8 +20,9 @@ def fill(array):
     if array.dtype.hasobject or not array.flags.c_contiguous:
         return array
     memory = array.reshape(-1).view(np.uint8)
-    pattern = np.frombuffer(np.uint32(BITS).tobytes(), np.uint8)
-    memory[...] = np.resize(pattern, memory.size)
+    whole = memory.size // 4 * 4
+    memory[:whole].view(np.uint32)[...] = BITS
+    memory[whole:] = np.frombuffer(np.uint32(BITS).tobytes(), np.uint8)[: memory.size - whole]
     return array
 
 
