@@ -11,7 +11,7 @@ from comparisons import assert_exact
 
 import sparseconv
 from sparseconv import masks, reference
-from sparseconv._core import amx, choice, geometry, lines
+from sparseconv._core import _cpu, amx, choice, geometry, lines
 from sparseconv._core.problem import Problem
 
 CASES = (
@@ -231,11 +231,12 @@ def test_what_lies_between_windows_is_not_read(isa, name, skip, layout, monkeypa
         _mprotect(address, x.nbytes, mmap.PROT_READ | mmap.PROT_WRITE)
 
 
-def test_padding_costs_tile_registers_what_it_costs_them():
+def test_padding_costs_tile_registers_what_it_costs_them(monkeypatch):
     """A kernel as large as its map: of 49 x 49 products that tiles of long rows multiply, 49 count: vectors are faster.
 
-    Tiles of 16 images, on small maps, leave out taps that meet padding.
+    Tiles of 16 images, on small maps and with fp16 parts on all, leave out taps that meet padding.
     """
+    monkeypatch.setattr(_cpu, "has_fp16_tiles", lambda: False)
     usual = Problem(16, 1, 512, 512, (14, 14), (14, 14), (3, 3), (1, 1), (1, 1), (1, 1))
     whole = Problem(16, 1, 512, 512, (7, 7), (1, 1), (7, 7), (1, 1), (0, 0), (1, 1))
     assert whole.pairs(0) == 7
@@ -245,6 +246,8 @@ def test_padding_costs_tile_registers_what_it_costs_them():
     wide = Problem(16, 1, 512, 512, (28, 28), (1, 1), (28, 28), (1, 1), (0, 0), (1, 1))
     assert wide.pairs(0) == 28
     assert amx.rows_gain(wide, True, "highest") < 0.1
+    monkeypatch.setattr(_cpu, "has_fp16_tiles", lambda: True)
+    assert amx.rows_gain(wide, True, "highest") > 1.2
     assert amx.gradient_gain(whole, "highest") > 0
     few = Problem(16, 1, 512, 25088, (1,), (1,), (1,), (1,), (0,), (1,))
     assert amx.rows_gain(few, False, "highest") < 1, "weights are split for 16 positions"
