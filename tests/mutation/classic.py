@@ -44,7 +44,7 @@ CLASSIC = (
     Bug("bias of the first group for all", "rows/rows.h",
         "lane = block.group * task.lanes + block.vector * 16, pitch = block.vectors * 16;\n    float bias",
         "lane = block.vector * 16, pitch = block.vectors * 16;\n    float bias"),
-    Bug("input channels of the first group for all", "rows/rows.h",
+    Bug("input channels of the first group for all", "rows/sources.h",
         "const int64_t channel = group * task.channels, blocks", "const int64_t channel = 0 * group, blocks"),
     Bug("residual read after it was overwritten", "rows/skip.h",
         "if (amends) row.results.amend(sum, m - (S - 1) - begin);\n                    row.results.leave(sum, to);",

@@ -55,7 +55,7 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("weights/weights.h", "lane_line lines[16]; (2)", "lane_line lines[17];"): "an array is longer than needed",
     ("groups/gradient.h", "int64_t lists = 0; (2)",
      "int64_t lists = 1;"): "the first vector of a share sets it",
-    ("rows/rows.h", "scratch.places[p] = {-1, 1};",
+    ("rows/sources.h", "scratch.places[p] = {-1, 1};",
      "scratch.places[p] = {-1, 0};"): "of a strand that meets nothing: it reads nothing",
     ("weights/lone.h", "} else if (channels_contiguous(task.in)) {",
      "} else if (false) {"): "`channel_offset` says the same",
