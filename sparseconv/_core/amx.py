@@ -83,8 +83,12 @@ def parts(precision: str, terms: float) -> int:
 
 
 def _gains(precision: str, terms: float) -> Gains:
-    fp16 = _cpu.has_fp16_tiles() and parts(precision, terms) == 2
-    return (FP16_GAINS if fp16 else GAINS)[precision]
+    return (FP16_GAINS if _of_fp16(parts(precision, terms)) else GAINS)[precision]
+
+
+def _of_fp16(parts: int) -> bool:
+    """Whether parts are fp16 numbers: of that format there are always two."""
+    return parts == 2 and _cpu.has_fp16_tiles()
 
 
 def row_terms(problem: Problem, backward: bool) -> int:
@@ -135,11 +139,9 @@ def _pieces_share(problem: Problem, pieces: int, backward: bool) -> float:
     return _fill(problem.batch * pieces, TILE) * (_met_of(problem, 0, backward) if pieces > 1 else 1.0)
 
 
-def short_sweeps(problem: Problem, parts: int, backward: bool, pieces: int) -> bool:
+def short_sweeps(problem: Problem, parts: int, pieces: int) -> bool:
     """Whether the weights of a sweep stay in L1, or are all channels' of one tap."""
-    if prod(problem.kernel) == 1 or (parts == 2 and _cpu.has_fp16_tiles()):
-        return True
-    return bool(pieces)
+    return prod(problem.kernel) == 1 or _of_fp16(parts) or pieces > 0
 
 
 def pieces(problem: Problem, channels: int, lanes: int, parts: int, backward: bool) -> int:
@@ -149,7 +151,7 @@ def pieces(problem: Problem, channels: int, lanes: int, parts: int, backward: bo
     """
     size = problem.in_size if backward else problem.out_size
     small = size[-1] <= SMALL_MAP
-    if problem.dims > 2 or problem.pointwise or not (small or (parts == 2 and _cpu.has_fp16_tiles())):
+    if problem.dims > 2 or problem.pointwise or not (small or _of_fp16(parts)):
         return 0
     met = problem.batch * prod(problem.pairs(dim) for dim in range(problem.dims))
     products = met * ceil_div(lanes, TILE) * (parts * (parts + 1) // 2)
@@ -256,7 +258,7 @@ def rows(
     """Blocking of amx/rows.h."""
     vectors = ceil_div(lanes, TILE)
     cut = pieces(problem, channels, lanes, parts, backward)
-    short = short_sweeps(problem, parts, backward, cut)
+    short = short_sweeps(problem, parts, cut)
     lane_vectors = even(vectors, SWEPT_VECTORS if short else LANE_VECTORS)
     out_rows, out_columns, in_rows, width = rows_map.shape
     all_rows = problem.batch * out_rows
@@ -339,5 +341,5 @@ def gradient(problem: Problem, pair: _conv.Map, channels: int, lanes: int, parts
 def note(parts: int) -> str:
     """What a plan says of tile registers, if they are used."""
     products = parts * (parts + 1) // 2  # those that are not too small to matter
-    kind = "fp16" if parts == 2 and _cpu.has_fp16_tiles() else "bf16"
+    kind = "fp16" if _of_fp16(parts) else "bf16"
     return f"on tile registers, {products} {kind} product(s) for one of float32" if parts else ""

@@ -256,19 +256,22 @@ def bound(sides: Sides, threads: int, by_grad: bool, kernel: str, sparse: bool) 
     slope = processor.nonzero_slope(taps * sizes["lane_vectors"], cycles)
     if can_be_points:  # sums in memory wait for nothing
         slope = min(slope, POINTS_SLOPE * processor.slope())
-    each, fixed = work * slope, work * (0.05 + 100 / run)
-    if _cpu.registers()[2] == 1 and pairing.all_taps > 1:
+    if listed:
+        slope *= processor.LISTED_SLOPE
+        fixed = work * (0.05 + 60 / run) + LISTING * channels / pairing.all_taps
+    elif _cpu.registers()[2] == 1 and pairing.all_taps > 1:
         # Six accumulators are one outer tap's. Strands of one tap, at stride 2, are visited as often as those of two,
         # for half of the multiply-adds. Zen 4, avx2, 70 and 50% zeros, time over the dense kernel's and, in brackets,
         # as expected without and with this: 128,128,28 0.47 0.73 (0.45 0.68, 0.49 0.76), 64,128,56/2 0.72 0.91 (0.49
         # 0.71, 0.65 0.90), 128,256,28/2 0.89 1.14 (0.50 0.72, 0.68 0.93), 256,512,14/2 1.04 1.28 (0.55 0.76, 0.76
         # 1.00).
         apart = pairing.most_taps / max(1.0, pairing.mean_taps)
-        each, fixed = each * NARROW_SLOPE, work * (0.05 + 80 * apart**3 / run)
-    if listed:
-        each, fixed = each * processor.LISTED_SLOPE, work * (0.05 + 60 / run) + LISTING * channels / pairing.all_taps
+        slope *= NARROW_SLOPE
+        fixed = work * (0.05 + 80 * apart**3 / run)
+    else:
+        fixed = work * (0.05 + 100 / run)
     factors = tuned.factors("gradient_one_tap" if pairing.all_taps == 1 else "gradient")
-    each, fixed = factors.each * each, factors.fixed * fixed
+    each, fixed = factors.each * work * slope, factors.fixed * fixed
     dense = work * processor.one_vector_cost() if narrow else work / max(tile_gain, group_gain)
     return Bound(
         "gradient_dense" if narrow else kernel, threads, task, sizes, each, fixed, dense, few, amx.note(sizes["parts"]),

@@ -20,10 +20,7 @@ def cpu_model() -> str:
     """The name that the CPU gives itself, or its architecture."""
     if sys.platform == "darwin":
         return _sysctl("machdep.cpu.brand_string") or platform.machine()
-    facts: dict[str, str] = {}
-    for line in _text(CPUINFO).splitlines():
-        name, _, value = line.partition(":")
-        facts.setdefault(name.strip(), value.strip())
+    facts = _facts(_text(CPUINFO))
     implementer = " ".join(f"{name} {facts[name]}" for name in ("CPU implementer", "CPU part") if name in facts)
     return facts.get("model name") or facts.get("Model") or implementer or platform.processor() or platform.machine()
 
@@ -40,8 +37,8 @@ def cpu_signature() -> str:
             text = stream.read(4096).decode(errors="replace")
     except OSError:
         return platform.machine()
-    facts = [line.partition(":") for line in text.partition("\n\n")[0].splitlines()]
-    return ", ".join(value.strip() for name, _, value in facts if name.strip() in SIGNATURE) or platform.machine()
+    facts = _facts(text.partition("\n\n")[0])
+    return ", ".join(value for name, value in facts.items() if name in SIGNATURE) or platform.machine()
 
 
 def cores() -> str:
@@ -76,6 +73,15 @@ def installed(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _facts(text: str) -> dict[str, str]:
+    """What /proc/cpuinfo says, of several CPUs the first."""
+    facts: dict[str, str] = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        facts.setdefault(name.strip(), value.strip())
+    return facts
 
 
 def _text(path: Path) -> str:

@@ -57,6 +57,11 @@ class Regret:
         """The speed-up that came, over the one that was promised."""
         return self.seconds["none"] / self.seconds["auto"] / self.promised
 
+    @property
+    def close(self) -> bool:
+        """Whether that is about what was promised."""
+        return abs(self.kept - 1) <= CLOSE
+
     def __str__(self) -> str:
         """The cell in words."""
         text = f"{self.which} {self.layer} at {self.sparsity:.0%}: {self.ratio:.2f}"
@@ -135,7 +140,7 @@ def summary(cells: Sequence[Regret]) -> list[str]:
     ]
     skipping = [cell for cell in cells if cell.chosen != "none"]
     if skipping:
-        close = sum(abs(cell.kept - 1) <= CLOSE for cell in skipping)
+        close = sum(cell.close for cell in skipping)
         kept = [cell.kept for cell in skipping]
         lines.append(
             f"where zeros are skipped, {close} of {len(skipping)} speed-ups are within {CLOSE:.0%} of what was "

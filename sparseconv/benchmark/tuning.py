@@ -262,8 +262,8 @@ class Summary(NamedTuple):
 
 def _summary(cells: Sequence[Regret]) -> Summary:
     ratios = [cell.ratio for cell in cells]
-    kept = [abs(cell.kept - 1) <= CLOSE for cell in cells if cell.chosen != "none"]
-    return Summary(statistics.fmean(ratios), max(ratios), statistics.fmean(kept) if kept else 1.0)
+    close = [cell.close for cell in cells if cell.chosen != "none"]
+    return Summary(statistics.fmean(ratios), max(ratios), statistics.fmean(close) if close else 1.0)
 
 
 def _summaries(
