@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from cases import sparse_floats, sparse_ints
 from comparisons import assert_exact, assert_same_bits
+from task_structs import forget_plans
 
 import sparseconv as sc
 from sparseconv import reference
-from sparseconv._core import arrays, blocking, gradient, rows
+from sparseconv._core import _cpu, arrays, blocking, gradient, rows
 from sparseconv.benchmark.layers import NETWORKS, parse
 
 BATCH = 8
@@ -116,3 +117,55 @@ def test_lanes_in_place(isa, lanes, groups, kernel, padding, stride):
         ]
         for other in made[1:]:
             assert_same_bits(other, made[0])
+
+
+# --- backward_weight with six accumulators ---
+
+
+def gradient_plan(layer, skip="none", density=0.0):
+    x = sparse_floats((2, *layer.in_size, layer.in_c), 1 - density, 1)
+    grad = zeros(2, *layer.out_size, layer.out_c)
+    options = {**layer.options, "layout": "NHWC", "skip": skip, "num_threads": 1}
+    return sc.plan("conv2d_backward_weight", x, grad, layer.kernel, **options)
+
+
+@pytest.mark.parametrize("l1_bytes", [0, 32 * 1024, 48 * 1024])
+def test_lanes_and_channels_of_a_dense_gradient_share_l1(isa, monkeypatch, l1_bytes):
+    """A line of channels for each position, and a vector of lanes, where there is one."""
+    monkeypatch.setattr(_cpu, "l1_bytes", lambda: l1_bytes)
+    forget_plans()
+    for text in ("128,128,28 3x3", "512,512,7 3x3", "256,512,14 3x3/2", "64,64,28 3x3"):
+        layer = parse(text)
+        plan = gradient_plan(layer)
+        if plan.kernel != "gradient_dense":
+            continue  # tiles
+        sizes = plan.blocking
+        lanes = 4 * 16 * sizes["lane_vectors"] * sizes["chunk_rows"] * sizes["segment"]
+        if _cpu.registers()[2] == 1 and layer.in_c > 64:
+            assert 2 * lanes <= (l1_bytes or 32 * 1024)
+            assert 3 * lanes > (l1_bytes or 32 * 1024) / 2, "a chunk is not much smaller than it may be"
+        else:
+            assert lanes <= gradient.LANE_TILE_BYTES
+    forget_plans()
+
+
+def test_threads_change_no_bit_of_a_dense_gradient(isa):
+    """Chunks follow from all channels, not from those of a thread's block."""
+    x, grad = (sparse_floats((3, 9, 11, 130), 0.0, seed) for seed in (1, 2))
+    options = {"padding": 1, "layout": "NHWC", "skip": "none"}
+    results = [sc.conv2d_backward_weight(x, grad, 3, **options, num_threads=threads) for threads in (1, 2, 3, 8)]
+    assert np.count_nonzero(results[0]) == results[0].size
+    for result in results[1:]:
+        assert_same_bits(result, results[0])
+
+
+def test_strided_layers_promise_less_with_six_accumulators(isa):
+    """Strands of one tap are visited as often as those of two."""
+    plans = [gradient_plan(parse(text), "input", 0.3) for text in ("128,256,28 3x3", "128,256,28 3x3/2")]
+    if {plan.kernel for plan in plans} != {"gradient_skip"} or plans[0].blocking["listed"]:
+        return  # lists
+    speedups = [plan.speedup for plan in plans]
+    if _cpu.registers()[2] == 1:
+        assert 1 < speedups[1] < 0.8 * speedups[0]
+    else:
+        assert speedups[1] > 0.8 * speedups[0]
