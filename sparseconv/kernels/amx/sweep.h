@@ -1,4 +1,5 @@
-// What amx/rows.h does for each strand of a row: 2 x 2 tiles of sums in registers over the channels and taps of a sweep.
+// What amx/rows.h does for each strand of a row: 2 x 2 tiles of sums stay in registers over the channels and taps of a
+// sweep.
 #pragma once
 #include "amx/planes.h"
 #include "amx/products.h"
